@@ -1,0 +1,1 @@
+"""Settings: hydra groups, the dataclasses that they become, run folders, manifests and checkpoints."""

@@ -1,0 +1,52 @@
+"""Settings of `robopref annotate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class AnnotateConfig:
+    """Label pairs of episode segments, or of videos, as P(b preferred) under an instruction."""
+
+    out: Path = Path("labels.parquet")
+    """Preferences file to write; its manifest and agreement go to the folder of the same name without suffix."""
+    episodes: Path | None = None
+    """Episode dataset of one task (`robopref collect`) whose segments are compared."""
+    videos: tuple[str, ...] = ()
+    """Or video files, patterns such as "runs/*.mp4" allowed; each is compared as a whole."""
+    instruction: str | None = None
+    """What the robot was asked to do, one sentence; with --episodes the task's plain sentence by default."""
+    model: Path | None = None
+    """VLP run folder (`robopref train-vlp`), for --labeller vlp."""
+    labeller: Literal["vlp", "scripted", "constant", "human"] = "vlp"
+    """vlp: pixels and instruction; scripted: the true return; constant: always a tie; human: the labels of
+    --human-file.
+    """
+    human_file: Path | None = None
+    """CSV or Parquet with the columns of a pairs file and `label`, P(b preferred); default: the pairs file itself."""
+    pairs: int = 100
+    """How many pairs; a pairs file brings its own number."""
+    pairing: Literal["random", "clusters", "file"] = "random"
+    """random: any two; clusters: one from each of two K-means clusters of episodes, as in the paper; file: listed."""
+    pairs_file: Path | None = None
+    """CSV or Parquet with episode_a, start_a, stop_a, episode_b, ..., or with video_a, video_b."""
+    clips: int | None = None
+    """Distinct segments that the pairs are made of, if there are so many; by default two a pair."""
+    segment_length: int = 50
+    """Environment steps a segment (VLP's paper: 50)."""
+    frames: int = 8
+    """Frames a clip; as many as VLP was trained on."""
+    hard: bool = False
+    """Write 0, 0.5 or 1 instead of sigmoid(score_b - score_a)."""
+    tie_margin: float = 0.0
+    """With --hard: scores no further apart than this are a tie."""
+    seed: int = 0
+    """Seed of segments, pairs, their order and K-means."""
+    chunk: int = 32
+    """Clips drawn, encoded and kept at a time; a killed run loses at most this many."""
+    threads: int = 2
+    """Processor threads of the encoder."""
+    device: str = "cpu"

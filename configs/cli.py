@@ -1,0 +1,84 @@
+"""The `robopref` command: finds the stage by name, and turns errors that a user can mend into one line and a status."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from .errors import RoboprefError, UsageError, nearest
+
+# name -> (one line of help, "module:function"); imported only when called, so that help needs neither torch nor mujoco.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "pipeline": (
+        "the main job: every stage below in order, from rollouts to a report",
+        "robopref.policies.pipeline:main",
+    ),
+    "collect": (
+        "roll out scripted policies; store episodes with simulator states, and clips",
+        "robopref.datasets.collect:main",
+    ),
+    "pretrain": ("teach the small vision backbone what the simulator knows", "robopref.preference.pretrain:main"),
+    "train-vlp": ("train the vision-language preference model on ordered clips", "robopref.preference.train:main"),
+    "annotate": (
+        "label pairs of segments or videos from pixels and an instruction",
+        "robopref.preference.annotate:main",
+    ),
+    "train": ("train policies (bc, iql, piql, cpl) from episodes and labels", "robopref.policies.train:main"),
+    "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
+    "video": ("film policies: mp4 with instruction, step, score and success", "robopref.policies.video:main"),
+    "report": ("one HTML page with tables, curves and videos of a run", "robopref.policies.report:main"),
+    "bench": ("measure speed and memory against a named peer", "robopref.policies.bench:main"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C).
+
+    ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"robopref {importlib.metadata.version('robopref')}")
+        return 0
+    try:
+        _function(words[0])(words[1:])
+    except RoboprefError as error:
+        if os.environ.get("ROBOPREF_DEBUG") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+def usage() -> str:
+    """The text of `robopref --help`."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, (text, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: robopref COMMAND [...]",
+            "",
+            "Learning robot behaviour from preferences that nobody had to label.",
+            "",
+            *lines,
+            "",
+            "robopref COMMAND -h explains the settings of one command; robopref --version prints the version.",
+        ]
+    )
+
+
+def _function(name: str) -> Callable[[list[str]], None]:
+    if name not in COMMANDS:
+        raise UsageError(f"there is no command {name!r}.{nearest(name, COMMANDS)} `robopref --help` lists them")
+    module, _, function = COMMANDS[name][1].partition(":")
+    found: Callable[[list[str]], None] = getattr(importlib.import_module(module), function)
+    return found

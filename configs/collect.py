@@ -1,0 +1,35 @@
+"""Settings of `robopref collect`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Roll out the scripted policies of some tasks and keep every simulator state."""
+
+    out: Path = Path("data/episodes")
+    """Folder to write to; one Minari dataset a task, `OUT/TASK`."""
+    clips: Path | None = None
+    """Folder for the drawn frames (one frame bank a task, `CLIPS/TASK`); nothing is drawn without it."""
+    frame_size: int = 64
+    """Height and width of the frames, in pixels."""
+    camera: str = "corner2-zoom"
+    """Camera name of embodied/render.py."""
+    tasks: tuple[str, ...] = ("drawer-close",)
+    """Task names, or a part of a split: `paper:train`, `paper:test`, `ml45:train`, `ml45:test`."""
+    levels: tuple[str, ...] = ("expert", "medium", "random")
+    """Any of expert, medium, random (VLP's levels), mismatched, foreign (the offline data of the CPL paper)."""
+    episodes: int = 32
+    """Episodes a task and level; VLP's paper has 32."""
+    noise: float = 0.1
+    """Standard deviation of the Gaussian noise on the scripted actions."""
+    max_steps: int = 500
+    """Longest episode, in environment steps."""
+    linger: int = 25
+    """Steps kept after the first success."""
+    seed: int = 0
+    processes: int = 2
+    """Worker processes; tasks are shared among them."""

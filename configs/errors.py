@@ -1,0 +1,23 @@
+"""The one exception that a user is meant to read, and the hint that goes with a mistyped name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RoboprefError(Exception):
+    """Something the user can mend: the message names the file or key and says what to do.
+
+    The command line prints it without a traceback and exits with status 1; library callers may catch it.
+    """
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the closest of `options`, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class UsageError(RoboprefError):
+    """A mistyped command, key or choice: the command line exits with status 2, as argument parsers do."""

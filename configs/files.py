@@ -1,0 +1,153 @@
+"""Files that are either whole or absent (written aside, then renamed), and the digests that manifests compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import RoboprefError
+
+MANIFEST = "manifest.json"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffix) to write to; it takes the final name when the block ends well.
+
+    After an error the temporary file is removed and what was under `path` stays.  A killed process leaves
+    `.NAME.*.partial*`, which nothing reads.  Raises RoboprefError naming `path` when the disk is full.
+    """
+    path = Path(path)
+    temp = _beside(path)
+    try:
+        with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temp
+            _sync(temp)
+            os.replace(temp, path)
+            _sync(path.parent)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new empty folder beside `path`; it replaces `path`, whole, when the block ends well.
+
+    Errors as for atomic_file.  Between the two renames that replace an existing folder there is a moment without one,
+    never one with a half-written folder.
+    """
+    path = Path(path)
+    temp, old = _beside(path), _beside(path)
+    try:
+        with _disk_errors(path):
+            temp.mkdir(parents=True)
+            yield temp
+            for file in _files(temp):
+                _sync(file)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temp, path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def digest(path: str | Path) -> str:
+    """sha256 (hex) of a file, or of a folder's relative names and contents in sorted order.
+
+    Manifests and hidden files inside a folder do not count: they hold times, which a rerun with equal results changes.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise RoboprefError(f"{path} does not exist: run the stage that makes it, or correct the path")
+    if path.is_file():
+        return _file_digest(path)
+    total = hashlib.sha256()
+    for file in _files(path):
+        name = file.relative_to(path)
+        if file.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
+            total.update(f"{name.as_posix()}\0{_file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def plain(obj: Any) -> Any:
+    """`obj` as JSON holds it: dataclasses become dicts, tuples and arrays lists, paths str, NaN and inf None."""
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {field.name: plain(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {str(key): plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [plain(value) for value in obj]
+    if isinstance(obj, Path):
+        return str(obj)
+    if hasattr(obj, "tolist"):  # numpy scalars and arrays, tensors; asked by name so that this module needs neither
+        return plain(obj.tolist())
+    if isinstance(obj, float) and not math.isfinite(obj):
+        return None
+    return obj
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write `plain(obj)`, indented, atomically."""
+    text = json.dumps(plain(obj), indent=2, allow_nan=False)
+    with atomic_file(path) as temp:
+        temp.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file; RoboprefError naming it when it is missing or damaged."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RoboprefError(f"{path} does not exist: run the stage that makes it, or correct the path") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RoboprefError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
+
+
+def _beside(path: Path) -> Path:
+    # The suffix stays at the end because writers (imageio, numpy) choose the format by it.
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or a folder's names are on the disk: a rename may otherwise outlive the data in a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # HDF5, Arrow and safetensors report a full disk with classes of their own: only the text is common.
+        if getattr(error, "errno", None) in _FULL or "No space left" in str(error) or "File too large" in str(error):
+            message = f"{path} could not be written ({error}): free some space or choose another folder"
+            raise RoboprefError(message) from error
+        raise

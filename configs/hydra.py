@@ -1,0 +1,236 @@
+"""Settings from YAML files and `key=value` overrides to a frozen dataclass, with errors that name the nearest key.
+
+    argv -> run_hydra -> DictConfig -> to_dataclass -> the stage's run(config)
+
+YAML lives in this package (`pkg://robopref.configs`), so every command finds it from a checkout and from a wheel alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import RoboprefError, UsageError, nearest
+
+PACKAGE = "robopref.configs"
+_VERSION = "1.3"
+_HYDRA_ERRORS = (ConfigCompositionException, MissingConfigException, OverrideParseException, OmegaConfBaseException)
+# A stage writes its own manifest into its own folder: hydra shall add no folder, no log file, no change of directory.
+_QUIET = (
+    "hydra.output_subdir=null",
+    "hydra.run.dir=.",
+    "hydra.sweep.dir=${oc.select:out,multirun}",
+    "hydra.sweep.subdir=.",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+)
+
+T = TypeVar("T")
+
+
+def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The settings of `configs/CONFIG_NAME.yaml` with hydra overrides; UsageError names the nearest key or choice."""
+    try:
+        return _compose(config_name, overrides)
+    except _HYDRA_ERRORS as error:
+        raise _explained(error, config_name) from error
+
+
+def run_hydra(config_name: str, argv: Sequence[str], run: Callable[[DictConfig], object]) -> None:
+    """Compose from `argv` and call `run(settings)`: once, or once a combination with `-m` (`-m seed=0,1`).
+
+    In a sweep each job writes below the common `out`, to a folder named after its overrides.  `-h` explains the
+    settings; hydra's own flags (`--cfg job`, `--info`, ...) work as usual.  Errors: RoboprefError, as run raises them.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(_help(config_name, [word for word in argv if not word.startswith("-")]))
+        return
+    single: list[DictConfig] = []
+
+    def task(settings: DictConfig) -> None:
+        sys.argv = arguments  # manifests quote the command as it was typed
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            run(_own_folder(settings, list(HydraConfig.get().overrides.task), argv))
+        else:
+            single.append(settings)
+
+    # hydra's parser wants all overrides in one run of words; people put -m anywhere among them.
+    overrides = [word for word in argv if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    flags = [word for word in argv if word not in overrides]
+    # Without this hydra prints tracebacks and exits by itself; with it the errors come to us.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    arguments, sys.argv = sys.argv, [f"robopref {config_name.replace('_', '-')}", *flags, *_QUIET, *overrides]
+    try:
+        hydra.main(version_base=_VERSION, config_path=f"pkg://{PACKAGE}", config_name=config_name)(task)()
+    except _HYDRA_ERRORS as error:
+        raise _explained(error, config_name) from error
+    finally:
+        sys.argv = arguments
+    for settings in single:  # outside hydra, which reports errors of a job with lines of its own
+        run(settings)
+
+
+def to_dataclass(cls: type[T], settings: DictConfig | Mapping[str, Any]) -> T:
+    """A (frozen, possibly nested) dataclass from settings; fields without a default must be there.
+
+    Knows str, int, float, bool, Path, Literal, X | None, list, tuple, dict and dataclasses.  Raises UsageError with the
+    full key for an unknown key (naming the nearest), a missing one, or a value of another type.
+    """
+    try:
+        tree = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"cannot read the settings: {_first_line(error)}") from error
+    return _built(cls, tree, "")
+
+
+def _compose(config_name: str, overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
+    with hydra.initialize_config_module(PACKAGE, version_base=_VERSION):
+        return hydra.compose(config_name, list(overrides), return_hydra_config)
+
+
+def _explained(error: Exception, config_name: str) -> RoboprefError:
+    """What the user mistyped, and the nearest that exists."""
+    if isinstance(error, MissingConfigException):
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if not group:
+            return RoboprefError(f"{PACKAGE} has no {choice}.yaml: the installation is incomplete, install robopref again")
+        options = list(error.options or [])
+        return UsageError(f"{group}={choice} does not exist (one of: {', '.join(options)}).{nearest(choice, options)}")
+    if isinstance(error, OverrideParseException):
+        return UsageError(f"cannot read the override {error.override!r}: write key=value ({_first_line(error)})")
+    unknown = re.match(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
+    if unknown is None:
+        cause = error.__cause__ if not str(error) and error.__cause__ is not None else error
+        return UsageError(f"{config_name} settings: {' '.join(_lines(cause))}")
+    key = unknown[1]
+    options = [*_groups(), *_keys(OmegaConf.to_container(_compose(config_name, [])))]
+    # The leaf alone is tried too, for a key given without its group.
+    hint = nearest(key, options) or nearest(key, [option.rpartition(".")[2] for option in options])
+    return UsageError(f"{config_name} has no setting {key!r}.{hint} `robopref {_command(config_name)} -h` lists them")
+
+
+def _built(cls: type[T], tree: Any, where: str) -> T:
+    if not isinstance(tree, Mapping):
+        raise UsageError(f"{where} must be a group of settings, not {tree!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for key in tree:
+        if key not in fields:
+            known = "" if nearest(key, fields) else f" Known: {', '.join(fields)}"
+            raise UsageError(f"unknown setting {prefix + key!r}.{nearest(key, fields)}{known}")
+    hints = get_type_hints(cls)
+    values = {name: _value(hints[name], tree[name], prefix + name) for name in fields if name in tree}
+    for name, field in fields.items():
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if name not in values and needed:
+            raise UsageError(f"setting {prefix + name!r} is missing: give {prefix}{name}=VALUE")
+    return cls(**values)
+
+
+def _value(kind: Any, value: Any, key: str) -> Any:
+    """`value` checked against the annotation `kind`; lists become tuples and strings paths where asked."""
+    if value == "???":
+        raise UsageError(f"setting {key!r} is missing: give {key}=VALUE")
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else _built(kind, value, key)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in parts:
+            return None
+        return _alternative([part for part in parts if part is not type(None)], value, key)
+    if origin is Literal:
+        if value in parts:
+            return value
+        choices = [str(part) for part in parts]
+        raise UsageError(f"{key}={value} is not one of: {', '.join(choices)}.{nearest(str(value), choices)}")
+    if origin in (list, tuple, Sequence) and isinstance(value, list | tuple):
+        if origin is tuple and parts[-1] is not Ellipsis:
+            if len(value) != len(parts):
+                raise UsageError(f"{key}={list(value)} has {len(value)} values, {len(parts)} are wanted")
+            return tuple(_value(part, item, f"{key}[{i}]") for i, (part, item) in enumerate(zip(parts, value, strict=True)))
+        items = [_value(parts[0], item, f"{key}[{i}]") for i, item in enumerate(value)]
+        return items if origin is list else tuple(items)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {name: _value(parts[1], item, f"{key}.{name}") for name, item in value.items()}
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise UsageError(f"{key}={value} must be {getattr(kind, '__name__', kind) if origin is None else kind}")
+
+
+def _alternative(kinds: Sequence[Any], value: Any, key: str) -> Any:
+    for kind in kinds[:-1]:
+        try:
+            return _value(kind, value, key)
+        except UsageError:
+            continue  # the last alternative reports
+    return _value(kinds[-1], value, key)
+
+
+def _own_folder(settings: DictConfig, overrides: Sequence[str], argv: Sequence[str]) -> DictConfig:
+    """Settings whose `out` ends in what is swept over: the jobs of a sweep must not write over each other."""
+    swept = [word for word in overrides if word not in argv and not word.startswith(("out=", "~"))]
+    if "out" in settings and swept:
+        settings.out = str(Path(settings.out) / ",".join(swept).replace("/", "-"))
+    return settings
+
+
+def _help(config_name: str, overrides: Sequence[str]) -> str:
+    """Usage, the groups with their choices, and the commented YAML files that are in force with these overrides."""
+    usage = f"usage: robopref {_command(config_name)} [GROUP=CHOICE ...] [KEY=VALUE ...] [-m (sweep KEY=A,B)]"
+    try:
+        chosen = _compose(config_name, overrides, return_hydra_config=True).hydra.runtime.choices
+    except _HYDRA_ERRORS as error:
+        raise _explained(error, config_name) from error
+    groups = {group: choices for group, choices in _groups().items() if group in chosen}
+    lines = [f"{group} = {' | '.join(choices)}" for group, choices in groups.items()]
+    names = [f"{config_name}.yaml", *(f"{group}/{chosen[group]}.yaml" for group in groups)]
+    texts = [f"--- {name}\n{files(PACKAGE).joinpath(name).read_text(encoding='utf-8').strip()}" for name in names]
+    return "\n".join([usage, *lines, *texts])
+
+
+def _command(config_name: str) -> str:
+    return config_name.replace("_", "-")
+
+
+def _groups() -> dict[str, list[str]]:
+    """Group -> its choices: the folders of YAML files in this package."""
+    folders = [folder for folder in files(PACKAGE).iterdir() if folder.is_dir()]
+    choices = {
+        folder.name: sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+        for folder in folders
+    }
+    return {group: choices[group] for group in sorted(choices) if choices[group]}
+
+
+def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield f"{prefix}{key}"
+        yield from _keys(value, f"{prefix}{key}.")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(_lines(error)), type(error).__name__)
+
+
+def _lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()]

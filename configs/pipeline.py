@@ -1,0 +1,46 @@
+"""Settings of `robopref pipeline`, the main job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from robopref.configs.annotate import AnnotateConfig
+from robopref.configs.collect import CollectConfig
+from robopref.configs.policy import BCConfig, CPLConfig, PIQLConfig
+from robopref.configs.vlp import PretrainConfig, TrainVLPConfig
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Every stage's settings; paths, seeds and task lists are filled in from the few keys at the top."""
+
+    out: Path
+    """Run folder."""
+    task: str
+    """The task that VLP never sees: it is annotated, learnt, evaluated and filmed."""
+    train_tasks: tuple[str, ...]
+    """What VLP learns from: task names or SPLIT:PART; `task` is always left out."""
+    instruction: str | None
+    """What VLP is asked when it labels; null: the task's plain sentence."""
+    seed: int
+    policy_seeds: tuple[int, ...]
+    """Seeds of each policy, trained in one program."""
+    processes: int
+    """Worker processes wherever work can be shared."""
+    goals: int
+    """Fixed goals of the evaluation."""
+    max_steps: int
+    """Longest evaluation episode, in environment steps."""
+    film_goals: int
+    """Goals that are filmed."""
+    film_quality: str
+    """`pretty`, or `fast`, a tenth of the time."""
+    collect: CollectConfig
+    offline: CollectConfig
+    pretrain: PretrainConfig
+    vlp: TrainVLPConfig
+    annotate: AnnotateConfig
+    bc: BCConfig
+    piql: PIQLConfig
+    cpl: CPLConfig

@@ -1,0 +1,151 @@
+"""Settings of `robopref train` and `robopref evaluate`.
+
+Defaults are those of the CPL repository's Meta-World runs where it has one, marked "ours" where not; they are made for a GPU
+and hours.  The quick scale of the pipeline shortens all schedules in proportion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Behaviour cloning of every transition: the reference that uses no label."""
+
+    name: str = "bc"
+    steps: int = 200_000
+    """Gradient steps; as many as CPL clones."""
+    batch: int = 256
+    """Transitions a step and member (ours)."""
+    learning_rate: float = 1e-4
+    hidden: tuple[int, ...] = (512, 512)
+    actor: str = "deterministic"
+    """deterministic (log pi = -||pi(s) - a||^2) or gaussian."""
+    dropout: float = 0.25
+    """Of the actor's hidden layers."""
+    normalise: bool = True
+    """Train on observations of mean 0 and standard deviation 1 (ours); the policy takes raw ones."""
+
+
+@dataclass(frozen=True)
+class IQLConfig:
+    """Implicit Q-learning from the rewards in the episodes."""
+
+    name: str = "iql"
+    steps: int = 500_000
+    batch: int = 256
+    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (512, 512)
+    actor: str = "deterministic"
+    dropout: float = 0.25
+    normalise: bool = True
+    expectile: float = 0.7
+    """Of the value regression; 0.5 is the mean, 1 the maximum over the data's actions."""
+    temperature: float = 0.3333
+    """1/beta: the actor weighs an action by exp(advantage / temperature)."""
+    clip: float = 100.0
+    """Largest such weight."""
+    discount: float = 0.99
+    polyak: float = 0.005
+    """Step of the target critics towards the critics."""
+    reward_std: float = 1.0
+    """Rewards are shifted to mean 0 and scaled to this deviation (ours); 0: as they are."""
+    actor_cosine: bool = True
+    """Let the actor's learning rate fall to 0 along a cosine."""
+
+
+@dataclass(frozen=True)
+class PIQLConfig(IQLConfig):
+    """P-IQL: a Bradley-Terry reward from labelled pairs, then IQL from it."""
+
+    name: str = "piql"
+    steps: int = 450_000
+    """IQL steps after the reward is learned."""
+    reward_steps: int = 50_000
+    reward_learning_rate: float = 3e-4
+    pairs: int = 96
+    """Pairs a step and member."""
+    segment_steps: int = 0
+    """Steps used of each segment, spread evenly; 0: all of them."""
+
+
+@dataclass(frozen=True)
+class CPLConfig:
+    """Contrastive preference learning, with a reference policy CPL-KL, with bias 1 besides trajectory DPO."""
+
+    name: str = "cpl"
+    clone_steps: int = 200_000
+    """Behaviour cloning before preferences."""
+    clone_from: str = "segments"
+    """segments: what the labelled pairs show (CPL repository); transitions: the whole dataset (ours)."""
+    batch: int = 256
+    """Transitions a cloning step and member (ours)."""
+    steps: int = 300_000
+    """Preference steps after cloning."""
+    pairs: int = 96
+    segment_steps: int = 0
+    learning_rate: float = 1e-4
+    warmup: float = 0.02
+    """Share of the preference steps over which the fresh optimiser's learning rate rises (ours)."""
+    hidden: tuple[int, ...] = (512, 512)
+    actor: str = "deterministic"
+    dropout: float = 0.25
+    normalise: bool = True
+    alpha: float = 0.1
+    """Scale of the segment score; 0.2 for CPL-KL."""
+    bias: float = 0.5
+    """lambda in (0, 1]: the loser's score counts this much; 0.75 for CPL-KL, 1 for DPO."""
+    reference: bool = False
+    """Score by log pi - log pi_cloned (CPL-KL) instead of log pi."""
+    clone_weight: float = 0.0
+    """Weight of the cloning loss on the pairs' segments during the preference steps."""
+
+
+PolicyConfig = BCConfig | IQLConfig | PIQLConfig | CPLConfig
+POLICIES: dict[str, type[PolicyConfig]] = {"bc": BCConfig, "iql": IQLConfig, "piql": PIQLConfig, "cpl": CPLConfig}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One policy run: the same algorithm on the same data once a seed, all members in one program."""
+
+    out: Path
+    """Run folder to write."""
+    data: Path
+    """Episode dataset of one task."""
+    policy: PolicyConfig
+    labels: Path | None = None
+    """Preferences file; needed by piql and cpl."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """One member each."""
+    log_every: int = 100
+    """Steps between two rows of metrics.csv."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints; an interrupted run goes on from the last."""
+    device: str = "auto"
+    """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
+    threads: int = 1
+    """Processor threads; small networks gain nothing from more."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Success of policies over fixed goals."""
+
+    policy: tuple[str, ...]
+    """Policy run folders, or the references `random` and `expert`."""
+    out: Path
+    """Folder for success.csv and summary.json."""
+    env: str = "metaworld/drawer-close"
+    goals: int = 20
+    """Starts and goals to try, the same for every policy and member."""
+    first_goal: int = 0
+    """Environment seed of the first goal."""
+    max_steps: int = 500
+    """Longest episode; it ends at the first success."""
+    references: int = 3
+    """Members of the random reference (its seeds)."""
+    processes: int = 1
+    """Worker processes; members are shared among them."""

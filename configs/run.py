@@ -1,0 +1,213 @@
+"""What every stage does around its work: seed, write a manifest, ask whether the work is already done, log metrics.
+
+A manifest (`manifest.json`, beside a stage's output) says from which settings, code, packages, seed and inputs the
+output was made; `is_complete` compares it with what is asked for, so that a finished stage may be skipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import os
+import platform
+import random
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .errors import RoboprefError
+from .files import MANIFEST, atomic_file, digest, plain, read_json, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "mujoco",
+    "metaworld",
+    "gymnasium",
+    "minari",
+    "h5py",
+    "pyarrow",
+    "pandas",
+    "scikit-learn",
+)
+
+
+def seed_everything(seed: int) -> np.random.Generator:
+    """Seed Python, numpy and torch globally (libraries draw from them); returns the generator for our own code."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed)
+
+
+def write_manifest(
+    folder: str | Path,
+    stage: str,
+    config: Any,
+    inputs: Mapping[str, str | Path],
+    seed: int | Iterable[int],
+    started: float,
+    outputs: Iterable[str | Path] = (),
+) -> Path:
+    """Write `folder/manifest.json`; the last thing that a stage does.
+
+    config: dataclass or mapping.  inputs: name -> file or folder that was read.  seed: one, or one a member.
+    started: `time.time()` when the stage began.  outputs: files or folders inside `folder` that must stay there for the
+    stage to count as complete.  Raises RoboprefError when an input or output is missing.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    kilobytes = 1024 if sys.platform == "darwin" else 1  # ru_maxrss is in bytes there, in kilobytes on Linux
+    manifest = {
+        "stage": stage,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "wall_s": round(time.time() - started, 3),
+        "peak_mb": round(usage[0] / kilobytes / 1024, 1),  # of the process so far: earlier stages of a pipeline count
+        "peak_child_mb": round(usage[1] / kilobytes / 1024, 1),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "config": config,
+        "seeds": [seed] if isinstance(seed, int) else list(seed),
+        "inputs": {name: {"path": str(item), "sha256": digest(item)} for name, item in inputs.items()},
+        "outputs": {_inside(folder, item): _size(folder / _inside(folder, item)) for item in outputs},
+        "robopref": _version("robopref"),
+        "code": code_version(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "gpu": _gpu()},
+    }
+    write_json(path, manifest)
+    return path
+
+
+def is_complete(folder: str | Path, config: Any, inputs: Mapping[str, str | Path]) -> bool:
+    """Whether `folder` holds the finished result of this config on inputs of these contents, outputs still in place."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).exists():
+        return False
+    manifest = read_json(folder / MANIFEST)
+    try:
+        if manifest["config"] != plain(config) or manifest["inputs"].keys() != dict(inputs).keys():
+            return False
+        if any(_size(folder / name) != size for name, size in manifest["outputs"].items()):
+            return False
+        return all(manifest["inputs"][name]["sha256"] == digest(item) for name, item in inputs.items())
+    except RoboprefError:  # an input or output is gone: the stage must run, and says what is missing if it cannot
+        return False
+
+
+def code_version() -> dict[str, Any] | None:
+    """{"commit": sha, "dirty": bool} of the checkout that this package runs from; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):  # no git program, no commit yet, or another user's checkout
+        return None
+    return {"commit": commit, "dirty": bool(changed.strip())}
+
+
+class MetricsLogger:
+    """Scalars of a training run, to `folder/metrics.csv` (one row a step, one column a name) and TensorBoard.
+
+    resume_step: the step of the checkpoint that training continues from; rows after it are dropped, since they will be
+    written again.  The default starts anew.  Usable as a context manager.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int = -1) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = Path(folder) / "metrics.csv"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._rows = [row for row in _read_rows(self.path) if int(row["step"]) <= resume_step]
+        self._columns = ["step"]
+        for row in self._rows:
+            self._columns += [name for name in row if name not in self._columns]
+        self._rewrite()
+        self._board = SummaryWriter(str(folder), purge_step=resume_step + 1)
+
+    def log(self, step: int, metrics: Mapping[str, float | Tensor]) -> None:
+        """Add `metrics` (name such as `losses/vlp` -> number or 0-d tensor) at `step`."""
+        values = {name: float(value) for name, value in metrics.items()}
+        row = {"step": str(step)} | {name: repr(value) for name, value in values.items()}
+        self._rows.append(row)
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._columns += new
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush TensorBoard's queue; the CSV is already whole after every `log`."""
+        self._board.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _rewrite(self) -> None:
+        with atomic_file(self.path) as temp, temp.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv without empty cells; a last line cut by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+    return [{name: value for name, value in row.items() if value} for row in reader]
+
+
+def _inside(folder: Path, item: str | Path) -> str:
+    item = Path(item)
+    return (item.relative_to(folder) if item.is_relative_to(folder) else item).as_posix()
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder: enough to notice that something was deleted or cut."""
+    if not path.exists():
+        raise RoboprefError(f"{path} is missing although its stage should have written it: run the stage again")
+    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")  # a stage that never imported torch used no GPU, and need not wait for the import
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None

@@ -1,0 +1,84 @@
+"""Settings of `robopref pretrain` and `robopref train-vlp`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Teach the small backbone to read the simulator's state off frames."""
+
+    clips: Path = Path("data/clips")
+    """Folder of frame banks, one a task (`robopref collect --clips`)."""
+    out: Path = Path("runs/backbone")
+    tasks: tuple[str, ...] = ("paper:train",)
+    """Tasks to learn from: never one that VLP is tested on."""
+    steps: int = 1200
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    width: int = 32
+    features: int = 128
+    keypoints: int = 48
+    holdout: float = 0.05
+    """Share of episodes kept aside to measure the error of the state estimate."""
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 200
+    threads: int = 2
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of VLP; depth and fusion follow the paper's second-hand description, width is ours."""
+
+    dim: int = 96
+    heads: int = 4
+    layers: int = 2
+    """Self-attention layers a modality [VLP, grade B]."""
+    hidden: tuple[int, int] = (512, 256)
+    """Score head [VLP, grade B]."""
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class OrdersConfig:
+    """Which preference orders are drawn, and what each weighs in the loss (Eq. 4)."""
+
+    ilp_weight: float = 0.1
+    """lambda_1 of Eq. 4: indifference under a foreign instruction."""
+    ivp_weight: float = 0.5
+    """lambda_2 of Eq. 4: the right task over another one."""
+    progress_weight: float = 0.0
+    """Ours, not the paper's: a later segment of an expert episode over an earlier one."""
+    segment_share: float = 0.5
+    """Share of tuples made of segments instead of whole episodes; ours, because it is segments that get labelled."""
+
+
+@dataclass(frozen=True)
+class TrainVLPConfig:
+    """Train VLP on cached clip features."""
+
+    clips: Path = Path("data/clips")
+    out: Path = Path("runs/vlp")
+    backbone: str = "small:runs/backbone"
+    """`small:FOLDER`, or `open_clip:NAME:PRETRAINED` with a tag, a local file, or an `hf-hub:` name."""
+    tasks: tuple[str, ...] = ("paper:train",)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    orders: OrdersConfig = field(default_factory=OrdersConfig)
+    steps: int = 600
+    batch: int = 32
+    """Tuples a step; a tuple is two clips of one task, one of another, and both instructions."""
+    lr: float = 3e-4
+    weight_decay: float = 0.05
+    warmup: int = 50
+    feature_noise: float = 0.1
+    """Standard deviation of the noise on the standardised features while training; ours."""
+    seed: int = 0
+    log_every: int = 25
+    checkpoint_every: int = 200
+    threads: int = 2
+    device: str = "cpu"

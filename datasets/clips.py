@@ -1,0 +1,130 @@
+"""Clips: a few frames that stand for a segment of an episode, drawn from simulator states.
+
+Two ways to hold them.  `render_clips` draws the frames of given segments at once, for annotation.  A `FrameBank` holds the
+frames of whole episodes at a fixed stride, for training: every window of T consecutive frames is a clip, and so are T frames
+spread over the episode, so one picture serves in many clips and is encoded once.
+
+Axes: N clips, T frames, H, W, 3 colours, always uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_folder
+from robopref.datasets.episodes import EpisodeStore
+from robopref.embodied.render import Renderer
+
+FRAMES = 8  # frames a clip [VLP, second-hand notes]
+SEGMENT = 50  # environment steps a segment [VLP, downstream protocol]
+STRIDE = 7  # 8 frames, 7 steps apart, span the 50 steps of a segment
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps start..stop - 1 of one episode of one dataset."""
+
+    episode: int
+    start: int
+    stop: int
+
+
+def frame_steps(start: int, stop: int, frames: int = FRAMES) -> np.ndarray:
+    """`frames` state indices spread evenly over steps start..stop - 1, both ends included; (T,) int."""
+    if not 0 <= start < stop:
+        raise RoboprefError(f"A segment needs 0 <= start < stop, got {start}..{stop}.")
+    return np.linspace(start, stop - 1, frames).round().astype(int)
+
+
+def render_clips(
+    store: EpisodeStore, segments: Sequence[Segment], renderer: Renderer, frames: int = FRAMES
+) -> Iterator[np.ndarray]:
+    """Draw one clip (T, H, W, 3) a segment, in the given order, one at a time in memory."""
+    for segment in segments:
+        static, dynamic = store.states(segment.episode, frame_steps(segment.start, segment.stop, frames))
+        yield renderer.frames(static, dynamic)
+
+
+def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: int = STRIDE) -> None:
+    """Draw every `stride`-th state of every episode of `store` into the frame bank `folder`, which appears when it is whole."""
+    rows: list[dict[str, object]] = []
+    states: list[np.ndarray] = []
+    steps_of = [np.arange(0, length + 1, stride) for length in store.index["length"]]
+    total = sum(len(steps) for steps in steps_of)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as aside, ExitStack() as stack:
+        pixels: np.ndarray | None = None
+        position = 0
+        for (_, info), steps in zip(store.index.iterrows(), steps_of, strict=True):
+            static, dynamic = store.states(int(info["episode"]), steps)
+            drawn = renderer.frames(static, dynamic)
+            if pixels is None:
+                pixels = np.lib.format.open_memmap(aside / "frames.npy", "w+", np.uint8, (total, *drawn.shape[1:]))
+                stack.callback(pixels.flush)  # type: ignore[attr-defined]
+            pixels[position : position + len(steps)] = drawn
+            states.append(store.episode(int(info["episode"])).observations[steps])
+            rows += [
+                {
+                    "task": store.task,
+                    "level": info["level"],
+                    "episode": info["episode"],
+                    "step": step,
+                    "length": info["length"],
+                    "success_step": info["success_step"],
+                }
+                for step in steps
+            ]
+            position += len(steps)
+        np.save(aside / "states.npy", np.concatenate(states).astype(np.float32))
+        pd.DataFrame(rows).to_parquet(aside / "index.parquet")
+
+
+class FrameBank:
+    """The frames of one or several tasks, memory mapped: `frames` of task after task, one `index` row a frame.
+
+    index: task, level, episode, step, length, success_step (-1: never), bank (which folder), row (in that folder).
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = [Path(folder) for folder in folders]
+        if not self.folders:
+            raise RoboprefError("No frame bank to read: collect at least one task with rendering on.")
+        self._pixels: list[np.ndarray] = []
+        tables, states = [], []
+        for bank, folder in enumerate(self.folders):
+            try:
+                pixels = np.load(folder / "frames.npy", mmap_mode="r")
+                table = pd.read_parquet(folder / "index.parquet")
+                state = np.load(folder / "states.npy")
+            except (OSError, ValueError) as error:
+                raise RoboprefError(f"{folder}: not a readable frame bank ({error}). Run `robopref collect` again.") from error
+            if not len(pixels) == len(table) == len(state):
+                raise RoboprefError(f"{folder}: frames, states and index differ in length. Run `robopref collect` again.")
+            self._pixels.append(pixels)
+            tables.append(table.assign(bank=bank, row=np.arange(len(table))))
+            states.append(state)
+        self.index = pd.concat(tables, ignore_index=True)
+        self.states = np.concatenate(states)
+        """Observations (M, 39) float32 that belong to the frames: what the small backbone learns to see."""
+        self._offsets = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def frames(self, rows: np.ndarray) -> np.ndarray:
+        """Pixels of the frames numbered `rows` (any shape): rows.shape + (H, W, 3) uint8."""
+        flat = np.asarray(rows).ravel()
+        which = np.searchsorted(self._offsets, flat, side="right") - 1
+        first = self._pixels[0]
+        out = np.empty((len(flat), *first.shape[1:]), np.uint8)
+        for bank in np.unique(which):
+            mine = which == bank
+            out[mine] = self._pixels[bank][flat[mine] - self._offsets[bank]]
+        return out.reshape(*np.shape(rows), *first.shape[1:])

@@ -1,0 +1,125 @@
+"""`robopref collect`: scripted policies -> episodes (Minari, with simulator states) and frame banks.
+
+First command of the flow.  One worker a task, one environment and one renderer a worker; a task that is already there with
+the same settings is kept, so a killed collection goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from joblib import Parallel, delayed
+
+from robopref.configs.collect import CollectConfig
+from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.run import is_complete, write_manifest
+from robopref.datasets.clips import render_bank
+from robopref.datasets.episodes import EpisodeStore, write_episodes
+from robopref.embodied.envs import MetaWorldEnv, make_env
+from robopref.embodied.experts import ScriptedExpert, mismatched, noisy, uniform
+from robopref.embodied.render import Renderer
+from robopref.embodied.rollout import LEVELS, Episode, rollout
+from robopref.embodied.tasks import SPLITS, expand_tasks, task
+
+ATTEMPTS = 20  # an expert episode that fails is drawn again this often
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref collect`."""
+    config = tyro.cli(CollectConfig, args=argv, prog="robopref collect", description=__doc__)
+    out = run(config)
+    for name in expand_tasks(config.tasks):
+        store = EpisodeStore(out / name)
+        print(f"{out / name}: {len(store)} episodes, {store.index['length'].sum()} steps")
+
+
+def run(config: CollectConfig) -> Path:
+    """Collect every task of `config`; return the folder that holds one dataset a task."""
+    unknown = [level for level in config.levels if level not in LEVELS]
+    if unknown:
+        raise RoboprefError(f"Unknown level {unknown[0]!r}; there are {', '.join(LEVELS)}.{nearest(unknown[0], LEVELS)}")
+    if config.episodes < 1:
+        raise RoboprefError(f"--episodes {config.episodes}: ask for at least one episode a task and level.")
+    started = time.time()
+    names = expand_tasks(config.tasks)
+    # One task a call, longest queue first come first served: loky balances tasks of unequal length.
+    Parallel(n_jobs=min(config.processes, len(names)), backend="loky")(
+        delayed(collect_task)(replace(config, tasks=(name,))) for name in names
+    )
+    write_manifest(config.out, "collect", asdict(config), {}, config.seed, started, outputs=list(names))
+    return config.out
+
+
+def collect_task(config: CollectConfig) -> None:
+    """Collect the one task of `config` into OUT/TASK and draw its frames into CLIPS/TASK, unless they are there already."""
+    (name,) = config.tasks
+    path = config.out / name
+    asked = {key: value for key, value in asdict(config).items() if key not in ("out", "clips", "processes")}
+    started = time.time()
+    if not is_complete(path, asked, {}):
+        env = make_env(f"metaworld/{name}")
+        write_episodes(path, env.env_id, play(env, config), provenance={key: str(value) for key, value in asked.items()})
+        write_manifest(path, "collect", asked, {}, config.seed, started)
+        env.close()
+    if config.clips is not None and not (config.clips / name / "frames.npy").exists():
+        env = make_env(f"metaworld/{name}")
+        env.reset(seed=0)
+        with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
+            render_bank(EpisodeStore(path), config.clips / name, renderer)
+        env.close()
+
+
+def play(env: MetaWorldEnv, config: CollectConfig) -> Iterator[Episode]:
+    """The episodes of one task, level by level; each is a function of (seed, task, level, number) alone."""
+    expert_lengths: list[int] = []
+    for level in config.levels:
+        for number in range(config.episodes):
+            for attempt in range(ATTEMPTS):
+                # Equal lengths, so that clip speed does not give the level away: a random episode lasts as long as an expert's.
+                like_expert = expert_lengths[number] if level == "random" and expert_lengths else config.max_steps
+                episode = play_level(env, level, _seed(config.seed, env.task_name, level, number, attempt), config, like_expert)
+                if episode is not None:
+                    break
+            else:
+                raise RoboprefError(
+                    f"{env.env_id}: the scripted expert failed {ATTEMPTS} times within {config.max_steps} steps; "
+                    "raise --max-steps or lower --noise."
+                )
+            if level == "expert":
+                expert_lengths.append(len(episode))
+            yield episode
+
+
+def play_level(env: MetaWorldEnv, level: str, seed: int, config: CollectConfig, max_steps: int) -> Episode | None:
+    """One episode of `level`, or None when an expert or medium episode came out unsuccessful and has to be drawn again."""
+    rng = np.random.default_rng(seed)
+    expert = ScriptedExpert(env.task_name)
+    if level == "random":
+        return rollout(env, uniform(rng), seed=seed, level=level, policy="uniform", max_steps=max_steps, linger=config.linger)
+    policy = f"scripted + N(0, {config.noise})"
+    act = noisy(expert, config.noise, rng)
+    if level == "mismatched":
+        own, _ = env.reset(seed=seed)
+        other, _ = env.reset(seed=int(rng.integers(2**31)))
+        act, policy = noisy(mismatched(expert, own, other), config.noise, rng), f"{policy}, goal of another episode"
+    elif level == "foreign":
+        others = [name for name in SPLITS["paper"].train if name != env.task_name]
+        other_task = str(rng.choice(others))
+        act, policy = noisy(ScriptedExpert(other_task), config.noise, rng), f"{policy} of {other_task}"
+    episode = rollout(env, act, seed=seed, level=level, policy=policy, max_steps=max_steps, linger=config.linger)
+    if level in ("expert", "medium") and (not episode.success.any() or episode.success.argmax() < 2):
+        return None
+    if level == "medium":
+        return episode.cut(task(env.task_name).medium.cut(episode.near_object, episode.success), "medium")
+    return episode
+
+
+def _seed(*parts: int | str) -> int:
+    """A 31-bit seed (what gymnasium accepts) from anything; unlike hash(), the same in every process."""
+    return zlib.crc32(repr(parts).encode()) & 0x7FFFFFFF

@@ -1,0 +1,206 @@
+"""Episodes on disk: one Minari dataset (HDF5) a task, holding states instead of pixels.
+
+Comes from embodied.rollout; goes to clips (drawn from `sim_state`), annotation and policy learning.  A dataset is written
+aside and renamed when whole, and read a slice at a time, so memory does not grow with the number of episodes.
+
+Layout of an episode, beyond Minari's own keys: infos/{success, near_object} (T + 1,), infos/sim_state (T + 1, S); attributes
+env_id, level, policy, seed, ret, succeeded and sim_static (K,).  Any Minari tool reads these files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import minari
+import numpy as np
+import pandas as pd
+from gymnasium.spaces import Box
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_folder
+from robopref.embodied.rollout import Episode
+
+FORMAT_VERSION = 1
+REMEDY = "Collect it again (`robopref collect`), or point to another dataset."
+
+
+def write_episodes(path: Path, env_id: str, episodes: Iterable[Episode], provenance: dict[str, Any]) -> int:
+    """Write `episodes` as the Minari dataset `path`, streaming; return how many.  Nothing is left at `path` on failure.
+
+    provenance: JSON-able facts about how they were made, kept in the dataset's metadata.
+    """
+    metadata: list[dict[str, Any]] = []
+
+    def buffers() -> Iterator[EpisodeBuffer]:
+        for episode in episodes:
+            check_episode(episode, f"a new episode of {env_id}")
+            metadata.append(_attributes(episode))
+            yield _buffer(episode)
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(path) as aside:
+        storage = MinariStorage.new(
+            aside,
+            observation_space=Box(-np.inf, np.inf, (39,), np.float64),
+            action_space=Box(-1.0, 1.0, (4,), np.float32),
+        )
+        storage.update_episodes(buffers())
+        if not metadata:
+            raise RoboprefError(f"{path}: no episode was given to write; ask for at least one episode a level.")
+        storage.update_episode_metadata(metadata)
+        suite, name = env_id.split("/")
+        storage.update_metadata(
+            {
+                "dataset_id": f"robopref/{suite}-{name}-v0",
+                "env_id": env_id,
+                "format_version": FORMAT_VERSION,
+                "provenance": provenance,
+                "minari_version": minari.__version__,
+                "algorithm_name": "scripted policies of the suite",
+            }
+        )
+    return len(metadata)
+
+
+def check_episode(episode: Episode, where: str) -> None:
+    """Raise `RoboprefError` naming `where` when lengths disagree or observations, actions or rewards are not finite."""
+    steps = len(episode.actions)
+    lengths = {
+        "observations": len(episode.observations) - 1,
+        "rewards": len(episode.rewards),
+        "success": len(episode.success),
+        "sim_state": len(episode.sim_dynamic) - 1,
+    }
+    wrong = {name: length for name, length in lengths.items() if length != steps}
+    if wrong or steps == 0:
+        raise RoboprefError(f"{where}: {steps} actions, but {wrong or 'no step at all'}; the episode is damaged. {REMEDY}")
+    for name in (
+        "observations",
+        "actions",
+        "rewards",
+    ):  # simstate.py checks the physics; an unset attribute is NaN there
+        if not np.isfinite(getattr(episode, name)).all():
+            raise RoboprefError(f"{where}: {name} holds NaN or infinity. {REMEDY}")
+
+
+class EpisodeStore:
+    """Reads one dataset written by `write_episodes`; opens the file for each request, so it may be shared by processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self.metadata = MinariStorage.read_raw_metadata(self.path)
+        except (ValueError, OSError) as error:
+            raise RoboprefError(f"{self.path}: not a readable episode dataset ({error}). {REMEDY}") from error
+        if self.metadata.get("format_version") != FORMAT_VERSION:
+            raise RoboprefError(f"{self.path}: no simulator states in this Minari dataset, so no pixels. {REMEDY}")
+        self.env_id: str = self.metadata["env_id"]
+        self.task: str = self.env_id.split("/")[1]
+        self._file = self.path / "main_data.hdf5"
+        with self._open() as file:
+            if len(file) != self.metadata["total_episodes"]:
+                raise RoboprefError(
+                    f"{self._file}: {len(file)} episodes where {self.metadata['total_episodes']} were written. {REMEDY}"
+                )
+            rows = [
+                {
+                    "episode": i,
+                    "level": group.attrs["level"],
+                    "seed": int(group.attrs["seed"]),
+                    "policy": group.attrs["policy"],
+                    "length": int(group.attrs["total_steps"]),
+                    "ret": float(group.attrs["ret"]),
+                    "success_step": int(group.attrs["success_step"]),
+                }
+                for i, group in ((i, file[f"episode_{i}"]) for i in range(len(file)))
+            ]
+        if not rows:
+            raise RoboprefError(f"{self._file}: holds no episode. {REMEDY}")
+        self.index = pd.DataFrame(rows)
+        """One row an episode: episode, level, seed, policy, length (steps), ret (sum of rewards), success_step (-1: never)."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def _open(self) -> h5py.File:
+        try:
+            return h5py.File(self._file, "r")
+        except OSError as error:
+            raise RoboprefError(f"{self._file}: truncated or not HDF5 ({error}). {REMEDY}") from error
+
+    def _group(self, file: h5py.File, episode: int) -> h5py.Group:
+        name = f"episode_{episode}"
+        if name not in file:
+            raise RoboprefError(f"{self._file}: no episode {episode}; it holds 0 to {len(self) - 1}.")
+        return file[name]
+
+    def episode(self, episode: int) -> Episode:
+        """One whole episode, checked."""
+        with self._open() as file:
+            group = self._group(file, episode)
+            infos = group["infos"]
+            read = Episode(
+                observations=group["observations"][:],
+                actions=group["actions"][:],
+                rewards=group["rewards"][:],
+                success=infos["success"][1:].astype(bool),
+                near_object=infos["near_object"][1:],
+                sim_dynamic=infos["sim_state"][:],
+                sim_static=group.attrs["sim_static"],
+                env_id=self.env_id,
+                level=group.attrs["level"],
+                seed=int(group.attrs["seed"]),
+                policy=group.attrs["policy"],
+            )
+        check_episode(read, f"{self._file}, episode {episode}")
+        return read
+
+    def states(self, episode: int, steps: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Simulator states to draw: static (K,) and dynamic (n, S) of the given steps, in the given order."""
+        with self._open() as file:
+            group = self._group(file, episode)
+            wanted, order = np.unique(np.asarray(steps, dtype=int), return_inverse=True)  # h5py reads increasing indices only
+            dynamic = group["infos/sim_state"][wanted][order]
+            static = group.attrs["sim_static"]
+        return static, dynamic
+
+    def rewards(self, episode: int) -> np.ndarray:
+        """The true reward of every step, (T,)."""
+        with self._open() as file:
+            return self._group(file, episode)["rewards"][:]
+
+
+def _buffer(episode: Episode) -> EpisodeBuffer:
+    steps = len(episode)
+    truncations = np.zeros(steps, dtype=bool)
+    truncations[-1] = True  # Meta-World never terminates
+    return EpisodeBuffer(
+        seed=episode.seed,
+        observations=episode.observations,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=np.zeros(steps, dtype=bool),
+        truncations=truncations,
+        infos={
+            "success": np.concatenate([[False], episode.success]),
+            "near_object": np.concatenate([[0.0], episode.near_object]),
+            "sim_state": episode.sim_dynamic,
+        },
+    )
+
+
+def _attributes(episode: Episode) -> dict[str, Any]:
+    return {
+        "env_id": episode.env_id,
+        "level": episode.level,
+        "policy": episode.policy,
+        "ret": float(episode.rewards.sum()),
+        "success_step": int(episode.success.argmax()) if episode.success.any() else -1,
+        "sim_static": episode.sim_static,
+    }

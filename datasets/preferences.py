@@ -1,0 +1,117 @@
+"""Preferences on disk: one Parquet file, one row a labelled pair of clips a and b.
+
+Written by annotation; read by policy learning and by the report.  A clip is a segment of an episode (episode, start,
+stop) or a video file (video); the other columns are null.  label = P(b preferred) in [0, 1], 0.5 is a tie.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_file
+
+KINDS = ("itp", "ilp", "ivp", "segment")
+"""The orders of VLP, and segments (or whole videos) labelled for policy learning."""
+
+SCHEMA = pa.schema(
+    [("pair_id", pa.int64()), ("kind", pa.string()), ("task", pa.string()), ("instruction", pa.string())]
+    + [
+        (f"{name}_{side}", kind)
+        for side in "ab"
+        for name, kind in {"episode": pa.int64(), "start": pa.int64(), "stop": pa.int64(), "video": pa.string()}.items()
+    ]
+    + [
+        ("label", pa.float64()),
+        ("score_a", pa.float64()),
+        ("score_b", pa.float64()),
+        ("labeller", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
+REMEDY = "Annotate again (`robopref annotate`), or give another file."
+
+
+def write_preferences(path: Path, preferences: pd.DataFrame) -> None:
+    """Write the pairs (columns COLUMNS) to `path`, atomically; equal pairs give equal bytes.
+
+    Raises `RoboprefError` naming `path` when a column is missing or of the wrong type, or a row makes no sense.
+    """
+    _require_columns(list(preferences.columns), path)
+    try:
+        table = pa.Table.from_pandas(preferences[list(COLUMNS)], SCHEMA, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise RoboprefError(f"{path}: not written, a column is of the wrong type ({error}).") from error
+    check_preferences(_frame(table), path)
+    with atomic_file(path) as aside:
+        pq.write_table(table.replace_schema_metadata(None), aside, compression="zstd")
+
+
+def read_preferences(path: Path) -> pd.DataFrame:
+    """The pairs of `path`, checked: episode, start and stop as nullable Int64, scores NaN where there are none.
+
+    Raises `RoboprefError` naming `path` for a missing, truncated or foreign file, a missing or mistyped column, an
+    empty table, a label outside [0, 1], or a clip that is neither a segment nor a video.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RoboprefError(f"{path}: there is no such preferences file. {REMEDY}")
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise RoboprefError(f"{path}: not a whole Parquet file ({_first_line(error)}). {REMEDY}") from error
+    _require_columns(table.column_names, path)
+    columns = []
+    for field in SCHEMA:
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            found = table[field.name].type
+            raise RoboprefError(f"{path}: column {field.name!r} is {found}, expected {field.type}. {REMEDY}") from error
+    preferences = _frame(pa.Table.from_arrays(columns, schema=SCHEMA))
+    check_preferences(preferences, path)
+    return preferences
+
+
+def check_preferences(preferences: pd.DataFrame, where: str | Path) -> None:
+    """Raise `RoboprefError` naming `where` and the first pair that makes no sense."""
+    if preferences.empty:
+        raise RoboprefError(f"{where}: holds no pair. {REMEDY}")
+    problems = {
+        "has a label outside [0, 1]": ~preferences["label"].between(0.0, 1.0),  # NaN is not between either
+        f"is of a kind other than {', '.join(KINDS)}": ~preferences["kind"].isin(KINDS),
+        "has no instruction": preferences["instruction"].isna() | (preferences["instruction"] == ""),
+        "has the number of another pair": preferences["pair_id"].duplicated(),
+    }
+    for side in "ab":
+        episode, start, stop = (preferences[f"{name}_{side}"] for name in ("episode", "start", "stop"))
+        video = preferences[f"video_{side}"]
+        whole = (episode >= 0) & (start >= 0) & (start < stop)
+        problems[f"has a clip {side} that is neither a segment (0 <= start < stop) nor a video"] = ~(
+            (whole.fillna(False) & video.isna()) | (episode.isna() & video.notna())
+        )
+    for problem, rows in problems.items():
+        if rows.any():
+            bad = preferences.loc[rows.to_numpy(bool), "pair_id"]
+            raise RoboprefError(f"{where}: pair {bad.iloc[0]} {problem} ({len(bad)} such). {REMEDY}")
+
+
+def _require_columns(found: list[str], path: str | Path) -> None:
+    missing = [name for name in COLUMNS if name not in found]
+    if missing:
+        raise RoboprefError(f"{path}: column {missing[0]!r} is missing ({len(missing)} such). {REMEDY}")
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Arrow to pandas; integers stay integers where some are null."""
+    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    return frame.assign(pair_id=frame["pair_id"].astype("int64"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]

@@ -1,0 +1,42 @@
+"""Behaviour cloning: imitate every transition of the data, good or bad.  The reference that uses no label.
+
+Axes: S members, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from robopref.configs.policy import BCConfig
+from robopref.policies.networks import Actor
+from robopref.policies.replay import Transitions, sample_numbers
+from robopref.preference.members import adam, descend, member_rngs
+
+
+def cloning_loss(log_prob: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean of -log pi(a|s) for log_prob (..., B)."""
+    loss = -log_prob.mean(-1)
+    return loss, {"clone": loss.detach()}
+
+
+class BC:
+    """Cloning of all transitions; see policies/train.py for what a learner is."""
+
+    def __init__(self, config: BCConfig, data: Transitions, seeds: Sequence[int]) -> None:
+        self.config, self.data, self.steps = config, data, config.steps
+        rngs = member_rngs(seeds, "weights")
+        self.actor = Actor(rngs, *data.dims, config.hidden, config.actor, config.dropout).to(data.obs.device)
+        optimizer = adam(self.actor, config.learning_rate)
+        self.optimizer = optimizer
+        self.modules = {"actor": self.actor}
+        self.optimizers = {"actor": optimizer}
+
+    def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+        """One gradient step; metrics (S,) by name."""
+        batch = self.data.batch(sample_numbers(rngs, len(self.data), self.config.batch, self.data.obs.device))
+        loss, metrics = cloning_loss(self.actor.log_prob(batch.obs, batch.actions, rngs))
+        descend(self.optimizer, loss)
+        return metrics

@@ -1,0 +1,154 @@
+"""Actors and critics of S members, and the numpy policy that acts with one of them.
+
+Training networks see normalised observations (replay.py); the saved policy folds the normalisation into its first layer and
+takes raw ones.  The model folder it is loaded from is what `robopref train` leaves.
+
+Axes: S members, B batch, N acting batch, do and da numbers in an observation and an action.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robopref.configs.checkpoint import load_model, load_strict, save_model
+from robopref.configs.errors import RoboprefError, nearest
+from robopref.policies.replay import Normaliser
+from robopref.preference.members import MemberMLP, member_rngs
+
+ACTORS = ("deterministic", "gaussian")
+LOG_STD_RANGE = (-5.0, 2.0)  # IQL's bounds
+
+
+class Actor(nn.Module):
+    """S policies pi(a | s) with means in (-1, 1).
+
+    kind "deterministic" (CPL repository, Meta-World): log pi(a|s) is taken as -||pi(s) - a||^2.  "gaussian" (IQL): a
+    standard deviation a dimension that does not depend on the state.
+    """
+
+    def __init__(
+        self,
+        rngs: Sequence[np.random.Generator],
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        kind: str = "deterministic",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if kind not in ACTORS:
+            raise RoboprefError(f"unknown actor {kind!r}: policy.actor is one of {', '.join(ACTORS)}.{nearest(kind, ACTORS)}")
+        self.mlp = MemberMLP(rngs, [obs_dim, *hidden, action_dim], dropout)
+        self.log_std = nn.Parameter(torch.zeros(len(rngs), 1, action_dim)) if kind == "gaussian" else None
+
+    def forward(self, obs: Tensor, rngs: Sequence[np.random.Generator] | None = None) -> Tensor:
+        """Mean actions (S, B, da) for obs (S, B, do); rngs draw the dropout masks (training)."""
+        return torch.tanh(self.mlp(obs, rngs))
+
+    def log_prob(self, obs: Tensor, actions: Tensor, rngs: Sequence[np.random.Generator] | None = None) -> Tensor:
+        """log pi(a|s) (S, B), up to a constant for the deterministic kind."""
+        squared = (self(obs, rngs) - actions).square()
+        if self.log_std is None:
+            return -squared.sum(-1)
+        log_std = self.log_std.clamp(*LOG_STD_RANGE)
+        return -(0.5 * squared * torch.exp(-2 * log_std) + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class TwinCritic(nn.Module):
+    """Two independent Q networks a member, all 2 S of them in one batched product."""
+
+    def __init__(self, rngs: Sequence[np.random.Generator], obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.mlp = MemberMLP([*rngs, *rngs], [obs_dim + action_dim, *hidden, 1])
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Q_1 and Q_2, (2, S, B), for obs (S, B, do) and actions (S, B, da)."""
+        members, batch = obs.shape[:2]
+        x = torch.cat([obs, actions], -1).repeat(2, 1, 1)
+        return self.mlp(x).view(2, members, batch)
+
+
+class NumpyPolicy:
+    """One member of an actor, in numpy: a step of one environment costs tens of microseconds, several times less than torch.
+
+    weights, biases: one a layer, (i, o) and (o,); log_std (da,) or None; rng draws the actions that are not deterministic.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[np.ndarray],
+        biases: Sequence[np.ndarray],
+        log_std: np.ndarray | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.layers = [
+            (np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32))
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+        self.obs_dim = len(self.layers[0][0])
+        self.std = None if log_std is None else np.exp(log_std.clip(*LOG_STD_RANGE)).astype(np.float32)
+        self.rng = np.random.default_rng(0) if rng is None else rng
+
+    def act(self, obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
+        """Actions (N, da) float32 in [-1, 1] for raw observations (N, do).  A deterministic actor ignores the flag."""
+        x = np.asarray(obs, np.float32)
+        for weight, bias in self.layers[:-1]:
+            x = x @ weight
+            x += bias
+            np.maximum(x, 0.0, out=x)
+        weight, bias = self.layers[-1]
+        action = np.tanh(x @ weight + bias)
+        if self.std is not None and not deterministic:
+            noise = self.rng.standard_normal(action.shape, np.float32)
+            action = np.clip(action + self.std * noise, -1.0, 1.0)
+        return action
+
+
+def save_policy(folder: Path, actor: Actor, normaliser: Normaliser, config: Mapping[str, Any]) -> None:
+    """Write all members, the normaliser and `config` (needs "seeds" and "policy") as the model folder of load_policy."""
+    tensors = {f"actor.{name}": tensor for name, tensor in actor.state_dict().items()}
+    tensors |= {"obs_mean": normaliser.mean, "obs_std": normaliser.std}
+    dims = {"obs_dim": len(normaliser.mean), "action_dim": actor.mlp.layers[-1].bias.shape[-1]}
+    save_model(folder, "policy", tensors, {**config, **dims})
+
+
+def load_policy(folder: str | Path, member: int = 0) -> NumpyPolicy:
+    """Member number `member` of a trained run, ready to act on raw observations; strict about names and shapes."""
+    tensors, config = load_model(folder, "policy")
+    members, settings = len(config["seeds"]), config["policy"]
+    if not 0 <= member < members:
+        raise RoboprefError(f"{folder} holds members 0 to {members - 1}, not {member}: train with more seeds, or ask for fewer")
+    actor = Actor(
+        member_rngs(config["seeds"], "weights"),
+        config["obs_dim"],
+        config["action_dim"],
+        settings["hidden"],
+        settings["actor"],
+    )
+    weights = {name.removeprefix("actor."): tensor for name, tensor in tensors.items() if name.startswith("actor.")}
+    load_strict(actor, weights, folder)
+    mean, std = (tensors[name].double().numpy() for name in ("obs_mean", "obs_std"))
+    layers = [
+        (layer.weight[member].detach().double().numpy(), layer.bias[member, 0].detach().double().numpy())
+        for layer in actor.mlp.layers
+    ]
+    first, bias = layers[0]
+    # (x - mean)/std @ W + b, as one product.
+    layers[0] = (first / std[:, None], bias - (mean / std) @ first)
+    if not all(np.isfinite(weight).all() and np.isfinite(bias).all() for weight, bias in layers):
+        raise RoboprefError(
+            f"{folder}, member {member}: its weights hold NaN or infinity: train again with a lower learning rate"
+        )
+    return NumpyPolicy(
+        [weight for weight, _ in layers],
+        [bias for _, bias in layers],
+        None if actor.log_std is None else actor.log_std[member, 0].detach().numpy(),
+        member_rngs([config["seeds"][member]], "acting")[0],
+    )

@@ -1,0 +1,210 @@
+"""`robopref pipeline`: the main job, from scripted rollouts to a report, on a task that VLP never saw.
+
+    collect -> pretrain -> train-vlp -> annotate -> train -> evaluate -> video -> report
+
+Each stage is a command of its own and keeps what it has finished, so a killed pipeline goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from joblib import Parallel, delayed
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import read_json, write_json
+from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.pipeline import PipelineConfig
+from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
+from robopref.configs.run import write_manifest
+from robopref.configs.show import ReportConfig, VideoConfig
+from robopref.datasets import collect
+from robopref.datasets.clips import FrameBank
+from robopref.embodied.tasks import canonical, expand_tasks, task
+from robopref.policies import evaluate, report, train, video
+from robopref.preference import annotate, pretrain
+from robopref.preference import train as train_vlp
+from robopref.preference.generalisation import generalisation
+from robopref.preference.vlp import VLPScorer
+
+LABELLERS = ("vlp", "scripted")
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref pipeline`."""
+    run_hydra("pipeline", argv, lambda settings: run(to_dataclass(PipelineConfig, settings)))
+
+
+def run(config: PipelineConfig) -> Path:
+    """Run every stage; return the report.  Prints a line a stage and, last, where the report is."""
+    started = time.time()
+    job = Job(config)
+    for number, stage in enumerate(job.stages, 1):
+        clock = time.time()
+        print(f"[{number}/{len(job.stages)}] {stage.__name__.replace('_', '-')} ...", flush=True)
+        said = stage()
+        print(f"      {said}  ({time.time() - clock:.0f} s)", flush=True)
+        if stage == job.video:
+            # The report reads this manifest, so it is written before the report and not after.
+            write_manifest(config.out, "pipeline", config, {}, config.seed, started)
+    page = config.out / "report.html"
+    print(f"report: {page.resolve()}", flush=True)
+    return page
+
+
+class Job:
+    """The stages of one pipeline, in order; each returns a line that says what came of it."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.out = config.out
+        self.task = task(config.task).name
+        self.train_tasks = tuple(name for name in expand_tasks(config.train_tasks) if name != self.task)
+        if len(self.train_tasks) < 2:
+            raise RoboprefError(f"train_tasks={list(config.train_tasks)} leaves {len(self.train_tasks)} tasks; VLP needs two.")
+        self.instruction = config.instruction or canonical(self.task)
+        self.offline = self.out / "offline" / self.task
+        self.stages: tuple[Callable[[], str], ...] = (
+            self.collect,
+            self.pretrain,
+            self.train_vlp,
+            self.annotate,
+            self.train,
+            self.evaluate,
+            self.video,
+            self.report,
+        )
+
+    def collect(self) -> str:
+        """Episodes and frames of the train tasks and of the held-out one, and the held-out task's offline data."""
+        shared = {"seed": self.config.seed, "processes": self.config.processes}
+        names = (*self.train_tasks, self.task)
+        episodes, clips = self.out / "episodes", self.out / "clips"
+        collect.run(replace(self.config.collect, out=episodes, clips=clips, tasks=names, **shared))
+        # Another seed: the offline data must not share an episode with anything that VLP's measures are taken on.
+        collect.run(
+            replace(
+                self.config.offline,
+                out=self.offline.parent,
+                clips=None,
+                tasks=(self.task,),
+                **shared | {"seed": self.config.seed + 1},
+            )
+        )
+        return f"{len(names)} tasks in {episodes}, offline data of {self.task} in {self.offline}"
+
+    def pretrain(self) -> str:
+        """The small backbone, from the train tasks alone."""
+        settings = self.config.pretrain
+        out = pretrain.run(
+            replace(
+                settings,
+                out=self.out / "backbone",
+                clips=self.out / "clips",
+                tasks=self.train_tasks,
+                seed=self.config.seed,
+            )
+        )
+        return f"{out}"
+
+    def train_vlp(self) -> str:
+        """VLP from the train tasks alone, and how well it orders the held-out task's episodes."""
+        backbone = self.config.vlp.backbone
+        if backbone.startswith("small:"):
+            backbone = f"small:{self.out / 'backbone'}"
+        clips = self.out / "clips"
+        folder = train_vlp.run(
+            replace(
+                self.config.vlp,
+                out=self.out / "vlp",
+                clips=clips,
+                backbone=backbone,
+                tasks=self.train_tasks,
+                seed=self.config.seed,
+            )
+        )
+        bank = FrameBank([clips / name for name in (*self.train_tasks, self.task)])
+        scorer = VLPScorer.load(folder)
+        measures = {
+            part: generalisation(scorer, bank, self.task, self.train_tasks, folder / "features", part=part)
+            for part in ("train", "heldout")
+        }
+        write_json(folder / "generalisation.json", {"task": self.task, "wordings": measures})
+        itp, ivp, ilp = (measures["train"][key] for key in ("itp_accuracy", "ivp_accuracy", "ilp_loss"))
+        return f"{self.task}, never seen: ITP accuracy {itp:.3f}, IVP accuracy {ivp:.3f}, ILP loss {ilp:.3f}"
+
+    def annotate(self) -> str:
+        """The same pairs, labelled by VLP from pixels and the instruction, and by the true return."""
+        for labeller in LABELLERS:
+            annotate.run(
+                replace(
+                    self.config.annotate,
+                    episodes=self.offline,
+                    instruction=self.instruction,
+                    model=self.out / "vlp",
+                    labeller=labeller,
+                    out=self.labels(labeller),
+                    seed=self.config.seed,
+                )
+            )
+        return f"{self.labels('vlp')}"
+
+    def labels(self, labeller: str) -> Path:
+        """Where the labels of a labeller are."""
+        return self.out / "labels" / f"{labeller}.parquet"
+
+    def train(self) -> str:
+        """Cloning without labels, P-IQL and CPL from either labeller's: one process a policy, one thread each."""
+        runs: dict[str, tuple[PolicyConfig, Path | None]] = {"bc": (self.config.bc, None)}
+        for labeller in LABELLERS:
+            runs[f"piql-{labeller}"] = (self.config.piql, self.labels(labeller))
+            runs[f"cpl-{labeller}"] = (self.config.cpl, self.labels(labeller))
+        jobs = [
+            TrainConfig(self.out / "policies" / name, self.offline, policy, labels, self.config.policy_seeds, device="cpu")
+            for name, (policy, labels) in runs.items()
+        ]
+        Parallel(n_jobs=min(self.config.processes, len(jobs)), backend="loky")(delayed(train.run)(job) for job in jobs)
+        return f"{', '.join(runs)} in {self.out / 'policies'}"
+
+    def policies(self) -> tuple[str, ...]:
+        """The policy folders, in the order of the tables."""
+        names = ("bc", *(f"{kind}-{labeller}" for kind in ("piql", "cpl") for labeller in LABELLERS))
+        return tuple(str(self.out / "policies" / name) for name in names)
+
+    def evaluate(self) -> str:
+        """Success of every policy and member on the same fixed goals, between random and the scripted expert."""
+        config = EvaluateConfig(
+            policy=("random", *self.policies(), "expert"),
+            out=self.out / "evaluation",
+            env=f"metaworld/{self.task}",
+            goals=self.config.goals,
+            max_steps=self.config.max_steps,
+            references=len(self.config.policy_seeds),
+            processes=self.config.processes,
+        )
+        evaluate.run(config)
+        summary = read_json(config.out / "summary.json")
+        return ", ".join(f"{name} {row['iqm']:.2f}" for name, row in summary.items())
+
+    def video(self) -> str:
+        """Films of the policies that learnt from VLP's labels."""
+        filmed = tuple(policy for policy in self.policies() if policy.endswith("-vlp"))
+        config = VideoConfig(
+            policy=filmed,
+            env=f"metaworld/{self.task}",
+            out=self.out / "videos",
+            goals=self.config.film_goals,
+            first_goal=EvaluateConfig.first_goal,
+            model=self.out / "vlp",
+            instruction=self.instruction,
+            max_steps=self.config.max_steps,
+            quality=self.config.film_quality,
+        )
+        return str(video.run(config))
+
+    def report(self) -> str:
+        """One page about all of it."""
+        return str(report.run(ReportConfig(run=self.out)))

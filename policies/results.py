@@ -1,0 +1,229 @@
+"""What a run folder holds, read for the report.  A part that is missing or damaged is a sentence, not an error.
+
+Comes after all stages of the pipeline; goes to policies/report.py.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import MANIFEST, read_json
+from robopref.datasets.preferences import read_preferences
+from robopref.policies.figures import ORDER, curves, in_order, success_chart
+
+PARTS = {  # what `robopref pipeline` leaves in a run folder, in the order of its stages
+    "episodes": "episodes of the train tasks (Minari datasets)",
+    "offline": "episodes of the task that VLP never saw (Minari dataset)",
+    "clips": "pictures drawn from the episodes",
+    "backbone": "the small vision backbone",
+    "vlp": "the vision-language preference model",
+    "labels": "labelled pairs and how far they agree with the true return",
+    "policies": "trained policies",
+    "evaluation": "success over goals and seeds",
+    "videos": "videos",
+}
+AGREEMENT = (
+    "n",
+    "accuracy",
+    "constant_accuracy",
+    "balanced_accuracy",
+    "auc",
+    "kendall_tau",
+    "near_ties",
+)  # always shown together
+
+
+def gather(folder: Path) -> dict[str, Any]:
+    """Everything that the page shows, read from `folder`; parts that are missing or damaged are named in `problems`."""
+    problems: list[str] = []
+
+    def tried(read: Callable[[Path], Any], *where: str) -> Any:
+        path = folder.joinpath(*where)
+        if not path.exists():
+            problems.append(f"{path.relative_to(folder)} is not there.")
+            return None
+        try:
+            return read(path)
+        except (RoboprefError, OSError, ValueError) as error:
+            problems.append(f"{path.relative_to(folder)} cannot be read: {error}")
+            return None
+
+    manifests = []
+    for path in sorted(folder.rglob(MANIFEST)):
+        found = tried(read_mapping, str(path.relative_to(folder)))
+        if found is not None:
+            manifests.append(found | {"folder": path.parent.relative_to(folder).as_posix()})
+    manifests.sort(key=lambda manifest: (manifest["folder"] == ".", manifest.get("created", "")))
+    stages = top_stages(manifests)
+    if not manifests:
+        problems.append("There is no manifest, so nothing says with which settings and code this was made.")
+
+    summary = tried(read_summary, "evaluation", "summary.json") or {}
+    trials = tried(read_success, "evaluation", "success.csv")
+    labels = tried(read_preferences, "labels", "vlp.parquet")
+    labellers = sorted(path.stem for path in (folder / "labels").glob("*.parquet")) or ["vlp"]
+    measured = {name: tried(read_mapping, "labels", name, "agreement.json") for name in labellers}
+    agreement = {name: {key: row.get(key) for key in AGREEMENT} for name, row in measured.items() if row is not None}
+    vlp = tried(read_metrics, "vlp", "metrics.csv")
+    learned = sorted(path.name for path in (folder / "policies").glob("*") if path.is_dir())
+    progress = {name: tried(read_metrics, "policies", name, "metrics.csv") for name in learned}
+    films = tried(read_mapping, "videos", "films.json") or {}
+    config = manifests[-1].get("config", {}) if manifests else {}
+    instruction = films.get("instruction") or (None if labels is None else str(labels["instruction"].iloc[0]))
+    videos = read_videos(folder / "videos", films)
+    if not videos:
+        problems.append("There are no videos.")
+    return {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "problems": problems,
+        "manifests": manifests,
+        "stages": stages,
+        "stages_s": sum(manifest.get("wall_s") or 0.0 for manifest in stages),
+        "config": config,
+        "instruction": instruction,
+        "task": next(iter(labels["task"].unique()), None) if labels is not None else films.get("env"),
+        "pairs": None if labels is None else pair_facts(labels),
+        "agreement": agreement,
+        "unseen_task": tried(read_mapping, "vlp", "generalisation.json"),
+        "vlp_curves": panels({} if vlp is None else {"vlp": vlp}),
+        "policy_curves": panels({name: table for name, table in progress.items() if table is not None}),
+        "results": beside_references(summary),
+        "absent": [name for name in ORDER if name not in summary],
+        "trials": trials or {},
+        "chart": success_chart(summary) if summary else None,
+        "videos": videos,
+        "commands": list(dict.fromkeys(m["command"] for m in manifests if m.get("command"))),
+        "files": list_files(folder),
+    }
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file that holds names and values; ValueError for anything else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no names and values")
+    return found
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """metrics.csv of a training run; ValueError without a step column."""
+    table = pd.read_csv(path)
+    if "step" not in table or table.empty:
+        raise ValueError("no column called step, or no row yet; let the training finish")
+    return table
+
+
+def read_summary(path: Path) -> dict[str, dict[str, float]]:
+    """summary.json: policy -> {iqm, low, high, mean, n}; ValueError when a figure is missing."""
+    summary = read_mapping(path)
+    for name, figures in summary.items():
+        missing = [
+            key for key in ("iqm", "low", "high", "mean", "n") if not isinstance(figures, dict) or figures.get(key) is None
+        ]
+        if missing:
+            raise ValueError(f"{name} has no {', '.join(missing)}; run `robopref evaluate` again")
+    return summary
+
+
+def read_success(path: Path) -> dict[str, dict[str, int]]:
+    """success.csv -> policy -> how many members and goals were tried."""
+    table = pd.read_csv(path)
+    missing = {"policy", "member", "goal"} - set(table.columns)
+    if missing:
+        raise ValueError(f"no column called {', '.join(sorted(missing))}")
+    counts = table.groupby("policy")[["member", "goal"]].nunique()
+    return {str(name): {"members": int(row["member"]), "goals": int(row["goal"])} for name, row in counts.iterrows()}
+
+
+def pair_facts(labels: pd.DataFrame) -> dict[str, Any]:
+    """How many pairs, and which share prefers the second."""
+    return {
+        "n": len(labels),
+        "second": float((labels["label"] > 0.5).mean()),
+        "ties": int((labels["label"] == 0.5).sum()),
+    }
+
+
+def panels(tables: Mapping[str, pd.DataFrame]) -> list[Markup]:
+    """One small figure a metric, a line in it for each run that has it; `charts/...` (speeds) are for TensorBoard."""
+    columns = dict.fromkeys(column for table in tables.values() for column in table.columns)
+    shown = [column for column in columns if column != "step" and not column.startswith("charts/")]
+    figures = []
+    for column in shown:
+        lines: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for name, table in tables.items():
+            if column in table and pd.api.types.is_numeric_dtype(table[column]):
+                there = table[["step", column]].dropna()
+                if len(there):
+                    lines[name] = there["step"].to_numpy(), there[column].to_numpy(float)
+        if lines:
+            figures.append(curves(column, lines))
+    return figures
+
+
+def top_stages(manifests: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The manifests of whole stages, in order: those of parts, such as one task of a collection, lie below another."""
+    folders = {manifest["folder"] for manifest in manifests} - {"."}
+    stages = [
+        manifest
+        for manifest in manifests
+        if manifest["folder"] != "." and not any(p.as_posix() in folders for p in Path(manifest["folder"]).parents)
+    ]
+    order = list(PARTS)
+
+    def place(manifest: Mapping[str, Any]) -> tuple[int, str]:
+        part = manifest["folder"].partition("/")[0]
+        return order.index(part) if part in order else len(order), manifest["folder"]
+
+    return sorted(stages, key=place)
+
+
+def beside_references(summary: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The summary's rows in order, with how each interval lies beside those of `random` and `bc`.
+
+    "above" or "below" when the intervals do not touch, "overlap" when they do, None where there is nothing to compare.
+    """
+
+    def beside(name: str, other: str) -> str | None:
+        if name == other or other not in summary:
+            return None
+        mine, theirs = summary[name], summary[other]
+        return "above" if mine["low"] > theirs["high"] else "below" if mine["high"] < theirs["low"] else "overlap"
+
+    return [
+        {"policy": name, **summary[name], "random": beside(name, "random"), "bc": beside(name, "bc")}
+        for name in in_order(summary)
+    ]
+
+
+def read_videos(folder: Path, films: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The videos to embed: the grid and one a policy; those of single goals only if there is nothing else."""
+    paths = {path.stem: path for path in folder.glob("*.mp4")}
+    whole = [name for name in paths if "-goal-" not in name] or list(paths)
+    episodes = films.get("episodes", {})
+    videos = []
+    for name in in_order(whole):
+        data = base64.b64encode(paths[name].read_bytes()).decode("ascii")
+        videos.append({"name": name, "uri": f"data:video/mp4;base64,{data}", "episodes": episodes.get(name, [])})
+    return videos
+
+
+def list_files(folder: Path) -> list[dict[str, Any]]:
+    """One row for each thing in the run folder: path, what it is, files and bytes."""
+    rows = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "report.html":
+            continue
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        rows.append({"path": path.name, "what": PARTS.get(path.name, ""), "files": len(files), "bytes": size})
+    return rows

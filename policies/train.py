@@ -1,0 +1,174 @@
+"""`robopref train`: episodes, and labelled pairs of their segments -> S policies of different seeds in one model folder.
+
+Comes after annotation; goes to evaluation and video.  An interrupted run goes on from its last checkpoint to the very
+numbers that it would have reached.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from robopref.configs.checkpoint import load_strict, load_tensors, pack_optimizer, save_tensors, unpack_optimizer
+from robopref.configs.errors import RoboprefError, UsageError, nearest
+from robopref.configs.files import digest, plain
+from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IQLConfig, PIQLConfig, TrainConfig
+from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
+from robopref.policies.bc import BC
+from robopref.policies.cpl import CPL
+from robopref.policies.iql import IQL, PIQL
+from robopref.policies.networks import Actor, save_policy
+from robopref.policies.replay import Pairs, Transitions, load_pairs, load_transitions
+from robopref.preference.members import member_rngs
+from robopref.preference.reward import save_reward
+
+CHECKPOINT = "policy-training"
+
+
+class Learner(Protocol):
+    """One algorithm at work: `modules` and `optimizers` are all that it has to remember beside the step."""
+
+    steps: int
+    actor: Actor
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+        """Step number `step`: sample with the members' generators, take the loss, descend; metrics (S,) by name."""
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref train`."""
+    run_hydra("train", argv, lambda settings: print(run(read_config(settings))))
+
+
+def read_config(settings: DictConfig) -> TrainConfig:
+    """TrainConfig from composed settings; policy.name says which dataclass `policy` becomes."""
+    tree: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
+    name = tree["policy"].get("name")
+    if name not in POLICIES:
+        raise UsageError(f"policy.name={name} is not one of: {', '.join(POLICIES)}.{nearest(str(name), POLICIES)}")
+    return to_dataclass(TrainConfig, tree | {"policy": to_dataclass(POLICIES[name], tree["policy"])})
+
+
+def run(config: TrainConfig) -> Path:
+    """Train all members; return the model folder `config.out`.  A finished one is kept, an interrupted one goes on."""
+    inputs = {"data": config.data} | ({"labels": config.labels} if config.labels is not None else {})
+    if is_complete(config.out, config, inputs):
+        return config.out
+    started = time.time()
+    if not config.seeds:
+        raise RoboprefError("seeds is empty: give at least one, for example seeds=[0,1,2]")
+    seed_everything(config.seeds[0])
+    torch.set_num_threads(config.threads)
+    device = choose_device(config.device)
+    data = load_transitions(config.data, config.policy.normalise, device)
+    pairs = None if config.labels is None else load_pairs(config.labels, data, config.data, device)
+
+    learner = make_learner(config, data, pairs)
+    rngs = member_rngs(config.seeds, "training")
+    # What decides the result; a checkpoint of anything else cannot be continued.
+    identity = plain(config.policy) | {"seeds": list(config.seeds)} | {name: digest(path) for name, path in inputs.items()}
+    checkpoint = config.out / "checkpoint.safetensors"
+    first = load_checkpoint(checkpoint, learner, rngs, identity) if checkpoint.exists() else 0
+
+    with MetricsLogger(config.out, resume_step=first if first else -1) as logger:
+        clock, last = time.perf_counter(), first
+        for step in range(first + 1, learner.steps + 1):
+            metrics = learner.update(step - 1, rngs)
+            if step % config.log_every == 0 or step == learner.steps:
+                rate = (step - last) / (time.perf_counter() - clock)
+                logger.log(step, scalars(metrics, config.out) | {"charts/updates_per_second": rate})
+                clock, last = time.perf_counter(), step
+            if step % config.checkpoint_every == 0 and step < learner.steps:
+                save_checkpoint(checkpoint, learner, rngs, identity, step)
+
+    save(config, learner, data)
+    checkpoint.unlink(missing_ok=True)
+    write_manifest(config.out, "train", config, inputs, config.seeds, started, outputs=["model.safetensors", "config.json"])
+    return config.out
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` becomes a GPU where there is one; RoboprefError for a GPU that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise RoboprefError(f"device={name}, but torch sees no GPU here: use device=cpu or device=auto")
+    return torch.device(name)
+
+
+def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None) -> Learner:
+    """The algorithm that config.policy asks for."""
+    policy = config.policy
+    if isinstance(policy, PIQLConfig | CPLConfig):
+        if pairs is None:
+            raise RoboprefError(f"policy={policy.name} learns from preferences: give labels=FILE (`robopref annotate` makes it)")
+        if isinstance(policy, CPLConfig):
+            return CPL(policy, data, pairs, config.seeds)
+        return PIQL(policy, data, pairs, config.seeds)
+    if isinstance(policy, IQLConfig):
+        return IQL(policy, data, config.seeds)
+    assert isinstance(policy, BCConfig)
+    return BC(policy, data, config.seeds)
+
+
+def scalars(metrics: dict[str, Tensor], where: Path) -> dict[str, float]:
+    """Means over members, by log name; RoboprefError when a loss of any member is not finite any more."""
+    for name, value in metrics.items():
+        if not name.endswith("accuracy") and not torch.isfinite(value).all():
+            raise RoboprefError(f"{where}: {name} became {value.tolist()}; train again with a lower learning rate")
+    return {f"losses/{name}": float(value.mean()) for name, value in metrics.items()}
+
+
+def save(config: TrainConfig, learner: Learner, data: Transitions) -> None:
+    """Write the policy, and P-IQL's reward as `reward/` beside it."""
+    settings = {
+        "policy": plain(config.policy),
+        "seeds": list(config.seeds),
+        "data": str(config.data),
+        "labels": plain(config.labels),
+    }
+    save_policy(config.out, learner.actor, data.normaliser, settings)
+    if isinstance(learner, PIQL):
+        extra = {"hidden": learner.config.hidden, "action_dim": data.dims[1]}
+        save_reward(config.out / "reward", learner.reward, data.normaliser.mean, data.normaliser.std, settings | extra)
+
+
+def save_checkpoint(
+    path: Path, learner: Learner, rngs: Sequence[np.random.Generator], identity: dict[str, Any], step: int
+) -> None:
+    """Everything that the next step depends on, in one file."""
+    tensors = {f"{name}/{key}": value for name, module in learner.modules.items() for key, value in module.state_dict().items()}
+    meta = {"kind": CHECKPOINT, "step": step, "identity": identity, "rngs": [rng.bit_generator.state for rng in rngs]}
+    for name, optimizer in learner.optimizers.items():
+        packed, packed_meta = pack_optimizer(optimizer, f"optimizer/{name}")
+        tensors |= packed
+        meta |= packed_meta
+    save_tensors(path, tensors, meta)
+
+
+def load_checkpoint(path: Path, learner: Learner, rngs: Sequence[np.random.Generator], identity: dict[str, Any]) -> int:
+    """Put a checkpoint back and return its step; RoboprefError when it is of other settings, data or labels."""
+    tensors, meta = load_tensors(path, CHECKPOINT)
+    changed = [key for key in identity if meta["identity"].get(key) != identity[key]]
+    if changed:
+        raise RoboprefError(
+            f"{path} is from a run with another {', '.join(changed)}: delete {path.parent} or choose another out="
+        )
+    for name, module in learner.modules.items():
+        prefix = f"{name}/"
+        load_strict(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
+    for name, optimizer in learner.optimizers.items():
+        unpack_optimizer(optimizer, tensors, meta, f"optimizer/{name}")
+    for rng, state in zip(rngs, meta["rngs"], strict=True):
+        rng.bit_generator.state = state
+    return int(meta["step"])

@@ -1,0 +1,174 @@
+"""`robopref video`: policies -> mp4 of what they do, goal by goal, and all of them side by side.
+
+Episodes are played first and drawn afterwards from their simulator states, once large for the eye and, when VLP scores
+them, once small as it was trained to see them.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.files import write_json
+from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.show import VideoConfig
+from robopref.datasets.clips import frame_steps
+from robopref.embodied.envs import MetaWorldEnv, make_env
+from robopref.embodied.evaluate import Policy
+from robopref.embodied.render import Renderer
+from robopref.embodied.rollout import Episode, rollout
+from robopref.embodied.tasks import canonical
+from robopref.embodied.video import grid, overlay, write_video
+from robopref.policies.evaluate import REFERENCES, make_policy
+from robopref.preference.vlp import VLPScorer
+
+LINGER = 20  # environment steps filmed after the first success
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref video`."""
+    config = tyro.cli(VideoConfig, args=argv, prog="robopref video", description=__doc__)
+    out = run(config)
+    for path in sorted(out.glob("*.mp4")):
+        print(f"{path}: {path.stat().st_size / 1024:.0f} kB")
+
+
+def run(config: VideoConfig) -> Path:
+    """Film every policy on every goal; return the folder of the videos.  What is already there is kept."""
+    _check(config)
+    names = [Path(policy).name for policy in config.policy]
+    inputs = {
+        name: Path(policy) / "model.safetensors"
+        for name, policy in zip(names, config.policy, strict=True)
+        if policy not in REFERENCES
+    }
+    if config.model is not None:
+        inputs["--model"] = config.model / "model.safetensors"
+    if is_complete(config.out, config, inputs):
+        return config.out
+    started = time.time()
+    env = make_env(config.env)
+    env.reset(seed=config.first_goal)
+    instruction = config.instruction or canonical(env.task_name)
+    goals = range(config.first_goal, config.first_goal + config.goals)
+    films: list[list[np.ndarray]] = []
+    outputs = ["grid.mp4", "films.json"]
+    said: dict[str, list[dict[str, object]]] = {}
+    with ExitStack() as stack:
+        stack.callback(env.close)
+        large = stack.enter_context(Renderer(env, config.size, config.camera, config.quality))
+        critic = None if config.model is None else Critic(config.model, env, instruction, stack)
+        for name, policy in zip(names, config.policy, strict=True):
+            acting = make_policy(policy, config.member, config.env)
+            reel: list[list[np.ndarray]] = []
+            for goal in goals:
+                episode = rollout(
+                    env,
+                    partial(act_once, acting),
+                    seed=goal,
+                    level="learned",
+                    policy=name,
+                    max_steps=config.max_steps,
+                    linger=LINGER,
+                )
+                reel.append(film(episode, large, critic, config, instruction, f"{name}, goal {goal}"))
+                outputs.append(f"{name}-goal-{goal}.mp4")
+                write_video(config.out / outputs[-1], reel[-1], config.fps)
+                said.setdefault(name, []).append(_facts(episode))
+            outputs.append(f"{name}.mp4")
+            write_video(config.out / outputs[-1], chain.from_iterable(reel), config.fps)
+            films += reel
+    columns = config.goals if len(names) > 1 else None
+    write_video(config.out / "grid.mp4", grid(films, columns), config.fps)
+    write_json(config.out / "films.json", {"instruction": instruction, "env": config.env, "episodes": said})
+    write_manifest(config.out, "video", config, inputs, goals, started, outputs)
+    return config.out
+
+
+def _check(config: VideoConfig) -> None:
+    """Raise `RoboprefError` for settings that cannot be filmed."""
+    names = [Path(policy).name for policy in config.policy]
+    for name in names:
+        if names.count(name) > 1:
+            raise RoboprefError(f"Two policies are called {name!r}, and so would be their videos: film them into two folders.")
+    for policy in config.policy:
+        if policy not in REFERENCES and not Path(policy).is_dir():
+            raise RoboprefError(
+                f"--policy {policy}: no such folder; name one that `robopref train` wrote, or expert or random."
+                f"{nearest(policy, REFERENCES)}"
+            )
+    if not names:
+        raise RoboprefError("--policy: name at least one run folder, or expert or random.")
+    for key in ("goals", "size", "every", "fps", "max_steps"):
+        if getattr(config, key) < 1:
+            raise RoboprefError(f"--{key.replace('_', '-')} {getattr(config, key)}: must be at least 1.")
+    if config.quality not in ("fast", "pretty"):
+        raise RoboprefError(f"--quality {config.quality}: fast or pretty.{nearest(config.quality, ('fast', 'pretty'))}")
+    if config.instruction is not None and not config.instruction.strip():
+        raise RoboprefError("--instruction is empty: say what the robot is asked to do, or leave it out.")
+
+
+def act_once(policy: Policy, observation: np.ndarray) -> np.ndarray:
+    """The action (4,) for one observation (39,)."""
+    return policy.act(observation[None])[0]
+
+
+class Critic:
+    """VLP, watching: what it thinks of an episode after each picture."""
+
+    def __init__(self, model: Path, env: MetaWorldEnv, instruction: str, stack: ExitStack) -> None:
+        self.scorer = VLPScorer.load(model)
+        self.instruction = instruction
+        self.renderer = stack.enter_context(Renderer(env, self.scorer.frame_size, self.scorer.camera))
+
+    def scores(self, episode: Episode, steps: np.ndarray) -> np.ndarray:
+        """f(v | l) of the episode up to each of `steps` (n,), from frames spread over those already seen; (n,)."""
+        frames = self.renderer.frames(episode.sim_static, episode.sim_dynamic[steps])
+        features = self.scorer.encode(frames[:, None])  # (n, P, D): each frame once, however many clips it is in
+        spread = np.stack([frame_steps(0, seen + 1, self.scorer.frames) for seen in range(len(steps))])
+        clips = features[spread].reshape(len(steps), -1, features.shape[-1])
+        return self.scorer.score_features(clips, [self.instruction] * len(steps))
+
+
+def film(
+    episode: Episode, renderer: Renderer, critic: Critic | None, config: VideoConfig, instruction: str, title: str
+) -> list[np.ndarray]:
+    """The pictures of one episode with their text; the last one stays for a second."""
+    steps = np.unique(np.append(np.arange(0, len(episode) + 1, config.every), len(episode)))
+    succeeded = np.append(False, np.logical_or.accumulate(episode.success))
+    if critic is None:
+        scores, score_name = np.append(0.0, episode.rewards.cumsum())[steps], "return"
+    else:
+        scores, score_name = critic.scores(episode, steps), "score"
+    pictures = [
+        overlay(
+            renderer.frames(episode.sim_static, episode.sim_dynamic[[step]])[0],
+            instruction,
+            int(step),
+            float(score),
+            bool(succeeded[step]),
+            title=title,
+            score_name=score_name,
+        )
+        for step, score in zip(steps, scores, strict=True)
+    ]
+    return pictures + pictures[-1:] * config.fps
+
+
+def _facts(episode: Episode) -> dict[str, object]:
+    """What a caption says about an episode."""
+    success = bool(episode.success.any())
+    return {
+        "goal": episode.seed,
+        "success": success,
+        "success_step": int(episode.success.argmax()) + 1 if success else None,
+        "steps": len(episode),
+        "return": float(episode.rewards.sum()),
+    }

@@ -1,0 +1,1 @@
+"""What is good: preference orders, backbones, the VLP model, annotation and learned rewards."""

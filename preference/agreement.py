@@ -1,0 +1,83 @@
+"""How well labels agree with the true return, in several measures that are only ever given together.
+
+Plain accuracy misleads when one label fits nearly all pairs: in VLP's own protocol a constant guess scores 94-98 % (our
+reading, from its published accuracies and label correlations).  So the constant label's accuracy stands beside it, with
+three measures that a constant label cannot win: balanced accuracy and AUC (0.5 by chance), Kendall's tau (0 by chance).
+
+Axes: N pairs (a, b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.stats import kendalltau
+from sklearn.metrics import roc_auc_score
+
+from robopref.configs.errors import RoboprefError
+
+NEAR_TIE = 0.05  # of the largest true difference; a label is hardly more than luck there
+ONE_SIDED = 0.8  # share of one label from which plain accuracy says little
+
+
+def agreement(preference: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Compare signed preferences (N,) with true return differences (N,), both > 0 where b is better.
+
+    preference: score_b - score_a, or label - 0.5; 0 is a tie and counts as half right.  truth: return of b minus that
+    of a; pairs with truth 0 have no right answer and only enter Kendall's tau.
+
+    accuracy, constant_accuracy (the more frequent answer, always given), n (pairs with an answer), ties (without one)
+    and near_ties (a true difference below 5 % of the largest, ties included).  balanced_accuracy: mean of the
+    accuracies where b and where a is better; auc: of `preference` as a detector of "b is better"; both NaN when the
+    same side always wins. kendall_tau: tau-b between preference and truth; 0 for a constant, which orders nothing.
+    """
+    preference, truth = np.asarray(preference, np.float64), np.asarray(truth, np.float64)
+    if preference.shape != truth.shape or preference.ndim != 1:
+        raise ValueError(f"preference {preference.shape} and truth {truth.shape} must be of one length")
+    if not (np.isfinite(preference).all() and np.isfinite(truth).all()):
+        raise RoboprefError("A label or a true return is NaN; annotate again.")
+    decided = truth != 0
+    b_wins = truth[decided] > 0
+    right = (1 + np.sign(preference[decided]) * np.sign(truth[decided])) / 2
+    both = 0 < b_wins.sum() < len(b_wins)
+    return {
+        "accuracy": _mean(right),
+        "balanced_accuracy": (_mean(right[b_wins]) + _mean(right[~b_wins])) / 2 if both else float("nan"),
+        "auc": float(roc_auc_score(b_wins, preference[decided])) if both else float("nan"),
+        "kendall_tau": _tau(preference, truth),
+        "constant_accuracy": max(_mean(b_wins), _mean(~b_wins)),
+        "n": int(decided.sum()),
+        "ties": int((~decided).sum()),
+        "near_ties": int((np.abs(truth) < NEAR_TIE * np.abs(truth).max(initial=0.0)).sum() if decided.any() else len(truth)),
+    }
+
+
+def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A plain table, one line a labeller, every measure in it, and a warning where plain accuracy says little."""
+    head = ["labels", "accuracy", "constant label", "balanced accuracy", "AUC", "Kendall tau", "pairs", "near-ties"]
+    table = [head]
+    for name, row in rows.items():
+        measures = [row[key] for key in ("accuracy", "constant_accuracy", "balanced_accuracy", "auc", "kendall_tau")]
+        table.append([name, *map(_number, measures), str(int(row["n"])), str(int(row["near_ties"]))])
+    widths = [max(len(line[column]) for line in table) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    one_sided = [name for name, row in rows.items() if (row["constant_accuracy"] or 0.0) > ONE_SIDED]
+    if one_sided:
+        lines.append(f"{', '.join(one_sided)}: one answer fits most pairs, so look at balanced accuracy, AUC or tau.")
+    return "\n".join(lines)
+
+
+def _tau(preference: np.ndarray, truth: np.ndarray) -> float:
+    if len(np.unique(preference)) < 2 or len(np.unique(truth)) < 2:
+        return 0.0
+    return float(kendalltau(preference, truth).statistic)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _number(value: float | None) -> str:
+    """JSON turns NaN into None, so both mean undefined."""
+    return "-" if value is None or np.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,86 @@
+"""Backbones: frozen encoders of frames and words, behind one interface.
+
+What VLP looks at.  `small` (preference/small.py) is trained here and needs no download; `open_clip`
+(preference/open_clip.py) is any CLIP.  Both are imported only when named.
+
+Axes: N images or texts, P tokens a frame, D and Dt features, L words.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from robopref.configs.errors import RoboprefError, UsageError, nearest
+
+FORMS = "small:FOLDER, open_clip:NAME:WEIGHTS, open_clip:hf-hub:ORG/MODEL or open_clip:local-dir:FOLDER"
+
+
+class Backbone(Protocol):
+    """Turns frames and instructions into tokens; frozen, so that features can be cached under its digest."""
+
+    @property
+    def name(self) -> str:
+        """Short, usable in a file name."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with the weights and with the preprocessing."""
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """P."""
+
+    @property
+    def image_dim(self) -> int:
+        """D."""
+
+    @property
+    def text_dim(self) -> int:
+        """Dt."""
+
+    def encode_frames(self, frames: np.ndarray) -> Tensor:
+        """frames (N, H, W, 3) uint8 -> (N, P, D) float32."""
+
+    def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """N texts -> tokens (N, L, Dt) float32 and mask (N, L), True = a real token."""
+
+
+def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = None) -> Backbone:
+    """The backbone that `spec` names, always with trained weights.
+
+    `small:FOLDER` (a relative one is looked up in `relative_to`); `open_clip:NAME:WEIGHTS` with a pretrained tag or a
+    local file; `open_clip:hf-hub:ORG/MODEL`; `open_clip:local-dir:FOLDER`.  The open_clip forms may end in `@G`: patch
+    tokens are averaged to a G x G grid, for ViT-B/16 196 -> 16 tokens a frame with `@4`.  Raises `RoboprefError` when
+    the weights cannot be had.
+    """
+    kind, _, where = spec.partition(":")
+    if kind not in ("small", "open_clip") or not where:
+        raise UsageError(f"Backbone {spec!r} is none of {FORMS}.{nearest(kind, ['small', 'open_clip'])}")
+    if kind == "small":
+        from robopref.preference.small import SmallBackbone
+
+        return SmallBackbone.load((relative_to or Path()) / where, device)
+    from robopref.preference.open_clip import OpenClipBackbone
+
+    name, weights, grid = parse_open_clip(where)
+    return OpenClipBackbone(name, weights, device, grid)
+
+
+def parse_open_clip(where: str) -> tuple[str, str | None, int | None]:
+    """`NAME:WEIGHTS@G` -> (name, weights, grid); a hub or folder name brings its own weights, so theirs are None."""
+    body, _, end = where.rpartition("@")
+    grid = int(end) if body and end.isdigit() else None
+    name = where if grid is None else body
+    if name.startswith(("hf-hub:", "local-dir:")):
+        return name, None, grid
+    model, _, weights = name.partition(":")
+    if not weights:
+        raise RoboprefError(
+            f"open_clip:{where} names no weights, and random ones would score nothing: add a pretrained tag or a file, "
+            f"such as open_clip:{model}:openai"
+        )
+    return model, weights, grid

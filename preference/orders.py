@@ -1,0 +1,135 @@
+"""Preference orders that nobody had to label: ITP, ILP and IVP drawn on the fly from episodes of known level and task.
+
+Comes from the index of a FrameBank; goes to preference/vlp.py.  A tuple is what one term of Eq. 4 needs: two clips of task b
+of distinct levels, one clip of another task, an instruction of b and one of another task.
+
+| order | clips | instruction | label |
+|---|---|---|---|
+| ITP | two levels of b | b | the higher level: expert > medium > random |
+| ILP | the same two | another task's | equal, 0.5 |
+| IVP | either, against one of another task | b | the clip of b, whatever its level |
+| progress (ours) | an earlier and a later segment of one expert episode of b | b | the later |
+
+Axes: B tuples, T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.vlp import OrdersConfig
+from robopref.datasets.clips import FRAMES
+from robopref.embodied.tasks import instructions
+
+LEVELS = ("random", "medium", "expert")  # from worst to best
+
+
+@dataclass(frozen=True)
+class Tuples:
+    """A batch of preference orders; frames are row numbers of the bank."""
+
+    a: np.ndarray  # (B, T) rows of the first clip of task b
+    b: np.ndarray  # (B, T) rows of the second clip of task b
+    other: np.ndarray  # (B, T) rows of a clip of another task
+    label: np.ndarray  # (B,) P(b preferred) under `own`, in {0, 1}
+    own: list[str]  # an instruction of task b
+    foreign: list[str]  # an instruction of another task
+    levels: list[tuple[str, str]]  # the worse and the better level of the pair
+
+
+@dataclass(frozen=True)
+class BankEpisode:
+    """Rows first..first + count - 1 of the bank are one episode of `level`, `stride` environment steps apart."""
+
+    task: str
+    level: str
+    first: int
+    count: int
+
+
+class OrderSampler:
+    """Draws `Tuples` of the given tasks from a bank index; every draw is a function of the generator alone."""
+
+    def __init__(
+        self, index: pd.DataFrame, tasks: Sequence[str], config: OrdersConfig, part: str = "train", frames: int = FRAMES
+    ) -> None:
+        self.config, self.frames, self.tasks = config, frames, tuple(tasks)
+        if len(self.tasks) < 2:
+            raise RoboprefError("ILP and IVP need at least two tasks; collect more of them.")
+        self.episodes: dict[tuple[str, str], list[BankEpisode]] = {}
+        groups = index.groupby(["task", "level", "episode"], sort=True).indices
+        for (name, level, _), rows in groups.items():
+            self.episodes.setdefault((name, level), []).append(BankEpisode(name, level, int(rows[0]), len(rows)))
+        missing = [(name, level) for name in self.tasks for level in LEVELS if (name, level) not in self.episodes]
+        if missing:
+            raise RoboprefError(f"The frame banks hold no {missing[0][1]} episode of {missing[0][0]}; collect it first.")
+        self.instructions = {name: instructions(name, part) for name in self.tasks}
+
+    def draw(self, batch: int, rng: np.random.Generator, own_task: str | None = None) -> Tuples:
+        """A batch of `batch` tuples; task b is drawn anew for each unless `own_task` fixes it."""
+        clips: dict[str, list[np.ndarray]] = {"a": [], "b": [], "other": []}
+        labels, own, foreign, levels = [], [], [], []
+        for _ in range(batch):
+            name, stranger, alien = self._distinct_tasks(rng, own_task)
+            as_segment = rng.random() < self.config.segment_share
+            low, high = sorted(rng.choice(3, 2, replace=False))
+            pair = (LEVELS[low], LEVELS[high])
+            worse, better = (self._clip(name, level, as_segment, rng) for level in pair)
+            label = int(rng.integers(2))  # a position must say nothing
+            clips["a"].append(worse if label else better)
+            clips["b"].append(better if label else worse)
+            clips["other"].append(self._clip(stranger, LEVELS[rng.integers(3)], as_segment, rng))
+            labels.append(label)
+            own.append(self._sentence(name, rng))
+            foreign.append(self._sentence(alien, rng))
+            levels.append(pair)
+        a, b, other = (np.stack(clips[key]) for key in ("a", "b", "other"))
+        return Tuples(a, b, other, np.asarray(labels, np.float32), own, foreign, levels)
+
+    def draw_progress(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Earlier and later segments of expert episodes, (B, T) rows each, and an instruction of their task [ours]."""
+        earlier, later, sentences = [], [], []
+        for _ in range(batch):
+            name = self.tasks[rng.integers(len(self.tasks))]
+            episode = self._episode(name, "expert", rng)
+            first, second = sorted(rng.choice(np.arange(1, max(episode.count, 3)), 2, replace=False))
+            earlier.append(self._segment(episode, int(first)))
+            later.append(self._segment(episode, int(second)))
+            sentences.append(self._sentence(name, rng))
+        return np.stack(earlier), np.stack(later), sentences
+
+    def _distinct_tasks(self, rng: np.random.Generator, own_task: str | None) -> tuple[str, str, str]:
+        own = int(rng.integers(len(self.tasks))) if own_task is None else self.tasks.index(own_task)
+        others = (own + 1 + rng.integers(len(self.tasks) - 1, size=2)) % len(self.tasks)
+        return self.tasks[own], self.tasks[others[0]], self.tasks[others[1]]
+
+    def _sentence(self, name: str, rng: np.random.Generator) -> str:
+        sentences = self.instructions[name]
+        return sentences[rng.integers(len(sentences))]
+
+    def _episode(self, name: str, level: str, rng: np.random.Generator) -> BankEpisode:
+        episodes = self.episodes[name, level]
+        return episodes[rng.integers(len(episodes))]
+
+    def _clip(self, name: str, level: str, as_segment: bool, rng: np.random.Generator) -> np.ndarray:
+        episode = self._episode(name, level, rng)
+        if not as_segment:
+            return self._spread(episode)
+        # What tells an expert's segment from a medium one is its end, so a level's segment is drawn near the episode's end.
+        last = episode.count - 1 - int(rng.integers(3)) if level != "random" else int(rng.integers(1, episode.count))
+        return self._segment(episode, max(last, 1))
+
+    def _spread(self, episode: BankEpisode) -> np.ndarray:
+        """T frames over the whole episode."""
+        return episode.first + np.linspace(0, episode.count - 1, self.frames).round().astype(int)
+
+    def _segment(self, episode: BankEpisode, last: int) -> np.ndarray:
+        """T consecutive frames that end with frame `last` of the episode; fewer are spread when it has not gone that far."""
+        last = min(last, episode.count - 1)
+        first = max(0, last - self.frames + 1)
+        return episode.first + np.linspace(first, last, self.frames).round().astype(int)

@@ -1,0 +1,136 @@
+"""Which clips are compared: segments cut from episodes, and pairs of clips at random, across clusters, or from a file.
+
+First half of annotation (preference/annotate.py); every choice is a function of the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from robopref.configs.annotate import AnnotateConfig
+from robopref.configs.errors import RoboprefError
+from robopref.datasets.clips import SEGMENT, Segment
+from robopref.datasets.episodes import EpisodeStore
+from robopref.preference.pairs_file import listed_segments, listed_videos, read_pairs
+
+
+def choose_segments(config: AnnotateConfig, store: EpisodeStore, rng: np.random.Generator) -> tuple[list[Segment], np.ndarray]:
+    """Segments, sorted and each in some pair, and pairs (P, 2) of their numbers."""
+    if config.pairing == "file":
+        assert config.pairs_file is not None
+        return listed_segments(read_pairs(config.pairs_file), store, config.pairs_file)
+    wanted = config.clips or 2 * config.pairs
+    if config.pairing == "random":
+        segments = draw_segments(store, wanted, rng, config.segment_length)
+        pairs = random_pairs(len(segments), config.pairs, rng)
+    else:
+        clusters = cluster_episodes(store, rng)
+        left, right = (
+            draw_segments(store, half, rng, config.segment_length, np.flatnonzero(clusters == cluster))
+            for cluster, half in ((0, wanted // 2), (1, wanted - wanted // 2))
+        )
+        segments = left + right
+        pairs = cross_pairs(range(len(left)), range(len(left), len(segments)), config.pairs, rng)
+        order = sorted(range(len(segments)), key=lambda number: (segments[number].episode, segments[number].start))
+        segments, pairs = [segments[number] for number in order], np.argsort(order)[pairs]
+    used, numbers = np.unique(pairs, return_inverse=True)
+    return [segments[number] for number in used], numbers.reshape(-1, 2)
+
+
+def choose_videos(config: AnnotateConfig, videos: list[Path], rng: np.random.Generator) -> tuple[list[Path], np.ndarray]:
+    """Videos, each in some pair, and pairs (P, 2) of their numbers."""
+    if config.pairing == "file":
+        assert config.pairs_file is not None
+        pairs = listed_videos(read_pairs(config.pairs_file), videos, config.pairs_file)
+    else:
+        pairs = random_pairs(len(videos), config.pairs, rng)
+    used, numbers = np.unique(pairs, return_inverse=True)
+    return [videos[number] for number in used], numbers.reshape(-1, 2)
+
+
+def draw_segments(
+    store: EpisodeStore, count: int, rng: np.random.Generator, length: int = SEGMENT, among: np.ndarray | None = None
+) -> list[Segment]:
+    """`count` different segments of `length` steps, uniform over all there are, or all of them when there are fewer.
+
+    Sorted by episode and start.  among: numbers of the episodes to cut from (default: all).
+    """
+    index = store.index if among is None else store.index.iloc[among]
+    starts = np.maximum(index["length"].to_numpy() - length + 1, 0)  # possible starts in each episode
+    total = int(starts.sum())
+    if length < 1 or total == 0:
+        longest = int(index["length"].max())
+        raise RoboprefError(
+            f"{store.path}: no segment of {length} steps, the longest episode has {longest}; change --segment-length."
+        )
+    chosen = np.sort(rng.choice(total, min(count, total), replace=False, shuffle=False))
+    ends = np.cumsum(starts)
+    rows = np.searchsorted(ends, chosen, side="right")
+    first = chosen - (ends - starts)[rows]
+    episodes = index["episode"].to_numpy()[rows]
+    return [Segment(int(episode), int(start), int(start) + length) for episode, start in zip(episodes, first, strict=True)]
+
+
+def random_pairs(clips: int, pairs: int, rng: np.random.Generator) -> np.ndarray:
+    """`pairs` different pairs of different clips, (P, 2) clip numbers in random order; clips are used equally often."""
+    _require(pairs, clips * (clips - 1) // 2, f"{clips} clips")
+
+    def matching() -> tuple[np.ndarray, np.ndarray]:
+        shuffled = rng.permutation(clips)
+        return shuffled[: clips // 2], shuffled[clips // 2 : clips // 2 * 2]
+
+    return _collect(matching, pairs)
+
+
+def cross_pairs(left: Sequence[int], right: Sequence[int], pairs: int, rng: np.random.Generator) -> np.ndarray:
+    """`pairs` different pairs of a clip of `left` with one of `right`, (P, 2); a coin decides which comes first.
+
+    The coin matters: with one cluster always first, a constant label would agree with most pairs.
+    """
+    _require(pairs, len(left) * len(right), f"{len(left)} and {len(right)} clips")
+    fewer = min(len(left), len(right))
+
+    def matching() -> tuple[np.ndarray, np.ndarray]:
+        a, b = rng.permutation(np.asarray(left))[:fewer], rng.permutation(np.asarray(right))[:fewer]
+        swap = rng.random(fewer) < 0.5
+        return np.where(swap, b, a), np.where(swap, a, b)
+
+    return _collect(matching, pairs)
+
+
+def cluster_episodes(store: EpisodeStore, rng: np.random.Generator) -> np.ndarray:
+    """K-means splits the episodes into two clusters [VLP, downstream protocol]; (episodes,) of 0 and 1.
+
+    The paper does not say on what: ours is the mean and the last observation of an episode, standardised.
+    """
+    if len(store) < 2:
+        raise RoboprefError(f"{store.path}: clusters need at least two episodes; collect more, or use --pairing random.")
+    features = np.empty((len(store), 2 * store.episode(0).observations.shape[1]))
+    for number in range(len(store)):
+        observations = store.episode(number).observations
+        features[number] = np.concatenate([observations.mean(0), observations[-1]])
+    spread = features.std(0)
+    features = (features - features.mean(0)) / np.where(spread > 1e-6, spread, 1.0)
+    seed = int(rng.integers(2**31))
+    clusters = KMeans(n_clusters=2, n_init=10, random_state=seed).fit_predict(features)
+    if len(np.unique(clusters)) < 2:
+        raise RoboprefError(f"{store.path}: all episodes look the same, so there are no clusters; use --pairing random.")
+    return clusters
+
+
+def _require(pairs: int, possible: int, what: str) -> None:
+    if not 1 <= pairs <= possible:
+        raise RoboprefError(f"{pairs} pairs wanted, but {what} make {possible}; change --pairs, or give more clips.")
+
+
+def _collect(matching: Callable[[], tuple[np.ndarray, np.ndarray]], pairs: int) -> np.ndarray:
+    """The first `pairs` different pairs of as many matchings as it takes, (P, 2); b, a is not different from a, b."""
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    while len(found) < pairs:
+        for a, b in zip(*(side.tolist() for side in matching()), strict=True):
+            found.setdefault((min(a, b), max(a, b)), (a, b))
+    return np.array(list(found.values())[:pairs])

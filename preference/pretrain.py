@@ -1,0 +1,156 @@
+"""`robopref pretrain`: the small backbone learns to read the simulator's state off frames.
+
+Comes from frame banks (pixels with the observation that belongs to each); goes to preference/train.py.  Nothing is
+downloaded and no preference is used: what the simulator knows is supervision enough (ours).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robopref.configs.checkpoint import (
+    load_strict,
+    load_tensors,
+    pack_optimizer,
+    restore_rng,
+    rng_state,
+    save_tensors,
+    unpack_optimizer,
+)
+from robopref.configs.errors import RoboprefError
+from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
+from robopref.configs.vlp import PretrainConfig
+from robopref.datasets.clips import FrameBank
+from robopref.embodied.tasks import expand_tasks
+from robopref.preference.small import STATE_SIZE, SmallBackbone, SmallConfig, SmallEncoder
+
+CHECKPOINT = "pretraining"
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref pretrain`."""
+    run_hydra("pretrain", argv, lambda settings: print(run(to_dataclass(PretrainConfig, settings))))
+
+
+def run(config: PretrainConfig) -> Path:
+    """Train the backbone of `config`; return its folder.  A finished one is kept, an interrupted one goes on."""
+    tasks = expand_tasks(config.tasks)
+    inputs = {name: config.clips / name / "index.parquet" for name in tasks}
+    if is_complete(config.out, config, inputs):
+        return config.out
+    started = time.time()
+    torch.set_num_threads(config.threads)
+    rng = seed_everything(config.seed)
+    bank = FrameBank([config.clips / name for name in tasks])
+    mean, std = standardiser(bank.states)
+    kept = held_out(bank, config.holdout, config.seed)
+    train_rows, test_rows = np.flatnonzero(~kept), np.flatnonzero(kept)
+    targets = torch.from_numpy((bank.states[:, :STATE_SIZE] - mean) / std)
+
+    size = bank.frames(np.array([0])).shape[1]
+    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints)).to(config.device)
+    optimizer = torch.optim.AdamW(encoder.parameters(), config.lr, weight_decay=config.weight_decay)
+    checkpoint = config.out / "checkpoint.safetensors"
+    first = 0
+    if checkpoint.exists():
+        tensors, meta = load_tensors(checkpoint, CHECKPOINT)
+        if meta["config"] != _resumable(config):
+            raise RoboprefError(f"{checkpoint} was made with other settings; delete {config.out} or choose another out=.")
+        load_strict(encoder, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
+        unpack_optimizer(optimizer, tensors, meta, "optimizer")
+        restore_rng(tensors, meta, rng)
+        first = meta["step"]
+    logger = MetricsLogger(config.out, resume_step=first if first else -1)
+
+    clock = time.time()
+    for step in range(first + 1, config.steps + 1):
+        rows = rng.choice(train_rows, config.batch)
+        images, target = to_images(bank.frames(rows), config.device), targets[rows].to(config.device)
+        images = shift_colours(images, rng)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * schedule(step, config.steps)
+        loss = F.smooth_l1_loss(encoder(images)[1], target, beta=0.1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step % config.log_every == 0 or step == config.steps:
+            metrics = {
+                "losses/state": loss.item(),
+                "charts/frames_per_second": step_rate(first, step, clock) * config.batch,
+            }
+            if step % (4 * config.log_every) == 0 or step == config.steps:
+                metrics["eval/state_error_sd"] = state_error(encoder, bank, test_rows, targets, config.device)
+            logger.log(step, metrics)
+        if step % config.checkpoint_every == 0 and step < config.steps:
+            tensors, meta = pack_optimizer(optimizer, "optimizer")
+            rng_tensors, rng_meta = rng_state(rng)
+            model = {f"model.{k}": v for k, v in encoder.state_dict().items()}
+            meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": _resumable(config)}
+            save_tensors(checkpoint, model | tensors | rng_tensors, meta)
+    logger.close()
+    SmallBackbone.save(config.out, encoder)
+    checkpoint.unlink(missing_ok=True)
+    write_manifest(config.out, "pretrain", config, inputs, config.seed, started, outputs=["model.safetensors"])
+    return config.out
+
+
+def standardiser(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (18,) of the state over all frames; constant entries get deviation 1."""
+    half = states[:, :STATE_SIZE]
+    std = half.std(0)
+    return half.mean(0), np.where(std > 1e-4, std, 1.0)
+
+
+def held_out(bank: FrameBank, share: float, seed: int) -> np.ndarray:
+    """Whole episodes to keep aside, as a mask over frames (M,): neighbouring frames would give the answer away."""
+    episodes = bank.index.groupby(["task", "level", "episode"]).ngroup().to_numpy()
+    chosen = np.random.default_rng(seed).random(episodes.max() + 1) < share
+    chosen[0] = True  # never an empty measurement
+    return chosen[episodes]
+
+
+def to_images(frames: np.ndarray, device: str) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 255.0
+
+
+def shift_colours(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random gain and offset a colour channel and picture: held-out tasks bring other colours."""
+    n = len(images)
+    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (n, 3, 1, 1)).astype(np.float32)).to(images.device)
+    offset = torch.from_numpy(rng.uniform(-0.1, 0.1, (n, 3, 1, 1)).astype(np.float32)).to(images.device)
+    return (images * gain + offset).clamp(0.0, 1.0)
+
+
+def schedule(step: int, steps: int, warmup: int = 50) -> float:
+    """Linear warm-up, then cosine to 2 %: a factor on the learning rate."""
+    return min(1.0, step / warmup) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+
+
+def step_rate(first: int, step: int, clock: float) -> float:
+    """Steps a second since step `first` at time `clock`."""
+    return (step - first) / max(time.time() - clock, 1e-9)
+
+
+@torch.no_grad()
+def state_error(encoder: SmallEncoder, bank: FrameBank, rows: np.ndarray, targets: Tensor, device: str, most: int = 512) -> float:
+    """Mean absolute error of the state estimate on episodes kept aside, in standard deviations of each entry."""
+    encoder.eval()
+    rows = rows[:: max(1, len(rows) // most)]
+    error = (encoder(to_images(bank.frames(rows), device))[1].cpu() - targets[rows]).abs().mean()
+    encoder.train()
+    return error.item()
+
+
+def _resumable(config: PretrainConfig) -> dict[str, object]:
+    """What must not change when training is resumed; paths and thread counts may."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items() if k not in ("clips", "out", "threads")}

@@ -1,0 +1,95 @@
+"""Rewards learned from preferences: Bradley-Terry networks of S members, and the interface that every reward has.
+
+Comes after annotation; P-IQL (policies/iql.py) trains these networks and learns from what they say.
+
+Axes: S members, B pairs, N transitions, do and da numbers in an observation and an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robopref.configs.checkpoint import load_model, load_strict, save_model
+from robopref.configs.errors import RoboprefError
+from robopref.preference.members import MemberMLP, member_rngs
+
+
+class RewardFunction(Protocol):
+    """What a transition is worth: networks and written code alike."""
+
+    def __call__(self, obs: np.ndarray, actions: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
+        """obs (N, do), actions (N, da), next_obs (N, do), all raw -> (N,)."""
+
+
+def preference_loss(score_a: Tensor, score_b: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of the Bradley-Terry choice P(b preferred) = sigmoid(score_b - score_a).
+
+    score_a, score_b, label: (..., B), label = P(b preferred) in [0, 1], 0.5 a tie.  Returns the mean over B and
+    {"accuracy"}: among pairs with a winner, how often the score agrees (NaN without such a pair).
+    """
+    logit = score_b - score_a
+    loss = F.binary_cross_entropy_with_logits(logit, label, reduction="none").mean(-1)
+    return loss, {"accuracy": choice_accuracy(logit.detach(), label)}
+
+
+def choice_accuracy(logit: Tensor, label: Tensor) -> Tensor:
+    """Share of the pairs with a winner that the sign of `logit` (..., B) gets right; a tie cannot be right or wrong."""
+    decided = label != 0.5
+    right = ((logit > 0) == (label > 0.5)) & decided
+    return right.sum(-1) / decided.sum(-1)
+
+
+class BradleyTerryReward(nn.Module):
+    """S networks r(s, a); a segment is scored by the sum of its rewards."""
+
+    def __init__(self, rngs: Sequence[np.random.Generator], obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.mlp = MemberMLP(rngs, [obs_dim + action_dim, *hidden, 1])
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """r (S, B) for normalised obs (S, B, do) and actions (S, B, da)."""
+        return self.mlp(torch.cat([obs, actions], -1)).squeeze(-1)
+
+    def segment_score(self, obs: Tensor, actions: Tensor, weight: Tensor) -> Tensor:
+        """Weighted sums of r over K steps, (S, B), for obs (S, B, K, do), actions (S, B, K, da), weight (S, B, 1)."""
+        members, batch, steps = obs.shape[:3]
+        rewards = self(obs.flatten(1, 2), actions.flatten(1, 2)).view(members, batch, steps)
+        return (weight * rewards).sum(-1)
+
+
+def save_reward(folder: Path, reward: BradleyTerryReward, obs_mean: Tensor, obs_std: Tensor, config: Mapping[str, Any]) -> None:
+    """Write all members and `config` (needs "seeds", "hidden" and "action_dim") as the model folder of load_reward."""
+    tensors = {f"reward.{name}": tensor for name, tensor in reward.state_dict().items()}
+    save_model(folder, "reward", {**tensors, "obs_mean": obs_mean, "obs_std": obs_std}, config)
+
+
+class LearnedReward:
+    """One member of a trained Bradley-Terry reward, as a RewardFunction on raw observations."""
+
+    def __init__(self, folder: str | Path, member: int = 0) -> None:
+        tensors, config = load_model(folder, "reward")
+        members = len(config["seeds"])
+        if not 0 <= member < members:
+            raise RoboprefError(f"{folder} holds members 0 to {members - 1}, not {member}: train with more seeds")
+        self.obs_mean, self.obs_std = tensors["obs_mean"], tensors["obs_std"]
+        self.member = member
+        self.net = BradleyTerryReward(
+            member_rngs(config["seeds"], "weights"), len(self.obs_mean), config["action_dim"], config["hidden"]
+        )
+        weights = {name.removeprefix("reward."): tensor for name, tensor in tensors.items() if name.startswith("reward.")}
+        load_strict(self.net, weights, folder)
+
+    @torch.no_grad()
+    def __call__(self, obs: np.ndarray, actions: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
+        """r (N,) float32; next_obs is not looked at."""
+        x = (torch.as_tensor(obs, dtype=torch.float32) - self.obs_mean) / self.obs_std
+        a = torch.as_tensor(actions, dtype=torch.float32)
+        members = self.net.mlp.layers[0].weight.shape[0]
+        return self.net(x.expand(members, -1, -1), a.expand(members, -1, -1))[self.member].numpy()

@@ -1,0 +1,84 @@
+"""Scores of many clips, each drawn, encoded and scored once, and never more than a chunk of pictures in memory.
+
+Between the choice of pairs (preference/pairs.py) and labels (preference/annotate.py).  Scores are kept chunk by chunk
+on disk, so that a killed run goes on.
+
+Axes: N clips, T frames.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_file
+from robopref.datasets.clips import Segment, render_clips
+from robopref.datasets.episodes import EpisodeStore
+from robopref.datasets.videos import video_clip
+from robopref.embodied.envs import make_env
+from robopref.embodied.render import Renderer
+from robopref.preference.labellers import Scorer
+from robopref.preference.vlp import VLPScorer
+
+Clips = list[Segment] | list[Path]
+Draw = Callable[[Sequence[int]], np.ndarray]  # numbers of clips (n) -> (n, T, H, W, 3) uint8
+
+
+@contextmanager
+def open_clips(store: EpisodeStore | None, clips: Clips, vlp: VLPScorer) -> Iterator[Draw]:
+    """Draws or reads clips as the model wants to see them; one environment and one renderer for all."""
+    if store is None:
+        paths = [clip for clip in clips if isinstance(clip, Path)]
+        yield lambda numbers: np.stack([video_clip(paths[number], vlp.frames, vlp.frame_size) for number in numbers])
+        return
+    segments = [clip for clip in clips if isinstance(clip, Segment)]
+    with closing(make_env(store.env_id)) as env:
+        env.reset(seed=0)
+        with Renderer(env, vlp.frame_size, vlp.camera) as renderer:
+            yield lambda numbers: np.stack(
+                list(render_clips(store, [segments[number] for number in numbers], renderer, vlp.frames))
+            )
+
+
+def score_in_chunks(
+    scorer: Scorer,
+    count: int,
+    instruction: str,
+    source: Callable[[], AbstractContextManager[Draw]],
+    folder: Path,
+    chunk: int,
+) -> np.ndarray:
+    """Scores of `count` clips, (N,), each scored once; a chunk whose scores are in `folder` is not even drawn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores: list[np.ndarray] = []
+    with ExitStack() as stack:
+        draw: Draw | None = None
+        for start in track(range(0, count, chunk), "scoring clips", disable=not sys.stdout.isatty()):
+            path = folder / f"{start:09d}.npy"
+            if not path.exists():
+                draw = draw or stack.enter_context(source())
+                numbers = range(start, min(start + chunk, count))
+                found = scorer.score(draw(numbers), [instruction] * len(numbers))
+                with atomic_file(path) as aside:
+                    np.save(aside, np.asarray(found, np.float64))
+            scores.append(np.load(path))
+    return np.concatenate(scores)
+
+
+def true_returns(store: EpisodeStore, segments: list[Segment]) -> np.ndarray:
+    """Sum of the environment's rewards over each segment, (N,); an episode is read once, as segments are sorted."""
+    returns = np.empty(len(segments))
+    read, rewards = -1, np.empty(0)
+    for number, segment in enumerate(segments):
+        if segment.episode != read:
+            read, rewards = segment.episode, store.rewards(segment.episode)
+        returns[number] = rewards[segment.start : segment.stop].sum()
+    if not np.isfinite(returns).all():
+        raise RoboprefError(f"{store.path}: rewards hold NaN or infinity; collect it again.")
+    return returns

@@ -1,0 +1,183 @@
+"""`robopref train-vlp`: preference orders, drawn on the fly, teach VLP to score (clip, instruction).
+
+Comes from frame banks and a backbone; goes to annotation.  Frames are encoded once and cached; a step then costs only the
+cross-modal model.  Each clip and each sentence of a batch is encoded once, whatever number of scores it enters.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robopref.configs.checkpoint import (
+    load_strict,
+    load_tensors,
+    pack_optimizer,
+    restore_rng,
+    rng_state,
+    save_model,
+    save_tensors,
+    unpack_optimizer,
+)
+from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
+from robopref.configs.vlp import TrainVLPConfig
+from robopref.datasets.clips import FRAMES, FrameBank
+from robopref.embodied.tasks import expand_tasks
+from robopref.preference.backbone import Backbone, load_backbone
+from robopref.preference.features import cached_features
+from robopref.preference.orders import OrderSampler
+from robopref.preference.pretrain import schedule, step_rate
+from robopref.preference.vlp import KIND, VLP, vlp_loss
+
+CHECKPOINT = "vlp-training"
+PATHS = ("clips", "out", "threads")  # what may differ when training is resumed
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref train-vlp`."""
+    run_hydra("train_vlp", argv, lambda settings: print(run(to_dataclass(TrainVLPConfig, settings))))
+
+
+def run(config: TrainVLPConfig) -> Path:
+    """Train VLP as `config` says; return its folder.  A finished one is kept, an interrupted one goes on."""
+    tasks = expand_tasks(config.tasks)
+    inputs = {name: config.clips / name / "index.parquet" for name in tasks}
+    if is_complete(config.out, config, inputs):
+        return config.out
+    started = time.time()
+    torch.set_num_threads(config.threads)
+    rng = seed_everything(config.seed)
+    bank = FrameBank([config.clips / name for name in tasks])
+    backbone = load_backbone(config.backbone, config.device)
+    features = cached_features(bank, backbone, config.out / "features")
+    sampler = OrderSampler(bank.index, tasks, config.orders)
+    texts = TextTable(sampler, backbone, config.device)
+
+    model = VLP(config.model, FRAMES, backbone.tokens_per_frame, backbone.image_dim, backbone.text_dim).to(config.device)
+    standardise(model, features)
+    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    checkpoint = config.out / "checkpoint.safetensors"
+    resumable = {k: v for k, v in asdict(config).items() if k not in PATHS}
+    first = 0
+    if checkpoint.exists():
+        tensors, meta = load_tensors(checkpoint, CHECKPOINT)
+        load_strict(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
+        unpack_optimizer(optimizer, tensors, meta, "optimizer")
+        restore_rng(tensors, meta, rng)
+        first = meta["step"]
+    logger = MetricsLogger(config.out, resume_step=first if first else -1)
+
+    clock = time.time()
+    model.train()
+    for step in range(first + 1, config.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
+        loss, metrics = training_loss(model, features, sampler, texts, config, rng)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % config.log_every == 0 or step == config.steps:
+            rate = {"charts/tuples_per_second": step_rate(first, step, clock) * config.batch}
+            logger.log(step, {f"losses/{k}": float(v) for k, v in metrics.items()} | rate)
+        if step % config.checkpoint_every == 0 and step < config.steps:
+            tensors, meta = pack_optimizer(optimizer, "optimizer")
+            rng_tensors, rng_meta = rng_state(rng)
+            weights = {f"model.{k}": v for k, v in model.state_dict().items()}
+            meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": resumable}
+            save_tensors(checkpoint, weights | tensors | rng_tensors, meta)
+    logger.close()
+    save(config, model, backbone, bank)
+    checkpoint.unlink(missing_ok=True)
+    write_manifest(config.out, "train-vlp", config, inputs, config.seed, started, outputs=["model.safetensors"])
+    return config.out
+
+
+def training_loss(
+    model: VLP,
+    features: np.ndarray,
+    sampler: OrderSampler,
+    texts: TextTable,
+    config: TrainVLPConfig,
+    rng: np.random.Generator,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eq. 4 on a fresh batch of tuples."""
+    tuples = sampler.draw(config.batch, rng)
+    rows = [tuples.a, tuples.b, tuples.other]
+    sentences = [tuples.own, tuples.foreign]
+    if config.orders.progress_weight > 0:
+        earlier, later, of_progress = sampler.draw_progress(config.batch, rng)
+        rows += [earlier, later]
+        sentences += [of_progress]
+    clips = torch.from_numpy(np.asarray(features[np.concatenate(rows)], np.float32)).to(config.device)
+    clips = clips + config.feature_noise * model.image_std * torch.randn_like(clips)
+    videos = model.encode_video(clips).chunk(len(rows))
+    words, mask = texts.look_up([sentence for group in sentences for sentence in group])
+    read = model.encode_text(words, mask)
+    (own, foreign, *_), (own_mask, foreign_mask, *_) = read.chunk(len(sentences)), mask.chunk(len(sentences))
+    a, b, other, *progress = videos
+    parts = [
+        ("a", a, own, own_mask),
+        ("b", b, own, own_mask),
+        ("other", other, own, own_mask),
+        ("foreign_a", a, foreign, foreign_mask),
+        ("foreign_b", b, foreign, foreign_mask),
+    ]
+    if progress:
+        text, text_mask = read.chunk(len(sentences))[2], mask.chunk(len(sentences))[2]
+        parts += [("earlier", progress[0], text, text_mask), ("later", progress[1], text, text_mask)]
+    # One call for all scores: the cross-attention of several hundred clips at once is what the processor likes.
+    scores = model.score(*(torch.cat([part[i] for part in parts]) for i in (1, 2, 3))).chunk(len(parts))
+    label = torch.from_numpy(tuples.label).to(config.device)
+    return vlp_loss({part[0]: score for part, score in zip(parts, scores, strict=True)}, label, config.orders)
+
+
+class TextTable:
+    """The word vectors of every training sentence, encoded once."""
+
+    def __init__(self, sampler: OrderSampler, backbone: Backbone, device: str) -> None:
+        sentences = sorted({sentence for name in sampler.tasks for sentence in sampler.instructions[name]})
+        self._row = {sentence: i for i, sentence in enumerate(sentences)}
+        words, mask = backbone.encode_text(sentences)
+        self._words, self._mask = words.to(device), mask.to(device)
+
+    def look_up(self, sentences: list[str]) -> tuple[Tensor, Tensor]:
+        """Word vectors (M, L, Dt) and mask (M, L) of the given sentences."""
+        rows = torch.tensor([self._row[sentence] for sentence in sentences], device=self._words.device)
+        return self._words[rows], self._mask[rows]
+
+
+def standardise(model: VLP, features: np.ndarray, most: int = 4096) -> None:
+    """Set the model's feature statistics from (at most `most` of) the training frames."""
+    sample = np.asarray(features[:: max(1, len(features) // most)], np.float32)
+    model.image_mean.copy_(torch.from_numpy(sample.mean(0)))
+    model.image_std.copy_(torch.from_numpy(sample.std(0) + 1e-3))
+
+
+def save(config: TrainVLPConfig, model: VLP, backbone: Backbone, bank: FrameBank) -> None:
+    """Write the model; a small backbone is copied into the folder, so that the folder alone scores clips."""
+    kind, _, where = config.backbone.partition(":")
+    spec = config.backbone
+    if kind == "small":
+        shutil.copytree(
+            where, config.out / "backbone", dirs_exist_ok=True, ignore=shutil.ignore_patterns("events*", "checkpoint*")
+        )
+        spec = "small:backbone"
+    settings = {
+        "model": asdict(config.model),
+        "shape": model.shape,
+        "backbone": spec,
+        "backbone_digest": backbone.digest,
+        "camera": "corner2-zoom",
+        "frame_size": bank.frames(np.array([0])).shape[1],
+        "orders": asdict(config.orders),
+        "tasks": list(config.tasks),
+    }
+    save_model(config.out, KIND, model.state_dict(), settings)

@@ -1,0 +1,244 @@
+"""The command line: help, exit statuses, and errors that name the nearest thing that exists."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from omegaconf import DictConfig
+
+from robopref.configs import hydra as settings_from
+from robopref.configs.cli import COMMANDS, main
+from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.hydra import compose, run_hydra, to_dataclass
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], object]], None]:
+    """Put a function behind the command `toy`."""
+
+    def put(function: Callable[[list[str]], object]) -> None:
+        module = types.ModuleType("toy_command")
+        module.main = function  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "toy_command", module)
+        monkeypatch.setitem(COMMANDS, "toy", ("a toy", "toy_command:main"))
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def toy_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("package") / "toy_settings"
+    (folder / "policy").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "toy.yaml").write_text(
+        "# How to play.\ndefaults:\n  - policy: iql\n  - _self_\nout: runs/toy\nseed: 0 # the only one\ntask: drawer-close\n"
+    )
+    (folder / "policy" / "iql.yaml").write_text("name: iql\ngamma: 0.99\n")
+    (folder / "policy" / "cpl.yaml").write_text("name: cpl\nalpha: 0.1\n")
+    return folder
+
+
+@pytest.fixture
+def toy(toy_package: Path, inside: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], list[DictConfig]]:
+    """Run the hydra command `toy` and return the settings of each call, in an empty working directory."""
+    monkeypatch.syspath_prepend(str(toy_package.parent))
+    monkeypatch.setattr(settings_from, "PACKAGE", toy_package.name)
+
+    def run(argv: Sequence[str]) -> list[DictConfig]:
+        calls: list[DictConfig] = []
+        run_hydra("toy", argv, calls.append)
+        return calls
+
+    return run
+
+
+def test_help_has_a_line_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, (text, _) in COMMANDS.items():
+        assert any(line.split()[:1] == [name] and line.endswith(text) for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from robopref.configs.cli import main; main(['--help'])\n"
+        "assert not {'torch', 'mujoco', 'numpy', 'hydra', 'tyro'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_installed_script_prints_the_version() -> None:
+    script = Path(sys.executable).with_name("robopref")
+    output = subprocess.run([script, "--version"], check=True, capture_output=True, text=True).stdout
+    assert output.startswith("robopref 0.")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main([name, "-h"])
+    except SystemExit as end:  # tyro and argparse leave this way
+        status = int(end.code or 0)
+    assert status == 0
+    assert f"robopref {name}" in capsys.readouterr().out
+
+
+def test_nothing_and_unknown_commands_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert main(["colect"]) == 2
+    assert capsys.readouterr().err == (
+        "error: there is no command 'colect'. Did you mean 'collect'? `robopref --help` lists them\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (RoboprefError("data.hdf5 is empty: collect again"), 1, "error: data.hdf5 is empty: collect again\n"),
+        (UsageError("unknown setting 'sed'"), 2, "error: unknown setting 'sed'\n"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_exit_status(error: BaseException, status: int, text: str, command: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(argv: list[str]) -> None:
+        raise error
+
+    command(fail)
+    assert main(["toy"]) == status
+    captured = capsys.readouterr()
+    assert captured.err.startswith(text) and captured.out == "" and "Traceback" not in captured.err
+
+
+def test_traceback_when_asked_and_when_unexpected(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: list[str]) -> None:
+        raise RoboprefError("expected") if argv else ZeroDivisionError
+
+    command(fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["toy"])
+    monkeypatch.setenv("ROBOPREF_DEBUG", "1")
+    with pytest.raises(RoboprefError):
+        main(["toy", "word"])
+
+
+def test_overrides_and_groups(toy: Callable) -> None:
+    arguments = list(sys.argv)
+    (settings,) = toy(["seed=3", "policy=cpl", "policy.alpha=0.2"])
+    assert settings == {"out": "runs/toy", "seed": 3, "task": "drawer-close", "policy": {"name": "cpl", "alpha": 0.2}}
+    assert sys.argv == arguments
+    assert not os.listdir(), "hydra must leave no folder or log of its own"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("sed=1", "toy has no setting 'sed'. Did you mean 'seed'?"),
+        ("polcy=iql", "toy has no setting 'polcy'. Did you mean 'policy'?"),
+        ("policy.gama=1", "toy has no setting 'policy.gama'. Did you mean 'policy.gamma'?"),
+        ("policy=iqll", "policy=iqll does not exist (one of: cpl, iql). Did you mean 'iql'?"),
+        ("seed==", "cannot read the override 'seed=='"),
+        ("seed=[1", "cannot read the override 'seed=[1'"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_mistyped_override(toy: Callable, word: str, message: str, flags: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        toy([word, *flags])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_list_of_values_without_the_sweep_flag(toy: Callable) -> None:
+    with pytest.raises(UsageError, match=r"seed=1,2.*To sweep over it, add --multirun"):
+        toy(["seed=1,2"])
+
+
+def test_sweep_runs_every_combination_in_a_folder_of_its_own(toy: Callable) -> None:
+    calls = toy(["task=door-open", "-m", "seed=1,2", "policy=iql,cpl"])
+    assert [(call.seed, call.policy.name, call.task) for call in calls] == [
+        (1, "iql", "door-open"),
+        (1, "cpl", "door-open"),
+        (2, "iql", "door-open"),
+        (2, "cpl", "door-open"),
+    ]
+    assert calls[0].out == "runs/toy/seed=1,policy=iql" and len({call.out for call in calls}) == 4
+    assert sorted(os.listdir("runs/toy")) == ["multirun.yaml"]
+
+
+def test_help_of_a_hydra_command_shows_groups_and_commented_settings(toy: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    assert toy(["policy=cpl", "-h"]) == []
+    text = capsys.readouterr().out
+    assert "robopref toy" in text and "policy = cpl | iql" in text
+    assert "# How to play." in text and "seed: 0 # the only one" in text and "alpha: 0.1" in text
+    assert toy(["--cfg", "job"]) == []
+    assert "gamma: 0.99" in capsys.readouterr().out
+
+
+def test_compose_is_the_library_way_in(toy: Callable) -> None:
+    assert compose("toy", ["seed=4"]).seed == 4
+    with pytest.raises(UsageError, match="Did you mean 'seed'"):
+        compose("toy", ["sed=4"])
+
+
+@dataclass(frozen=True)
+class Policy:
+    name: Literal["iql", "cpl"]
+    gamma: float = 0.99
+
+
+@dataclass(frozen=True)
+class Settings:
+    out: Path
+    policy: Policy
+    seed: int = 0
+    tasks: tuple[str, ...] = ()
+    size: tuple[int, int] = (64, 64)
+    video: Path | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    dry: bool = False
+
+
+GOOD: dict[str, Any] = {"out": "runs", "policy": {"name": "iql"}}
+
+
+def test_to_dataclass_converts_to_the_annotated_types() -> None:
+    tree = GOOD | {"tasks": ["a", "b"], "size": [1, 2], "video": "x.mp4", "weights": {"ilp": 1}}
+    assert to_dataclass(Settings, DictConfig(tree)) == Settings(
+        Path("runs"), Policy("iql"), 0, ("a", "b"), (1, 2), Path("x.mp4"), {"ilp": 1.0}
+    )
+    assert to_dataclass(Settings, GOOD).video is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sed": 1}, "unknown setting 'sed'. Did you mean 'seed'?"),
+        ({"policy": {"name": "iql", "gama": 1}}, "unknown setting 'policy.gama'. Did you mean 'gamma'?"),
+        ({"zzz": 1}, "unknown setting 'zzz'. Known: out, policy, seed"),
+        ({"policy": {}}, "setting 'policy.name' is missing: give policy.name=VALUE"),
+        ({"out": "???"}, "setting 'out' is missing: give out=VALUE"),
+        ({"policy": {"name": "icl"}}, "policy.name=icl is not one of: iql, cpl."),
+        ({"seed": "one"}, "seed=one must be int"),
+        ({"seed": True}, "seed=True must be int"),
+        ({"seed": 1.5}, "seed=1.5 must be int"),
+        ({"dry": 1}, "dry=1 must be bool"),
+        ({"policy": 3}, "policy must be a group of settings, not 3"),
+        ({"tasks": "drawer-close"}, "tasks=drawer-close must be tuple[str, ...]"),
+        ({"tasks": ["a", 1]}, "tasks[1]=1 must be str"),
+        ({"size": [1]}, "size=[1] has 1 values, 2 are wanted"),
+        ({"video": 1}, "video=1 must be Path"),
+    ],
+)
+def test_to_dataclass_names_the_wrong_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        to_dataclass(Settings, GOOD | change)
+    assert message in str(caught.value)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import point_reach
+import pytest
+import torch
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.policy import EvaluateConfig
+from robopref.embodied.evaluate import ActPolicy, bootstrap_interval, evaluate, iqm, summarise, table
+from robopref.policies import evaluate as command
+from robopref.policies.networks import Actor, save_policy
+from robopref.policies.replay import Normaliser
+from robopref.preference.members import member_rngs
+
+
+def towards(obs: np.ndarray) -> np.ndarray:
+    return np.clip(5 * (obs[1:2] - obs[:1]), -1, 1)
+
+
+def test_an_episode_stops_at_success_and_says_when() -> None:
+    results = evaluate(ActPolicy(towards), point_reach.PointEnv(), [3, 4])
+    assert [result.goal for result in results] == [3, 4]
+    for result in results:
+        assert result.success
+        assert result.success_step == result.steps - 1 < point_reach.STEPS - 1
+
+
+def test_a_failure_lasts_as_long_as_it_may() -> None:
+    policy = ActPolicy(lambda obs: np.sign(obs[:1] - obs[1:2]))
+    env = point_reach.PointEnv()
+    (result,) = evaluate(policy, env, [3])
+    assert (result.success, result.success_step, result.steps) == (False, -1, point_reach.STEPS)
+    (result,) = evaluate(policy, env, [3], max_steps=7)
+    assert result.steps == 7
+    assert result.ret == pytest.approx(-7.0)  # each step leads 0.1 away and costs 1
+
+
+def test_the_same_goal_gives_the_same_episode() -> None:
+    env = point_reach.PointEnv()
+    first = evaluate(ActPolicy(towards), env, [5, 6])
+    assert evaluate(ActPolicy(towards), env, [6, 5])[::-1] == first
+
+
+def test_a_nan_action_names_goal_and_step() -> None:
+    with pytest.raises(RoboprefError, match=r"goal 3, step 0: the policy returned \[nan\]"):
+        evaluate(ActPolicy(lambda obs: obs[:1] * np.nan), point_reach.PointEnv(), [3])
+
+
+def test_iqm_leaves_out_the_outer_quarters() -> None:
+    assert iqm(np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -100.0])) == pytest.approx(3.5)
+    assert iqm(np.array([0.2, 0.4, 0.9])) == pytest.approx(0.5)  # with three members nothing is cut
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(100):
+        low, high = bootstrap_interval((rng.random((5, 20)) < 0.7).astype(float), rng)
+        inside += low <= 0.7 <= high
+    assert 90 <= inside <= 100
+
+
+def test_the_interval_sees_both_seeds_and_goals() -> None:
+    rng = np.random.default_rng(0)
+    assert bootstrap_interval(np.ones((3, 10)), rng) == (1.0, 1.0)
+    by_goal = np.tile(np.arange(10) < 5, (3, 1)).astype(float)
+    by_member = np.repeat(np.array([[0.0], [0.5], [1.0]]), 10, axis=1)
+    for x in (by_goal, by_member, by_goal[:1]):
+        low, high = bootstrap_interval(x, rng)
+        assert low < 0.5 < high
+    low, high = bootstrap_interval(by_member, rng)
+    assert (low, high) == (0.0, 1.0)  # three seeds that disagree tell little, however many goals
+
+
+def test_summary_has_a_row_a_policy_in_the_order_given() -> None:
+    results = evaluate(ActPolicy(towards), point_reach.PointEnv(), [0, 1, 2])
+    outcomes = pd.concat([table("b", 0, results), table("b", 1, results), table("a", 0, results)])
+    summary = summarise(outcomes)
+    assert list(summary) == ["b", "a"]
+    assert summary["b"] == {"iqm": 1.0, "low": 1.0, "high": 1.0, "mean": 1.0, "n": 6}
+
+
+def learned(folder: Path) -> Path:
+    actor = Actor(member_rngs([0, 1], "weights"), 39, 4, [8])
+    normaliser = Normaliser(torch.zeros(39), torch.ones(39))
+    save_policy(folder, actor, normaliser, {"seeds": [0, 1], "policy": {"hidden": [8], "actor": "deterministic"}})
+    return folder
+
+
+def test_the_command_writes_the_table_and_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy, out = learned(tmp_path / "cpl-vlp"), tmp_path / "evaluation"
+    argv = ["--policy", "random", str(policy), "expert", "--env", "metaworld/drawer-close"]
+    argv += ["--goals", "2", "--references", "1", "--max-steps", "120", "--out", str(out)]
+    command.main(argv)
+    outcomes = pd.read_csv(out / "success.csv")
+    assert list(outcomes.columns) == ["policy", "member", "goal", "success", "success_step", "ret", "steps"]
+    assert outcomes.groupby("policy", sort=False).size().to_dict() == {"random": 2, "cpl-vlp": 4, "expert": 2}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["expert"]["mean"] == 1.0
+    assert set(summary["cpl-vlp"]) == {"iqm", "low", "high", "mean", "n"}
+    assert "expert: success 1.00 [1.00, 1.00] over 2 episodes" in capsys.readouterr().out
+    before = (out / "success.csv").stat().st_mtime_ns
+    command.main(argv)
+    assert (out / "success.csv").stat().st_mtime_ns == before  # a finished evaluation is kept
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": ("exprt",)}, "no such folder.*Did you mean 'expert'"),
+        ({"policy": ("random", "random")}, "two are called 'random'"),
+        ({"policy": ()}, "at least one policy"),
+        ({"goals": 0}, "--goals 0"),
+        ({"env": "metaworld/drawer-clse"}, "Did you mean 'drawer-close'"),
+    ],
+)
+def test_bad_settings_say_what_to_do(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    settings = {"policy": ("random",), "out": tmp_path / "out"} | change
+    with pytest.raises(RoboprefError, match=message):
+        command.run(EvaluateConfig(**settings))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_for_other_observations_is_refused(tmp_path: Path) -> None:
+    actor = Actor(member_rngs([0], "weights"), 7, 4, [8])
+    normaliser = Normaliser(torch.zeros(7), torch.ones(7))
+    save_policy(tmp_path / "p", actor, normaliser, {"seeds": [0], "policy": {"hidden": [8], "actor": "deterministic"}})
+    with pytest.raises(RoboprefError, match=r"7 numbers.*39"):
+        command.run(EvaluateConfig(policy=(str(tmp_path / "p"),), out=tmp_path / "out", goals=1))

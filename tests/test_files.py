@@ -1,0 +1,184 @@
+"""A file or folder is whole or absent, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_file, atomic_folder, digest, plain, read_json, write_json
+
+KILLED_IN_FILE = """
+import sys, time
+from robopref.configs.files import atomic_file
+with atomic_file(sys.argv[1]) as temp:
+    with temp.open("wb") as file:
+        file.write(b"half"); file.flush()
+        print("writing", flush=True)
+        time.sleep(60)
+"""
+KILLED_IN_FOLDER = """
+import sys, time
+from robopref.configs.files import atomic_folder
+with atomic_folder(sys.argv[1]) as temp:
+    (temp / "first.txt").write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+# A limit on the size of files makes every library meet the error of a full disk, without filling one.
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import h5py, numpy as np, pandas as pd, torch
+from robopref.configs.checkpoint import save_tensors
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_file, atomic_folder, write_json
+
+numbers = np.random.default_rng(0).normal(size=100_000)
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+
+def raw(path):
+    with atomic_file(path) as temp:
+        temp.write_bytes(numbers.tobytes())
+
+def hdf5(path):
+    with atomic_file(path) as temp, h5py.File(temp, "w") as file:
+        file["numbers"] = numbers
+
+def parquet(path):
+    with atomic_file(path) as temp:
+        pd.DataFrame({"numbers": numbers}).to_parquet(temp)
+
+def tensors(path):
+    save_tensors(path, {"numbers": torch.from_numpy(numbers)}, {"kind": "test"})
+
+def inside_folder(path):
+    with atomic_folder(path) as temp:
+        (temp / "numbers.bin").write_bytes(numbers.tobytes())
+
+for write in raw, hdf5, parquet, tensors, inside_folder, lambda path: write_json(path, numbers):
+    path = folder / f"{write.__name__}.out"
+    try:
+        write(path)
+    except RoboprefError as error:
+        assert str(path) in str(error) and "free some space" in str(error), error
+    else:
+        raise AssertionError(f"{path} was written")
+assert not list(folder.iterdir()), list(folder.iterdir())
+print("ok")
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    folder: Path
+    sizes: tuple[int, ...]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def kill_while_writing(script: str, path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == "writing\n"
+        child.send_signal(signal.SIGKILL)
+
+
+def test_new_file_appears_whole_with_its_parents(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.csv"
+    with atomic_file(path) as temp:
+        assert temp.suffix == ".csv" and temp.parent == path.parent
+        temp.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole" and names(path.parent) == ["b.csv"]
+
+
+def test_error_while_writing_keeps_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as temp:
+        temp.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and names(tmp_path) == ["data.txt"]
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_kill_while_writing_a_file(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "data.txt"
+    if before:
+        path.write_text(before)
+    kill_while_writing(KILLED_IN_FILE, path)
+    assert (path.read_text() if path.exists() else None) == before
+    with atomic_file(path) as temp:
+        temp.write_text("new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_kill_while_writing_a_folder(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "episodes"
+    if before:
+        path.mkdir()
+        (path / "second.txt").write_text(before)
+    kill_while_writing(KILLED_IN_FOLDER, path)
+    assert path.exists() == bool(before) and (not before or names(path) == ["second.txt"])
+
+
+def test_folder_is_replaced_at_the_end_only(tmp_path: Path) -> None:
+    path = tmp_path / "clips"
+    for content in "old", "new":
+        with atomic_folder(path) as temp:
+            (temp / content).write_text(content)
+            assert names(path) == ["old"] if content == "new" else not path.exists()
+    assert names(path) == ["new"] and names(tmp_path) == ["clips"]
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as temp:
+        raise ZeroDivisionError
+    assert names(path) == ["new"] and names(tmp_path) == ["clips"]
+
+
+def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    child = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert child.stdout == "ok\n", child.stderr
+
+
+def test_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, order in (one, "ab"), (two, "ba"):
+        folder.mkdir()
+        for name in order:
+            (folder / name).write_text(name)
+    assert digest(one) == digest(two)
+    (two / "manifest.json").write_text("{}")  # holds times
+    (two / ".b.partial").write_text("left by a kill")
+    assert digest(one) == digest(two)
+    (two / "a").rename(two / "c")
+    assert digest(one) != digest(two)
+    (one / "a").write_text("b")
+    assert digest(one / "a") == digest(one / "b")
+    with pytest.raises(RoboprefError, match="absent does not exist"):
+        digest(tmp_path / "absent")
+
+
+def test_json_holds_what_configs_and_results_hold(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"s": Settings(Path("x"), (1, 2)), "mean": np.float32(0.5), "xs": np.arange(2), "tau": float("nan")})
+    assert read_json(path) == {"s": {"folder": "x", "sizes": [1, 2]}, "mean": 0.5, "xs": [0, 1], "tau": None}
+    assert plain(np.array([np.inf, 1.0])) == [None, 1.0]
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"\xff\xfe", b""])
+def test_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(RoboprefError, match=r"a\.json is not valid JSON"):
+        read_json(path)
+    with pytest.raises(RoboprefError, match=r"b\.json does not exist"):
+        read_json(tmp_path / "b.json")

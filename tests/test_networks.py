@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import Normal
+
+from robopref.configs.checkpoint import load_model, save_model
+from robopref.configs.errors import RoboprefError
+from robopref.policies.networks import Actor, TwinCritic, load_policy, save_policy
+from robopref.policies.replay import Normaliser
+from robopref.preference.members import MemberMLP, adam, descend, dropout_mask, member_rngs
+
+
+def trained(seeds: list[int], steps: int = 20) -> tuple[MemberMLP, torch.Tensor]:
+    """Members fitted with dropout to targets of their own batches, and their last losses."""
+    mlp = MemberMLP(member_rngs(seeds, "weights"), [3, 16, 16, 2], dropout=0.25)
+    optimizer, rngs = adam(mlp, 1e-2), member_rngs(seeds, "training")
+    for _ in range(steps):
+        x = torch.tensor(np.stack([rng.normal(size=(8, 3)) for rng in rngs]), dtype=torch.float32)
+        loss = (mlp(x, rngs) - x[..., :2]).square().mean((1, 2))
+        descend(optimizer, loss)
+    return mlp, loss.detach()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(0, 2**31), min_size=2, max_size=4, unique=True), st.data())
+def test_a_member_is_trained_as_if_it_were_alone(seeds: list[int], data: st.DataObject) -> None:
+    member = data.draw(st.integers(0, len(seeds) - 1))
+    together, losses = trained(seeds)
+    alone, loss = trained([seeds[member]])
+    assert losses[member] == pytest.approx(float(loss[0]), abs=1e-6)
+    for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours[member], theirs[0], atol=1e-6, rtol=0)
+
+
+def test_members_of_different_seeds_differ() -> None:
+    mlp = MemberMLP(member_rngs([0, 1], "weights"), [3, 4, 1])
+    assert not torch.equal(mlp.layers[0].weight[0], mlp.layers[0].weight[1])
+
+
+def test_a_member_layer_is_a_linear_layer() -> None:
+    mlp = MemberMLP(member_rngs([0, 1], "weights"), [3, 2])
+    x = torch.randn(2, 5, 3)
+    for m in range(2):
+        expected = x[m] @ mlp.layers[0].weight[m] + mlp.layers[0].bias[m]
+        torch.testing.assert_close(mlp(x)[m], expected)
+
+
+def test_dropout_keeps_the_mean_and_drops_the_rate() -> None:
+    mask = dropout_mask(torch.empty(2, 400, 500), 0.25, member_rngs([0, 1], "mask"))
+    assert mask.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    torch.testing.assert_close((mask == 0).float().mean((1, 2)), torch.full((2,), 0.25), atol=0.005, rtol=0)
+    assert not torch.equal(mask[0], mask[1])
+
+
+def test_dropout_is_off_without_generators() -> None:
+    mlp = MemberMLP(member_rngs([0], "weights"), [3, 8, 1], dropout=0.5)
+    x = torch.randn(1, 4, 3)
+    assert torch.equal(mlp(x), mlp(x))
+
+
+def test_log_prob_of_the_deterministic_actor_is_the_negative_squared_distance() -> None:
+    actor = Actor(member_rngs([0], "weights"), 3, 2, [4])
+    for parameter in actor.parameters():
+        torch.nn.init.zeros_(parameter)  # mean action 0
+    log_prob = actor.log_prob(torch.randn(1, 1, 3), torch.tensor([[[0.5, -1.0]]]))
+    assert log_prob.item() == pytest.approx(-1.25)
+
+
+def test_log_prob_of_the_gaussian_actor() -> None:
+    actor = Actor(member_rngs([0, 1], "weights"), 3, 2, [4], kind="gaussian")
+    with torch.no_grad():
+        actor.log_std.fill_(-0.7)
+    obs, actions = torch.randn(2, 6, 3), torch.rand(2, 6, 2)
+    expected = Normal(actor(obs), np.exp(-0.7)).log_prob(actions).sum(-1)
+    torch.testing.assert_close(actor.log_prob(obs, actions), expected)
+
+
+def test_twin_critics_are_two_networks_a_member() -> None:
+    critic = TwinCritic(member_rngs([0, 1], "weights"), 3, 2, [8])
+    q = critic(torch.randn(2, 5, 3), torch.randn(2, 5, 2))
+    assert q.shape == (2, 2, 5)
+    assert not torch.allclose(q[0], q[1])
+
+
+def test_an_unknown_actor_names_the_nearest() -> None:
+    with pytest.raises(RoboprefError, match="gaussian"):
+        Actor(member_rngs([0], "weights"), 3, 2, [4], kind="gausian")
+
+
+def saved(folder: Path, kind: str = "deterministic") -> tuple[Actor, Normaliser]:
+    actor = Actor(member_rngs([5, 6], "weights"), 3, 2, [16, 16], kind)
+    normaliser = Normaliser(torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.1, 1.0, 3.0]))
+    save_policy(folder, actor, normaliser, {"seeds": [5, 6], "policy": {"hidden": [16, 16], "actor": kind}})
+    return actor, normaliser
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "gaussian"])
+def test_a_saved_member_acts_as_the_actor_it_was(tmp_path: Path, kind: str) -> None:
+    actor, normaliser = saved(tmp_path, kind)
+    obs = np.random.default_rng(0).normal(size=(7, 3))
+    with torch.no_grad():
+        expected = actor(normaliser(torch.tensor(obs, dtype=torch.float32)).expand(2, -1, -1))
+    for member in range(2):
+        actions = load_policy(tmp_path, member).act(obs)
+        assert actions.dtype == np.float32
+        np.testing.assert_allclose(actions, expected[member], atol=1e-5)
+        np.testing.assert_allclose(load_policy(tmp_path, member).act(obs[:1])[0], actions[0], atol=1e-6)
+
+
+def test_only_the_gaussian_actor_has_chance(tmp_path: Path) -> None:
+    obs = np.zeros((4, 3))
+    saved(tmp_path / "g", "gaussian")
+    policy = load_policy(tmp_path / "g")
+    assert not np.array_equal(policy.act(obs, deterministic=False), policy.act(obs, deterministic=False))
+    assert np.array_equal(load_policy(tmp_path / "g").act(obs, False), load_policy(tmp_path / "g").act(obs, False))
+    saved(tmp_path / "d")
+    policy = load_policy(tmp_path / "d")
+    assert np.array_equal(policy.act(obs, deterministic=False), policy.act(obs))
+
+
+def test_a_member_that_is_not_there_is_named(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(RoboprefError, match="members 0 to 1, not 2"):
+        load_policy(tmp_path, 2)
+
+
+def test_a_policy_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    tensors, config = load_model(tmp_path, "policy")
+    save_model(tmp_path, "policy", tensors, config | {"policy": {"hidden": [8, 8], "actor": "deterministic"}})
+    with pytest.raises(RoboprefError, match="another architecture"):
+        load_policy(tmp_path)
+
+
+def test_nan_weights_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    tensors, config = load_model(tmp_path, "policy")
+    tensors["actor.mlp.layers.0.weight"][0, 0, 0] = float("nan")
+    save_model(tmp_path, "policy", tensors, config)
+    with pytest.raises(RoboprefError, match="NaN"):
+        load_policy(tmp_path, 0)
+    load_policy(tmp_path, 1)

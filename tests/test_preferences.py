@@ -1,0 +1,112 @@
+"""Preferences on disk: round trip, equal bytes, and a clear error for whatever is wrong with a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from robopref.configs.errors import RoboprefError
+from robopref.datasets.preferences import COLUMNS, read_preferences, write_preferences
+
+
+@pytest.fixture
+def pairs():
+    segment = {"episode": 3, "start": 10, "stop": 60, "video": None}
+    other = {"episode": 0, "start": 0, "stop": 50, "video": None}
+    video = {"episode": None, "start": None, "stop": None, "video": "x.mp4"}
+    rows = [
+        {f"{key}_{side}": value for side, clip in zip("ab", clips, strict=True) for key, value in clip.items()}
+        for clips in ((segment, other), (video, video | {"video": "y.mp4"}))
+    ]
+    table = pd.DataFrame(rows).assign(
+        pair_id=[0, 1],
+        kind="segment",
+        task="drawer-close",
+        instruction="close the drawer",
+        label=[0.25, 1.0],
+        score_a=[0.5, np.nan],
+        score_b=[-0.5, np.nan],
+        labeller="vlp",
+        split="train",
+    )
+    return table[list(COLUMNS)]
+
+
+def test_pairs_come_back_as_they_were(tmp_path, pairs):
+    write_preferences(tmp_path / "labels.parquet", pairs)
+    back = read_preferences(tmp_path / "labels.parquet")
+    assert tuple(back.columns) == COLUMNS
+    assert back["episode_a"].tolist() == [3, pd.NA] and back["episode_a"].dtype == "Int64"
+    assert back["video_b"].isna().tolist() == [True, False]
+    np.testing.assert_array_equal(back["label"], [0.25, 1.0])
+    np.testing.assert_array_equal(back["score_b"], [-0.5, np.nan])
+
+
+def test_equal_pairs_give_equal_bytes_and_leave_nothing_else(tmp_path, pairs):
+    for name in ("one", "two"):
+        write_preferences(tmp_path / f"{name}.parquet", pairs)
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    write_preferences(tmp_path / "two.parquet", read_preferences(tmp_path / "one.parquet"))
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "two.parquet"]
+
+
+@pytest.mark.parametrize("size", [0, 3, 200, -1])
+def test_a_truncated_file_is_named(tmp_path, pairs, size):
+    path = tmp_path / "labels.parquet"
+    write_preferences(path, pairs)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(RoboprefError, match=r"labels\.parquet: not a whole Parquet file"):
+        read_preferences(path)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path, pairs):
+    path = tmp_path / "labels.parquet"
+    path.write_text("pair_id,label\n0,1\n")
+    with pytest.raises(RoboprefError, match="not a whole Parquet file"):
+        read_preferences(path)
+    with pytest.raises(RoboprefError, match="no such preferences file"):
+        read_preferences(tmp_path / "nothing.parquet")
+    pq.write_table(pa.Table.from_pandas(pairs.drop(columns="label")), path)
+    with pytest.raises(RoboprefError, match="column 'label' is missing"):
+        read_preferences(path)
+    pq.write_table(pa.Table.from_pandas(pairs.assign(label=["yes", "no"])), path)
+    with pytest.raises(RoboprefError, match=r"column 'label' is .*string, expected double"):
+        read_preferences(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": [0.5, 1.5]}, "pair 1 has a label outside"),
+        ({"label": [np.nan, 1.0]}, "pair 0 has a label outside"),
+        ({"kind": ["segment", "guess"]}, "pair 1 is of a kind other than"),
+        ({"instruction": ["", "x"]}, "pair 0 has no instruction"),
+        ({"pair_id": [7, 7]}, "pair 7 has the number of another"),
+        ({"stop_a": pd.array([10, None], dtype="Int64")}, "pair 0 has a clip a that is neither"),
+        ({"start_b": pd.array([-1, None], dtype="Int64")}, "pair 0 has a clip b that is neither"),
+        ({"video_b": ["z.mp4", "y.mp4"]}, "pair 0 has a clip b that is neither"),
+        ({"video_a": [None, None]}, "pair 1 has a clip a that is neither"),
+    ],
+)
+def test_a_pair_that_makes_no_sense_is_neither_written_nor_read(tmp_path, pairs, changes, message):
+    path = tmp_path / "labels.parquet"
+    with pytest.raises(RoboprefError, match=message):
+        write_preferences(path, pairs.assign(**changes))
+    assert not path.exists()
+    pq.write_table(pa.Table.from_pandas(pairs.assign(**changes)), path)
+    with pytest.raises(RoboprefError, match=rf"labels\.parquet: {message}"):
+        read_preferences(path)
+
+
+def test_no_pair_at_all_is_an_error(tmp_path, pairs):
+    with pytest.raises(RoboprefError, match="holds no pair"):
+        write_preferences(tmp_path / "labels.parquet", pairs.iloc[:0])
+
+
+def test_a_column_of_the_wrong_type_is_not_written(tmp_path, pairs):
+    with pytest.raises(RoboprefError, match="wrong type"):
+        write_preferences(tmp_path / "labels.parquet", pairs.assign(score_a=["high", "low"]))

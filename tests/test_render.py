@@ -1,0 +1,265 @@
+"""Drawing: upright, faithful, undisturbed by other renderers, harmless to the simulation, and clear about a missing GL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+
+from robopref.configs.errors import RoboprefError
+from robopref.embodied import simstate
+from robopref.embodied.envs import MetaWorldEnv, make_env
+from robopref.embodied.gl import is_installed
+from robopref.embodied.render import CameraPose, Renderer, cameras, halve, merge_vertices
+
+ANY_GL = [name for name in ("osmesa", "egl") if is_installed(name)]
+needs_gl = pytest.mark.skipif(not ANY_GL, reason="neither libosmesa6 nor libegl1 is installed")
+
+
+@pytest.fixture(scope="module")
+def env() -> MetaWorldEnv:
+    env = make_env("metaworld/drawer-close")
+    env.reset(seed=2)
+    for _ in range(10):
+        env.step(np.array([0.5, 0.0, -0.5, 0.0]))
+    return env
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference in grey levels."""
+    return float(np.abs(a.astype(float) - b).mean())
+
+
+@needs_gl
+@pytest.mark.parametrize("camera", ["corner", "corner2", "corner3", "corner4", "topview", "gripperPOV"])
+def test_pictures_are_those_of_gymnasium_turned_upright(env, camera):
+    peer = MujocoRenderer(env.unwrapped.model, env.unwrapped.data, width=96, height=64, camera_name=camera)
+    theirs = peer.render("rgb_array")
+    peer.close()
+    with Renderer(env, (64, 96), camera, quality="pretty") as renderer:
+        ours = renderer.frame()
+    assert ours.shape == (64, 96, 3) and ours.dtype == np.uint8
+    upright = theirs[::-1, ::-1] if camera.startswith("corner") else theirs
+    assert difference(ours, upright) < 2.5  # half-pixel shifts of edges; a mirrored or turned scene differs by 12 or more
+    assert difference(ours[::-1, ::-1], upright) > 8 and difference(ours[:, ::-1], upright) > 8
+
+
+@needs_gl
+@pytest.mark.parametrize("size", [64, 160])
+def test_fast_shows_what_pretty_shows(env, size):
+    with Renderer(env, size) as fast, Renderer(env, size, quality="pretty") as pretty:
+        a, b = fast.frame(), pretty.frame()
+    assert difference(a, b) < 14  # shadows and the brightness of table and wall
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.96
+    green = [(f[..., 1] > f[..., 0].astype(int) + 25) & (f[..., 1] > f[..., 2].astype(int) + 25) for f in (a, b)]
+    assert green[0].sum() > 0.01 * size**2  # the drawer
+    assert 0.9 < green[0].sum() / green[1].sum() < 1.1
+
+
+@needs_gl
+def test_an_object_moves_in_the_picture_as_it_moves_in_the_world():
+    env = make_env("metaworld/reach")
+    env.reset(seed=0)
+    state = simstate.save(env)
+    look = CameraPose(pos=(0.0, 1.6, 0.3), lookat=(0.0, 0.6, 0.2), fovy=45.0)  # from behind the table: right is -x
+    with Renderer(env, 96, look) as renderer:
+        centres = []
+        for goal in ((0.0, 0.8, 0.2), (0.1, 0.8, 0.2), (0.0, 0.8, 0.3)):
+            static = state.static.copy()
+            target = np.flatnonzero(np.isclose(static, env.unwrapped._target_pos[0]))
+            for start in target:
+                static[start : start + 3] = goal
+            blank = static.copy()
+            for start in target:
+                blank[start : start + 3] = (0.0, 0.0, -5.0)
+            changed = np.abs(
+                renderer.frames(static, state.dynamic[None])[0].astype(int) - renderer.frames(blank, state.dynamic[None])[0]
+            ).sum(-1)
+            centres.append(np.average(np.indices(changed.shape).reshape(2, -1), axis=1, weights=changed.ravel()))
+    (row, column), (_, aside), (above, _) = centres
+    assert aside < column - 5 and above < row - 5
+
+
+@needs_gl
+def test_frames_of_saved_states_are_the_frames_that_were_seen_live():
+    env = make_env("metaworld/door-open")
+    env.reset(seed=1)
+    static = simstate.save_static(env)
+    with Renderer(env) as renderer:
+        live, dynamics = [], []
+        for _ in range(4):
+            for _ in range(5):
+                env.step(np.array([-0.5, 1.0, 0.2, 0.0]))
+            live.append(renderer.frame())
+            dynamics.append(simstate.save_dynamic(env))
+        env.reset(seed=7)  # another door position: pictures come from the states alone
+        later = renderer.frames(static, np.array(dynamics))
+        np.testing.assert_array_equal(later, np.array(live))
+    with Renderer(make_env("metaworld/door-open", seed=3)) as elsewhere:
+        np.testing.assert_array_equal(elsewhere.frames(static, np.array(dynamics)), later)
+
+
+@needs_gl
+def test_drawing_does_not_disturb_the_simulation(env):
+    before, model = simstate.save(env), env.unwrapped.model
+    meshes, cameras_before = model.mesh_facenum.copy(), model.cam_pos.copy()
+    with Renderer(env) as renderer:
+        other = before.dynamic.copy()
+        other[1:4] += 0.1
+        renderer.frames(before.static, other[None])
+    after = simstate.save(env)
+    np.testing.assert_array_equal(after.dynamic, before.dynamic)
+    np.testing.assert_array_equal(after.static, before.static)
+    np.testing.assert_array_equal(model.mesh_facenum, meshes)
+    np.testing.assert_array_equal(model.cam_pos, cameras_before)
+
+
+@needs_gl
+def test_two_renderers_by_turns_do_not_corrupt_each_other(env):
+    door = make_env("metaworld/door-open")
+    door.reset(seed=0)
+    with Renderer(env) as renderer:
+        drawer_alone = renderer.frame()
+    with Renderer(door, 48) as renderer:
+        door_alone = renderer.frame()
+    with Renderer(env) as first, Renderer(door, 48) as second:
+        for _ in range(3):
+            np.testing.assert_array_equal(first.frame(), drawer_alone)
+            np.testing.assert_array_equal(second.frame(), door_alone)
+        second.close()
+        np.testing.assert_array_equal(first.frame(), drawer_alone)
+
+
+@needs_gl
+def test_a_camera_pose_equal_to_a_named_camera_gives_its_picture(env):
+    with Renderer(env, 96, "corner2") as renderer:
+        named = renderer.frame()
+    data = env.unwrapped.data
+    number = env.unwrapped.model.camera("corner2").id
+    forward = -data.cam_xmat[number].reshape(3, 3)[:, 2]
+    pos = data.cam_xpos[number]
+    with Renderer(env, 96, CameraPose(tuple(pos), tuple(pos + forward), 60.0)) as renderer:
+        posed = renderer.frame()
+    assert difference(named, posed) < 3  # the named camera is rolled by a degree or two
+
+
+def test_a_camera_straight_above_has_a_defined_up():
+    quaternion = CameraPose((0.0, 0.6, 1.5), (0.0, 0.6, 0.0)).quaternion()
+    np.testing.assert_allclose(quaternion, [1, 0, 0, 0], atol=1e-12)
+
+
+@needs_gl
+def test_mistaken_names_and_closed_renderers_are_explained(env):
+    with pytest.raises(RoboprefError, match=r"No camera 'corner2-zom'.*Did you mean 'corner2-zoom'"):
+        Renderer(env, camera="corner2-zom")
+    with pytest.raises(RoboprefError, match=r"quality 'prety'.*'pretty'"):
+        Renderer(env, quality="prety")  # type: ignore[arg-type]
+    assert set(cameras(env.unwrapped.model)) > {"corner2-zoom", "corner", "topview"}
+    renderer = Renderer(env)
+    renderer.close()
+    renderer.close()
+    with pytest.raises(RoboprefError, match="closed"):
+        renderer.frame()
+
+
+def test_halving_rounds_the_mean_of_four_pixels():
+    picture = np.zeros((2, 4, 3), np.uint8)
+    picture[0, 0], picture[1, 1], picture[:, 2:] = 255, 3, 255
+    np.testing.assert_array_equal(halve(picture)[0, :, 0], [65, 255])  # (255 + 3) / 4 = 64.5, rounded up
+
+
+def test_merging_vertices_keeps_the_shape_within_a_cell(env):
+    model = mujoco.MjModel.from_xml_path(env.unwrapped.fullpath)
+    mesh = int(model.mesh_facenum.argmax())
+    rows = slice(model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh])
+    vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
+    before, faces = model.mesh_face[rows].copy(), model.mesh_facenum[mesh]
+    merge_vertices(model, mesh, cell=0.01)
+    assert 50 < model.mesh_facenum[mesh] < faces / 2
+    after = model.mesh_face[rows][: model.mesh_facenum[mesh]]
+    assert all(len(set(face)) == 3 for face in after.tolist()) and set(after.ravel()) <= set(before.ravel())
+    distances = np.linalg.norm(vertices[np.unique(before)][:, None] - vertices[np.unique(after)][None], axis=2).min(axis=1)
+    assert distances.max() < 0.01 * np.sqrt(3)
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run in an interpreter of its own: GL is chosen once a process."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=inherited | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+# As on a machine without the libraries named: the loader finds none of their names.
+WITHOUT = """
+import ctypes
+found = ctypes.CDLL
+class CDLL(found):
+    def __init__(self, name=None, *args, **kwargs):
+        if name is not None and any(missing in str(name) for missing in {missing}):
+            raise OSError(name)
+        super().__init__(name, *args, **kwargs)
+ctypes.CDLL = CDLL
+from robopref.configs.errors import RoboprefError
+try:
+    import os, robopref.embodied
+    print("chosen", os.environ["MUJOCO_GL"])
+    from robopref.embodied.envs import make_env
+    env = make_env("metaworld/reach")
+    print("stepped", env.reset(seed=0)[0].shape)
+    from robopref.embodied.render import Renderer
+    Renderer(env)
+except RoboprefError as error:
+    print("error:", error)
+"""
+
+
+def test_a_backend_asked_for_without_its_library_names_the_package():
+    done = run_python(WITHOUT.format(missing=["libOSMesa"]), MUJOCO_GL="osmesa")
+    assert done.returncode == 0, done.stderr
+    assert "error: MUJOCO_GL=osmesa" in done.stdout and "apt-get install libosmesa6" in done.stdout
+
+
+def test_without_any_gl_everything_but_drawing_works():
+    done = run_python(WITHOUT.format(missing=["libOSMesa", "libEGL"]))
+    assert done.returncode == 0, done.stderr
+    assert "chosen disable" in done.stdout and "stepped (39,)" in done.stdout
+    assert "error: Cannot draw" in done.stdout and "apt-get install libosmesa6" in done.stdout
+
+
+def test_an_unknown_backend_is_named():
+    done = run_python(WITHOUT.format(missing=[]), MUJOCO_GL="elg")
+    assert "error: MUJOCO_GL=elg is not egl" in done.stdout and "'egl'" in done.stdout
+
+
+@pytest.mark.skipif("egl" not in ANY_GL, reason="libegl1 is not installed")
+def test_egl_without_a_driver_names_the_package():
+    done = run_python(WITHOUT.format(missing=[]), MUJOCO_GL="egl", __EGL_VENDOR_LIBRARY_DIRS="/nonexistent")
+    assert done.returncode == 0, done.stderr
+    assert "error: Cannot draw with MUJOCO_GL=egl" in done.stdout and "apt-get install libegl1" in done.stdout
+
+
+DRAW_THEN_TRAIN = """
+import robopref.embodied
+from robopref.embodied.envs import make_env
+from robopref.embodied.render import Renderer
+env = make_env("metaworld/reach")
+env.reset(seed=0)
+renderer = Renderer(env)
+before = renderer.frame()
+import torch
+torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+assert (renderer.frame() == before).all()
+print("drawn", before.mean() > 10)
+"""
+
+
+@pytest.mark.parametrize("backend", ANY_GL)
+def test_torch_optimises_after_drawing_and_an_open_renderer_leaves_no_noise_at_exit(backend):
+    done = run_python(DRAW_THEN_TRAIN, MUJOCO_GL=backend)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "drawn True\n", "")

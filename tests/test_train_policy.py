@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robopref.configs.checkpoint import load_model
+from robopref.configs.cli import main as robopref
+from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.hydra import compose
+from robopref.configs.policy import BCConfig, CPLConfig, IQLConfig, PIQLConfig, PolicyConfig, TrainConfig
+from robopref.datasets.episodes import write_episodes
+from robopref.datasets.preferences import COLUMNS, write_preferences
+from robopref.embodied.rollout import Episode
+from robopref.policies import train
+from robopref.policies.networks import load_policy
+from robopref.preference.reward import LearnedReward
+
+STEPS = 20
+SMALL = {"hidden": (8, 8), "batch": 8}
+POLICIES: dict[str, PolicyConfig] = {
+    "bc": BCConfig(**SMALL, steps=12),
+    "iql": IQLConfig(**SMALL, steps=12, actor="gaussian"),
+    "piql": PIQLConfig(**SMALL, steps=8, reward_steps=4, pairs=4),
+    "piql-late": PIQLConfig(**SMALL, steps=4, reward_steps=8, pairs=4),
+    "cpl": CPLConfig(**SMALL, clone_steps=4, steps=8, pairs=4, segment_steps=5),
+    "cpl-kl-late": CPLConfig(**SMALL, clone_steps=6, steps=6, pairs=4, reference=True),
+}
+
+
+def made_up_episode(rng: np.random.Generator) -> Episode:
+    return Episode(
+        observations=rng.normal(size=(STEPS + 1, 39)),
+        actions=rng.uniform(-1, 1, (STEPS, 4)).astype(np.float32),
+        rewards=rng.normal(size=STEPS),
+        success=np.zeros(STEPS, bool),
+        near_object=np.zeros(STEPS),
+        sim_dynamic=np.zeros((STEPS + 1, 2)),
+        sim_static=np.zeros(1),
+        env_id="metaworld/drawer-close",
+        level="random",
+        seed=0,
+        policy="made up",
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An episode dataset and labels of its segments."""
+    folder, rng = tmp_path_factory.mktemp("inputs"), np.random.default_rng(0)
+    write_episodes(folder / "data", "metaworld/drawer-close", [made_up_episode(rng) for _ in range(4)], {})
+    write_preferences(folder / "labels.parquet", labels(rng))
+    return folder / "data", folder / "labels.parquet"
+
+
+def labels(rng: np.random.Generator, **changes: object) -> pd.DataFrame:
+    rows = []
+    for number in range(6):
+        a, b = rng.permutation(4)[:2]
+        clips = {"episode_a": a, "start_a": 2, "stop_a": 12, "episode_b": b, "start_b": 5, "stop_b": 15}
+        row = dict.fromkeys(COLUMNS) | clips | {"label": float(rng.random()), "pair_id": number} | changes
+        rows.append(
+            row | {"kind": "segment", "task": "drawer-close", "instruction": "close it", "labeller": "test", "split": "train"}
+        )
+    return pd.DataFrame(rows)
+
+
+def settings(inputs: tuple[Path, Path], out: Path, name: str, **changes: object) -> TrainConfig:
+    config = TrainConfig(out, inputs[0], POLICIES[name], inputs[1], seeds=(0, 1), log_every=3, checkpoint_every=5, device="cpu")
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_killed_and_continued_is_the_same_as_uninterrupted(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole = train.run(settings(inputs, tmp_path / "whole", name))
+
+    def killed(*args: object) -> None:
+        save_checkpoint(*args)
+        raise KeyboardInterrupt
+
+    config, save_checkpoint = settings(inputs, tmp_path / "parts", name), train.save_checkpoint
+    for _ in range(2):  # at step 5 and, continued from there, at step 10
+        monkeypatch.setattr(train, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config)
+        torch.manual_seed(99)  # nothing may hang on global state
+    monkeypatch.setattr(train, "save_checkpoint", save_checkpoint)
+    parts = train.run(config)
+
+    models = [load_model(folder, "policy")[0] for folder in (whole, parts)]
+    assert models[0].keys() == models[1].keys()
+    for key, tensor in models[0].items():
+        assert torch.equal(tensor, models[1][key]), key
+    logs = [pd.read_csv(folder / "metrics.csv").drop(columns="charts/updates_per_second") for folder in (whole, parts)]
+    pd.testing.assert_frame_equal(*logs)
+    assert logs[0]["step"].tolist() == [3, 6, 9, 12]
+    assert not (parts / "checkpoint.safetensors").exists()
+
+
+def test_a_finished_run_is_kept_and_other_settings_train_anew(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    config = settings(inputs, tmp_path / "out", "bc")
+    model = train.run(config) / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    train.run(config)
+    assert model.stat().st_mtime_ns == before
+    train.run(dataclasses.replace(config, seeds=(0, 1, 2)))
+    assert load_model(tmp_path / "out", "policy")[1]["seeds"] == [0, 1, 2]
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RoboprefError("disk full")
+
+    config = settings(inputs, tmp_path / "out", "bc")
+    monkeypatch.setattr(train, "save", full)
+    with pytest.raises(RoboprefError, match="disk full"):
+        train.run(config)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    other = dataclasses.replace(config, policy=dataclasses.replace(POLICIES["bc"], learning_rate=0.5))
+    with pytest.raises(RoboprefError, match=r"another learning_rate.*choose another out="):
+        train.run(other)
+
+
+def test_members_can_be_loaded_and_p_iql_leaves_its_reward(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    out = train.run(settings(inputs, tmp_path / "out", "piql"))
+    obs = np.random.default_rng(0).normal(size=(3, 39))
+    actions = [load_policy(out, member).act(obs) for member in range(2)]
+    assert actions[0].shape == (3, 4)
+    assert not np.allclose(*actions)
+    assert LearnedReward(out / "reward", 1)(obs, actions[1], obs).shape == (3,)
+
+
+def test_seeds_are_members_wherever_they_stand(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    obs = np.random.default_rng(0).normal(size=(3, 39))
+    together = train.run(settings(inputs, tmp_path / "together", "cpl", seeds=(4, 7)))
+    alone = train.run(settings(inputs, tmp_path / "alone", "cpl", seeds=(7,)))
+    np.testing.assert_allclose(load_policy(together, 1).act(obs), load_policy(alone, 0).act(obs), atol=1e-5)
+
+
+def test_preferences_are_asked_for(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("piql", "cpl"):
+        with pytest.raises(RoboprefError, match="give labels=FILE"):
+            train.run(settings(inputs, tmp_path / "out", name, labels=None))
+
+
+def test_labels_of_other_episodes_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "labels.parquet"
+    write_preferences(path, labels(np.random.default_rng(0), episode_b=9))
+    with pytest.raises(RoboprefError, match=rf"{path}: episode 9 is not in .*data \(0 to 3\)"):
+        train.run(settings(inputs, tmp_path / "out", "cpl", labels=path))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_diverged_loss_stops_the_run(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    wild = dataclasses.replace(POLICIES["iql"], learning_rate=1e30)
+    with pytest.raises(RoboprefError, match="lower learning rate"):
+        train.run(settings(inputs, tmp_path / "out", "bc", policy=wild))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_gpu_that_is_not_there_is_an_error() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert train.choose_device("auto").type == "cpu"
+    with pytest.raises(RoboprefError, match="device=auto"):
+        train.choose_device("cuda")
+
+
+def test_the_command_trains(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["train", "policy=cpl", f"data={inputs[0]}", f"labels={inputs[1]}", f"out={tmp_path / 'out'}", "seeds=[3]"]
+    argv += ["policy.hidden=[8]", "policy.clone_steps=2", "policy.steps=3", "policy.pairs=4", "device=cpu"]
+    assert robopref(argv) == 0
+    assert capsys.readouterr().out.strip().endswith(str(tmp_path / "out"))
+    assert load_policy(tmp_path / "out").obs_dim == 39
+
+
+def test_a_mistyped_key_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert robopref(["train", "policy=bc", "policy.hiden=[8]"]) == 2
+    assert "policy.hidden" in capsys.readouterr().err
+    assert robopref(["train", "policy=ppiql"]) == 2
+    assert "piql" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("bc", BCConfig()),
+        ("iql", IQLConfig()),
+        ("piql", PIQLConfig()),
+        ("cpl", CPLConfig()),
+        ("cpl_kl", CPLConfig(alpha=0.2, bias=0.75, reference=True)),
+        ("dpo", CPLConfig(alpha=0.2, bias=1.0, reference=True)),
+    ],
+)
+def test_the_files_and_the_dataclasses_have_the_same_defaults(name: str, config: PolicyConfig) -> None:
+    assert train.read_config(compose("train", [f"policy={name}"])).policy == config
+
+
+def test_a_policy_without_a_known_name_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"policy.name=piq.*Did you mean 'piql'"):
+        train.read_config(compose("train", ["policy.name=piq"]))

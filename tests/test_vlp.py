@@ -1,0 +1,174 @@
+"""VLP: orders drawn on the fly, the loss of Eq. 4 by hand, and the model's structure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.vlp import ModelConfig, OrdersConfig
+from robopref.embodied.tasks import instructions
+from robopref.preference.orders import LEVELS, OrderSampler
+from robopref.preference.small import MAX_WORDS, hash_words, soft_argmax
+from robopref.preference.vlp import VLP, order_loss, vlp_loss
+
+TASKS = ("drawer-open", "door-open", "window-close")
+
+
+def bank_index(tasks=TASKS, episodes=3, frames=12):
+    rows = [
+        {"task": task, "level": level, "episode": 10 * number + episode, "step": 7 * frame}
+        for task in tasks
+        for number, level in enumerate(("expert", "medium", "random"))
+        for episode in range(episodes)
+        for frame in range(frames if level != "medium" else 5)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_eq_4_by_hand():
+    scores = {
+        "a": torch.tensor([0.0, 1.0]),
+        "b": torch.tensor([2.0, 0.0]),
+        "other": torch.tensor([-1.0, 0.0]),
+        "foreign_a": torch.tensor([0.0, 1.0]),
+        "foreign_b": torch.tensor([0.0, 3.0]),
+    }
+    loss, metrics = vlp_loss(scores, torch.tensor([1.0, 0.0]), OrdersConfig(ilp_weight=0.1, ivp_weight=0.5))
+
+    def ce(difference):  # -log sigmoid
+        return math.log1p(math.exp(-difference))
+
+    itp = (ce(2.0) + ce(1.0)) / 2
+    ilp = (math.log(2) + 0.5 * (ce(2.0) + ce(-2.0))) / 2
+    ivp = (ce(1.0) + ce(1.0)) / 2 + (ce(3.0) + ce(0.0)) / 2  # a over other + b over other
+    assert metrics["itp"].item() == pytest.approx(itp, abs=1e-6)
+    assert metrics["ilp"].item() == pytest.approx(ilp, abs=1e-6)
+    assert metrics["ivp"].item() == pytest.approx(ivp, abs=1e-6)
+    assert loss.item() == pytest.approx(itp + 0.1 * ilp + 0.5 * ivp, abs=1e-6)
+    assert metrics["itp_accuracy"].item() == 1.0
+    assert metrics["ivp_accuracy"].item() == 0.75  # b of the second tuple only ties with the other task's clip
+
+
+def test_progress_orders_add_their_own_term():
+    zeros = {name: torch.zeros(2) for name in ("a", "b", "other", "foreign_a", "foreign_b")}
+    with_progress = zeros | {"earlier": torch.zeros(2), "later": torch.full((2,), 3.0)}
+    label = torch.ones(2)
+    plain, _ = vlp_loss(zeros, label, OrdersConfig())
+    loss, metrics = vlp_loss(with_progress, label, OrdersConfig(progress_weight=0.5))
+    assert (loss - plain).item() == pytest.approx(0.5 * math.log1p(math.exp(-3)), abs=1e-6)
+    assert metrics["progress_accuracy"].item() == 1.0
+
+
+@given(st.floats(-20, 20), st.floats(0, 1))
+def test_swapping_a_pair_and_its_label_changes_nothing(logit, target):
+    one = order_loss(torch.tensor([logit], dtype=torch.float64), torch.tensor([target], dtype=torch.float64))
+    other = order_loss(torch.tensor([-logit], dtype=torch.float64), torch.tensor([1 - target], dtype=torch.float64))
+    assert one.item() == pytest.approx(other.item(), abs=1e-9)
+
+
+def test_indifference_costs_ln_2():
+    assert order_loss(torch.zeros(1), torch.tensor([0.5])).item() == pytest.approx(math.log(2))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_every_tuple_is_what_its_table_row_says(seed):
+    index = bank_index()
+    sampler = OrderSampler(index, TASKS, OrdersConfig(segment_share=0.5))
+    tuples = sampler.draw(8, np.random.default_rng(seed))
+    sentences = {sentence: task for task in TASKS for sentence in instructions(task, "train")}
+    for i in range(8):
+        first, second, third = (index.iloc[rows[i]] for rows in (tuples.a, tuples.b, tuples.other))
+        for clip in (first, second, third):
+            assert clip["episode"].nunique() == 1 and clip["task"].nunique() == 1 and len(clip) == 8
+            assert (np.diff(clip["step"]) >= 0).all()
+        own = sentences[tuples.own[i]]
+        assert first["task"].iloc[0] == second["task"].iloc[0] == own
+        assert third["task"].iloc[0] != own and sentences[tuples.foreign[i]] != own
+        ranks = [LEVELS.index(clip["level"].iloc[0]) for clip in (first, second)]
+        assert (ranks[1] > ranks[0]) == bool(tuples.label[i]) and ranks[0] != ranks[1]
+        assert tuples.levels[i] == (LEVELS[min(ranks)], LEVELS[max(ranks)])
+
+
+def test_positions_say_nothing_and_draws_repeat():
+    sampler = OrderSampler(bank_index(), TASKS, OrdersConfig())
+    label = sampler.draw(600, np.random.default_rng(0)).label
+    assert 0.4 < label.mean() < 0.6
+    one, two = (sampler.draw(16, np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(one.a, two.a)
+    assert one.own == two.own and one.foreign == two.foreign
+
+
+def test_progress_pairs_end_later_in_one_expert_episode():
+    index = bank_index()
+    earlier, later, _ = OrderSampler(index, TASKS, OrdersConfig()).draw_progress(50, np.random.default_rng(0))
+    for first, second in zip(earlier, later, strict=True):
+        a, b = index.iloc[first], index.iloc[second]
+        assert (a["episode"].iloc[0], a["task"].iloc[0]) == (b["episode"].iloc[0], b["task"].iloc[0])
+        assert a["level"].iloc[0] == "expert" and a["step"].iloc[-1] < b["step"].iloc[-1]
+
+
+def test_a_missing_level_or_a_single_task_is_an_error():
+    index = bank_index()
+    with pytest.raises(RoboprefError, match="medium"):
+        OrderSampler(index[index["level"] != "medium"].reset_index(drop=True), TASKS, OrdersConfig())
+    with pytest.raises(RoboprefError, match="two tasks"):
+        OrderSampler(index, TASKS[:1], OrdersConfig())
+
+
+def tiny_vlp():
+    torch.manual_seed(0)
+    return VLP(ModelConfig(dim=16, heads=2, hidden=(32, 16), dropout=0.0), 8, 5, 12, 64).eval()
+
+
+def test_padding_and_batch_mates_do_not_change_a_score():
+    model = tiny_vlp()
+    video = model.encode_video(torch.randn(2, 8, 5, 12))
+    alone_words, alone_mask = hash_words(["close the drawer"])
+    words, mask = hash_words(["close the drawer", "please push the long wooden stick against the box now"])
+    alone = model.score(video[:1], model.encode_text(alone_words, alone_mask), alone_mask)
+    together = model.score(video, model.encode_text(words, mask), mask)
+    assert together[0].item() == pytest.approx(alone[0].item(), abs=1e-5)
+
+
+def test_the_score_depends_on_frame_order_and_on_the_words():
+    model = tiny_vlp()
+    clip = torch.randn(1, 8, 5, 12)
+    words, mask = hash_words(["close the drawer", "open the drawer"])
+    text = model.encode_text(words, mask)
+    forwards, backwards = model.encode_video(clip), model.encode_video(clip.flip(1))
+    score = model.score(forwards, text[:1], mask[:1])
+    assert abs(score - model.score(backwards, text[:1], mask[:1])).item() > 1e-6
+    assert abs(score - model.score(forwards, text[1:], mask[1:])).item() > 1e-6
+
+
+def test_soft_argmax_finds_a_peak_to_the_pixel():
+    heat = torch.full((1, 1, 16, 16), -50.0)
+    heat[0, 0, 3, 12] = 50.0  # row 3, column 12
+    x, y = soft_argmax(heat)[0].tolist()
+    assert x == pytest.approx(-1 + 2 * 12 / 15, abs=1e-4) and y == pytest.approx(-1 + 2 * 3 / 15, abs=1e-4)
+
+
+def test_words_are_hashed_alike_everywhere_and_relatives_are_near():
+    words, mask = hash_words(["close the drawer", "closing it"])
+    assert words.shape == (2, 3, 64) and mask.tolist() == [[True, True, True], [True, True, False]]
+
+    def alike(one, two):
+        (a,), (b,) = hash_words([one])[0][0], hash_words([two])[0][0]
+        return torch.cosine_similarity(a, b, dim=0).item()
+
+    assert alike("close", "closing") > 0.3 > abs(alike("close", "window"))
+    assert hash_words(["CLOSE, the drawer!"])[0].equal(words[:1])
+
+
+def test_an_empty_instruction_is_refused_and_a_very_long_one_cut():
+    with pytest.raises(RoboprefError, match="empty"):
+        hash_words(["  ... "])
+    assert hash_words(["word " * 10_000])[0].shape[1] == MAX_WORDS
