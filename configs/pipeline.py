@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.collect import CollectConfig
@@ -34,7 +35,7 @@ class PipelineConfig:
     """Longest evaluation episode, in environment steps."""
     film_goals: int
     """Goals that are filmed."""
-    film_quality: str
+    film_quality: Literal["fast", "pretty"]
     """`pretty`, or `fast`, a tenth of the time."""
     collect: CollectConfig
     offline: CollectConfig

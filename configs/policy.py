@@ -80,6 +80,7 @@ class CPLConfig:
     """Behaviour cloning before preferences."""
     clone_from: str = "segments"
     """segments: what the labelled pairs show (CPL repository); transitions: the whole dataset (ours)."""
+    clone_learning_rate: float = 1e-4
     batch: int = 256
     """Transitions a cloning step and member (ours)."""
     steps: int = 300_000

@@ -67,7 +67,7 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
             drawn = renderer.frames(static, dynamic)
             if pixels is None:
                 pixels = np.lib.format.open_memmap(aside / "frames.npy", "w+", np.uint8, (total, *drawn.shape[1:]))
-                stack.callback(pixels.flush)  # type: ignore[attr-defined]
+                stack.callback(pixels.flush)
             pixels[position : position + len(steps)] = drawn
             states.append(store.episode(int(info["episode"])).observations[steps])
             rows += [

@@ -62,17 +62,19 @@ def collect_task(config: CollectConfig) -> None:
     path = config.out / name
     asked = {key: value for key, value in asdict(config).items() if key not in ("out", "clips", "processes")}
     started = time.time()
-    if not is_complete(path, asked, {}):
-        env = make_env(f"metaworld/{name}")
-        write_episodes(path, env.env_id, play(env, config), provenance={key: str(value) for key, value in asked.items()})
+    collected = is_complete(path, asked, {})
+    drawn = config.clips is None or (config.clips / name / "frames.npy").exists()
+    if collected and drawn:
+        return
+    env = make_env(f"metaworld/{name}")  # half a second: one for both
+    if not collected:
+        provenance = {key: str(value) for key, value in asked.items()}
+        write_episodes(path, env.env_id, play(env, config), provenance)
         write_manifest(path, "collect", asked, {}, config.seed, started)
-        env.close()
-    if config.clips is not None and not (config.clips / name / "frames.npy").exists():
-        env = make_env(f"metaworld/{name}")
-        env.reset(seed=0)
+    if config.clips is not None and not (collected and drawn):  # frames of episodes that are gone would be wrong
         with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
             render_bank(EpisodeStore(path), config.clips / name, renderer)
-        env.close()
+    env.close()
 
 
 def play(env: MetaWorldEnv, config: CollectConfig) -> Iterator[Episode]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ class ScriptedExpert:
     def __init__(self, task_name: str) -> None:
         from metaworld.policies import ENV_POLICY_MAP
 
-        self._policy = ENV_POLICY_MAP[f"{task_name}-v3"]()
+        make_policy: Any = ENV_POLICY_MAP[f"{task_name}-v3"]  # typed there as the abstract base class
+        self._policy = make_policy()
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         """Observation (39,) -> action (4,)."""

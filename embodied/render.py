@@ -10,7 +10,7 @@ time a picture, drawer-close in software; `robopref bench render` measures the s
     what                                            64 px          224 px
     the stock scene                                 130            150
     no shadow map, reflections, multisampling       10             14
-    robot meshes merged to half a pixel             3.9            9.5     67,795 faces become 16,000 or 36,000
+    robot meshes merged to 0.4 pixels               3.9            9.5     67,795 faces become 18,000 or 38,000
     floor of 4 quads, not 6,400; round shapes       3.1            8.0     of 16 slices, not 28; boxes of 6 quads
     small pictures drawn twice as large, averaged   4.4            -       half the error against 8 x 8 supersampling
 
@@ -44,6 +44,7 @@ MOVED = {DEFAULT_CAMERA: ("corner2", (0.75, 0.075, 0.7))}  # a camera of the mod
 
 SUPERSAMPLED = 128  # pixels; larger pictures are fill-bound, and four times the pixels would cost four times the time
 ROBOT_FACES = 1500  # meshes with more faces are links of the robot, not what the task is about
+WORKSPACE = np.array([0.0, 0.6, 0.2])  # m, about where every Meta-World task begins
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class CameraPose:
 
 
 class Renderer:
-    """Pictures of one task.  Making one takes 0.3 s: keep one per task, not per episode, and close it."""
+    """Pictures of one task.  Making one takes 0.6 s: keep one per task, not per episode, and close it."""
 
     def __init__(
         self,
@@ -87,7 +88,8 @@ class Renderer:
         self._scale = 2 if quality == "fast" and max(self.height, self.width) <= SUPERSAMPLED else 1
         self._rectangle = mujoco.MjrRect(0, 0, self.width * self._scale, self.height * self._scale)
 
-        self._model = copy.deepcopy(env.unwrapped.model)
+        sawyer: Any = env.unwrapped
+        self._model = copy.deepcopy(sawyer.model)
         self._data = mujoco.MjData(self._model)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -95,8 +97,7 @@ class Renderer:
         buffer = self._model.vis.global_
         buffer.offheight, buffer.offwidth = self._rectangle.height, self._rectangle.width
         if quality == "fast":
-            self._pose(simstate.save_static(env), simstate.save_dynamic(env))
-            simplify(self._model, cell=0.5 * self._pixel())
+            simplify(self._model, cell=0.4 * pixel_size(self._model, self._camera.fixedcamid, self.height))
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(self._model, maxgeom=1000)
         if quality == "fast":
@@ -147,25 +148,19 @@ class Renderer:
         if getattr(self, "_context", None) is not None:
             self.close()
 
-    def _pose(self, static: np.ndarray, dynamic: np.ndarray) -> None:
-        simstate.write_model(self._layout, self._model, static)
-        simstate.write_pose(self._layout, self._model, self._data, static, dynamic)
-
-    def _pixel(self) -> float:
-        """Size in metres of what one pixel shows of the robot link nearest to the camera."""
-        model, number = self._model, self._camera.fixedcamid
-        links = [geom for geom in range(model.ngeom) if mesh_faces(model, geom) > ROBOT_FACES]
-        distances = np.linalg.norm(self._data.geom_xpos[links] - self._data.cam_xpos[number], axis=1)
-        return 2 * np.tan(np.radians(model.cam_fovy[number]) / 2) / self.height * distances.min(initial=10.0)
-
 
 _open: WeakSet[Renderer] = WeakSet()
 
 
 @cache
 def _close_at_exit() -> None:
-    """Close what is open before EGL's exit handler, which came with the first context and so runs later."""
-    atexit.register(lambda: [renderer.close() for renderer in list(_open)])
+    """Register after the first context was made: EGL's exit handler came with it and must run later."""
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()
 
 
 def cameras(model: mujoco.MjModel) -> tuple[str, ...]:
@@ -217,6 +212,17 @@ def halve(picture: np.ndarray) -> np.ndarray:
     return (rows[:, ::2] + rows[:, 1::2] + 2) >> 2
 
 
+def pixel_size(model: mujoco.MjModel, camera: int, height: int) -> float:
+    """Metres of the workspace that a pixel shows; 0 for a camera that moves with the hand and may see it from anywhere.
+
+    Of a fixed point, not of the robot as it stands: pictures must not depend on when their renderer was made.
+    """
+    if model.cam_bodyid[camera] != 0:
+        return 0.0
+    distance = np.linalg.norm(model.cam_pos[camera] - WORKSPACE)
+    return float(2 * distance * np.tan(np.radians(model.cam_fovy[camera]) / 2) / height)
+
+
 def simplify(model: mujoco.MjModel, cell: float) -> None:
     """Change a model that is only drawn, in place: no more detail than `cell` (m) shows.  Sizes of arrays stay."""
     model.vis.quality.offsamples = 0
@@ -224,8 +230,9 @@ def simplify(model: mujoco.MjModel, cell: float) -> None:
     model.vis.quality.numslices, model.vis.quality.numstacks, model.vis.quality.numquads = 16, 8, 1
     planes = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
     model.geom_size[planes, 2] = model.geom_size[planes, :2].max(axis=1)  # spacing of the grid that a plane is drawn as
-    for mesh in np.flatnonzero(model.mesh_facenum > ROBOT_FACES):
-        merge_vertices(model, int(mesh), cell)
+    if cell > 0:
+        for mesh in np.flatnonzero(model.mesh_facenum > ROBOT_FACES):
+            merge_vertices(model, int(mesh), cell)
 
 
 def merge_vertices(model: mujoco.MjModel, mesh: int, cell: float) -> None:
@@ -252,9 +259,3 @@ def merge_vertices(model: mujoco.MjModel, mesh: int, cell: float) -> None:
     for field in (model.mesh_facenormal, model.mesh_facetexcoord):
         field[start : start + len(kept)] = field[rows][kept]
     model.mesh_facenum[mesh] = len(kept)
-
-
-def mesh_faces(model: mujoco.MjModel, geom: int) -> int:
-    """Number of triangles of a mesh geom, 0 for other shapes."""
-    is_mesh = model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH
-    return int(model.mesh_facenum[model.geom_dataid[geom]]) if is_mesh else 0

@@ -29,14 +29,12 @@ class BC:
         self.config, self.data, self.steps = config, data, config.steps
         rngs = member_rngs(seeds, "weights")
         self.actor = Actor(rngs, *data.dims, config.hidden, config.actor, config.dropout).to(data.obs.device)
-        optimizer = adam(self.actor, config.learning_rate)
-        self.optimizer = optimizer
         self.modules = {"actor": self.actor}
-        self.optimizers = {"actor": optimizer}
+        self.optimizers = {"actor": adam(self.actor, config.learning_rate)}
 
     def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """One gradient step; metrics (S,) by name."""
         batch = self.data.batch(sample_numbers(rngs, len(self.data), self.config.batch, self.data.obs.device))
         loss, metrics = cloning_loss(self.actor.log_prob(batch.obs, batch.actions, rngs))
-        descend(self.optimizer, loss)
+        descend(self.optimizers["actor"], loss)
         return metrics

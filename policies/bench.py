@@ -11,17 +11,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-BENCHMARKS = ("render", "collect", "annotate", "vlp")
-
 
 def main(argv: list[str]) -> None:
     """Command line of `robopref bench`."""
-    name = tyro.cli(
-        Annotated[Literal[BENCHMARKS], tyro.conf.Positional, tyro.conf.arg(name="name")],  # type: ignore[valid-type]
-        args=argv,
-        prog="robopref bench",
-        description=__doc__,
-    )
-    # Imported by name, because each pulls in its own peers.
+    tyro.cli(bench, args=argv, prog="robopref bench", description=__doc__)
+
+
+def bench(name: Annotated[Literal["render", "collect", "annotate", "vlp"], tyro.conf.Positional]) -> None:
+    """Run the benchmark called `name`; its module is imported by name, because each pulls in its own peers."""
     measured = importlib.import_module(f"robopref.policies.benchmarks.{name}").run()
     print(json.dumps(measured))

@@ -1,6 +1,6 @@
 """Contrastive preference learning (Hejna et al. 2023): preferences teach the policy directly, without reward or value.
 
-A segment is scored by its discounted-free sum alpha sum_t log pi(a_t|s_t).  With the cloned policy as reference (CPL-KL) and
+A segment is scored by alpha sum_t log pi(a_t|s_t).  With the cloned policy as reference (CPL-KL) and
 bias 1 the loss is DPO (Rafailov et al. 2023) on trajectories.
 
 Axes: S members, B pairs, K steps.
@@ -27,7 +27,7 @@ CLONE_FROM = ("segments", "transitions")
 
 
 def contrastive_loss(score_a: Tensor, score_b: Tensor, label: Tensor, bias: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """y softplus(-(B - lambda A)) + (1 - y) softplus(-(A - lambda B)), mean over pairs  (CPL, Eq. 8, biased).
+    """y softplus(-(B - lambda A)) + (1 - y) softplus(-(A - lambda B)), mean over pairs  (CPL repository).
 
     score_a, score_b: (..., P) alpha-scaled sums of log pi, or of log-ratios; label: (..., P) y = P(b preferred).
     A bias lambda < 1 also asks for high scores as such, which keeps the policy near the data.
@@ -60,7 +60,7 @@ class CPL:
         self.reference = new_actor().requires_grad_(False)
         self.modules = {"actor": self.actor, "reference": self.reference}
         self.optimizers = {
-            "clone": adam(self.actor, config.learning_rate),
+            "clone": adam(self.actor, config.clone_learning_rate),
             "prefer": adam(self.actor, config.learning_rate),
         }
 

@@ -18,7 +18,7 @@ from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import atomic_file, write_json
 from robopref.configs.policy import EvaluateConfig
 from robopref.configs.run import is_complete, write_manifest
-from robopref.embodied.envs import make_env
+from robopref.embodied.envs import OBSERVATION_SIZE, make_env
 from robopref.embodied.evaluate import ActPolicy, Policy, evaluate, summarise, table
 from robopref.embodied.experts import ScriptedExpert, uniform
 from robopref.policies.networks import NumpyPolicy, load_policy
@@ -90,7 +90,7 @@ def evaluate_member(policy: str, member: int, config: EvaluateConfig) -> pd.Data
     env = make_env(config.env)
     try:
         acting = make_policy(policy, member, config.env)
-        sees = env.observation_space.shape[0]
+        sees = OBSERVATION_SIZE
         if isinstance(acting, NumpyPolicy) and acting.obs_dim != sees:
             raise RoboprefError(
                 f"{policy} was trained on {acting.obs_dim} numbers an observation, {config.env} gives {sees}: "

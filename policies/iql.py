@@ -132,7 +132,7 @@ class PIQL:
     @torch.no_grad()
     def label(self) -> Tensor:
         """The learned reward of every transition, (S, M)."""
-        members = len(self.reward.mlp.layers[0].weight)
+        members = len(next(self.reward.parameters()))
         numbers = torch.arange(len(self.data), device=self.data.obs.device).expand(members, -1)
         chunks = [self.reward(*self.data.state_action(chunk)) for chunk in numbers.split(RELABEL_CHUNK, 1)]
         return torch.cat(chunks, 1)

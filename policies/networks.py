@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robopref.configs.checkpoint import load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.policies.replay import Normaliser
-from robopref.preference.members import MemberMLP, member_rngs
+from robopref.preference.members import MemberLinear, MemberMLP, member_rngs
 
 ACTORS = ("deterministic", "gaussian")
 LOG_STD_RANGE = (-5.0, 2.0)  # IQL's bounds
@@ -115,7 +115,7 @@ def save_policy(folder: Path, actor: Actor, normaliser: Normaliser, config: Mapp
     """Write all members, the normaliser and `config` (needs "seeds" and "policy") as the model folder of load_policy."""
     tensors = {f"actor.{name}": tensor for name, tensor in actor.state_dict().items()}
     tensors |= {"obs_mean": normaliser.mean, "obs_std": normaliser.std}
-    dims = {"obs_dim": len(normaliser.mean), "action_dim": actor.mlp.layers[-1].bias.shape[-1]}
+    dims = {"obs_dim": len(normaliser.mean), "action_dim": list(actor.mlp.parameters())[-1].shape[-1]}
     save_model(folder, "policy", tensors, {**config, **dims})
 
 
@@ -138,6 +138,7 @@ def load_policy(folder: str | Path, member: int = 0) -> NumpyPolicy:
     layers = [
         (layer.weight[member].detach().double().numpy(), layer.bias[member, 0].detach().double().numpy())
         for layer in actor.mlp.layers
+        if isinstance(layer, MemberLinear)
     ]
     first, bias = layers[0]
     # (x - mean)/std @ W + b, as one product.

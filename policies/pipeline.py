@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from joblib import Parallel, delayed
 
@@ -30,7 +31,7 @@ from robopref.preference import train as train_vlp
 from robopref.preference.generalisation import generalisation
 from robopref.preference.vlp import VLPScorer
 
-LABELLERS = ("vlp", "scripted")
+LABELLERS: tuple[Literal["vlp", "scripted"], ...] = ("vlp", "scripted")
 
 
 def main(argv: list[str]) -> None:
@@ -80,20 +81,13 @@ class Job:
 
     def collect(self) -> str:
         """Episodes and frames of the train tasks and of the held-out one, and the held-out task's offline data."""
-        shared = {"seed": self.config.seed, "processes": self.config.processes}
         names = (*self.train_tasks, self.task)
-        episodes, clips = self.out / "episodes", self.out / "clips"
-        collect.run(replace(self.config.collect, out=episodes, clips=clips, tasks=names, **shared))
+        episodes, clips, seed = self.out / "episodes", self.out / "clips", self.config.seed
+        settings = replace(self.config.collect, processes=self.config.processes, out=episodes, clips=clips)
+        collect.run(replace(settings, tasks=names, seed=seed))
         # Another seed: the offline data must not share an episode with anything that VLP's measures are taken on.
-        collect.run(
-            replace(
-                self.config.offline,
-                out=self.offline.parent,
-                clips=None,
-                tasks=(self.task,),
-                **shared | {"seed": self.config.seed + 1},
-            )
-        )
+        settings = replace(self.config.offline, processes=self.config.processes, out=self.offline.parent, clips=None)
+        collect.run(replace(settings, tasks=(self.task,), seed=seed + 1))
         return f"{len(names)} tasks in {episodes}, offline data of {self.task} in {self.offline}"
 
     def pretrain(self) -> str:
@@ -150,9 +144,9 @@ class Job:
                     seed=self.config.seed,
                 )
             )
-        return f"{self.labels('vlp')}"
+        return annotate.summary(self.labels("vlp"))
 
-    def labels(self, labeller: str) -> Path:
+    def labels(self, labeller: Literal["vlp", "scripted"]) -> Path:
         """Where the labels of a labeller are."""
         return self.out / "labels" / f"{labeller}.parquet"
 

@@ -7,7 +7,7 @@ numbers that it would have reached.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,8 +38,14 @@ class Learner(Protocol):
 
     steps: int
     actor: Actor
-    modules: dict[str, nn.Module]
-    optimizers: dict[str, torch.optim.Optimizer]
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Networks by the name they have in a checkpoint."""
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Optimisers likewise."""
 
     def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """Step number `step`: sample with the members' generators, take the loss, descend; metrics (S,) by name."""

@@ -31,7 +31,7 @@ def cached_features(bank: FrameBank, backbone: Backbone, folder: Path) -> np.nda
             for start in range(0, len(bank), CHUNK):
                 rows = np.arange(start, min(start + CHUNK, len(bank)))
                 features[rows] = backbone.encode_frames(bank.frames(rows)).cpu().numpy()
-            features.flush()  # type: ignore[attr-defined]
+            features.flush()
     try:
         features = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:

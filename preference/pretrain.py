@@ -26,6 +26,7 @@ from robopref.configs.checkpoint import (
     unpack_optimizer,
 )
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import plain
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
 from robopref.configs.vlp import PretrainConfig
@@ -153,4 +154,4 @@ def state_error(encoder: SmallEncoder, bank: FrameBank, rows: np.ndarray, target
 
 def _resumable(config: PretrainConfig) -> dict[str, object]:
     """What must not change when training is resumed; paths and thread counts may."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items() if k not in ("clips", "out", "threads")}
+    return plain({k: v for k, v in asdict(config).items() if k not in ("clips", "out", "threads")})

@@ -91,5 +91,5 @@ class LearnedReward:
         """r (N,) float32; next_obs is not looked at."""
         x = (torch.as_tensor(obs, dtype=torch.float32) - self.obs_mean) / self.obs_std
         a = torch.as_tensor(actions, dtype=torch.float32)
-        members = self.net.mlp.layers[0].weight.shape[0]
+        members = len(next(self.net.parameters()))
         return self.net(x.expand(members, -1, -1), a.expand(members, -1, -1))[self.member].numpy()

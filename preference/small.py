@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from robopref.configs.checkpoint import load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError
@@ -41,9 +40,13 @@ class SmallConfig:
 
 
 class SmallEncoder(nn.Module):
-    """Frames -> 2 x 2 appearance tokens + 1 token of keypoint positions, from which the state is read off."""
+    """Frames -> one token of keypoint positions and scene, from which the state is read off.
 
-    tokens_per_frame = 5
+    One token, because a 2 x 2 grid of appearance beside it made VLP no better on held-out train tasks and five times as
+    slow (docs/lab.md).
+    """
+
+    tokens_per_frame = 1
 
     def __init__(self, config: SmallConfig) -> None:
         super().__init__()
@@ -74,13 +77,12 @@ class SmallEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # five times faster on a CPU than the default order
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames (N, 3, H, W) in [0, 1] -> tokens (N, 5, D), standardised state estimate (N, 18)."""
+        """frames (N, 3, H, W) in [0, 1] -> tokens (N, 1, D), standardised state estimate (N, 18)."""
         near = self.stem((frames - 0.5).contiguous(memory_format=torch.channels_last))  # (N, 2w, H/4, W/4)
         far = self.deep(near)  # (N, D, H/8, W/8)
-        appearance = F.adaptive_avg_pool2d(far, 2).flatten(2).transpose(1, 2)  # (N, 4, D)
         points = soft_argmax(self.heat(near))  # (N, 2K)
         place = self.place(torch.cat([points, far.mean((2, 3))], dim=1))
-        return torch.cat([appearance, place[:, None]], dim=1), self.state(place)
+        return place[:, None], self.state(place)
 
 
 def soft_argmax(heat: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ class SmallBackbone:
 
     @torch.no_grad()
     def encode_frames(self, frames: np.ndarray) -> Tensor:
-        """frames (N, H, W, 3) uint8 -> tokens (N, 5, D) float32; H = W = `frame_size`."""
+        """frames (N, H, W, 3) uint8 -> tokens (N, 1, D) float32; H = W = `frame_size`."""
         if frames.shape[1:] != (self.frame_size, self.frame_size, 3):
             raise RoboprefError(f"The small backbone reads {self.frame_size} px frames, got {frames.shape[1:]}; draw them anew.")
         images = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device).permute(0, 3, 1, 2).float() / 255.0

@@ -25,6 +25,8 @@ from robopref.configs.checkpoint import (
     save_tensors,
     unpack_optimizer,
 )
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import plain
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
 from robopref.configs.vlp import TrainVLPConfig
@@ -64,10 +66,12 @@ def run(config: TrainVLPConfig) -> Path:
     standardise(model, features)
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
-    resumable = {k: v for k, v in asdict(config).items() if k not in PATHS}
+    resumable = plain({k: v for k, v in asdict(config).items() if k not in PATHS})
     first = 0
     if checkpoint.exists():
         tensors, meta = load_tensors(checkpoint, CHECKPOINT)
+        if meta["config"] != resumable:
+            raise RoboprefError(f"{checkpoint} was made with other settings; delete {config.out} or choose another out=.")
         load_strict(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
         unpack_optimizer(optimizer, tensors, meta, "optimizer")
         restore_rng(tensors, meta, rng)
@@ -110,33 +114,32 @@ def training_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Eq. 4 on a fresh batch of tuples."""
     tuples = sampler.draw(config.batch, rng)
-    rows = [tuples.a, tuples.b, tuples.other]
-    sentences = [tuples.own, tuples.foreign]
+    rows = {"a": tuples.a, "b": tuples.b, "other": tuples.other}
+    sentences = {"own": tuples.own, "foreign": tuples.foreign}
+    asked = {  # the name of each score -> which clip, under which sentence
+        "a": ("a", "own"),
+        "b": ("b", "own"),
+        "other": ("other", "own"),
+        "foreign_a": ("a", "foreign"),
+        "foreign_b": ("b", "foreign"),
+    }
     if config.orders.progress_weight > 0:
-        earlier, later, of_progress = sampler.draw_progress(config.batch, rng)
-        rows += [earlier, later]
-        sentences += [of_progress]
-    clips = torch.from_numpy(np.asarray(features[np.concatenate(rows)], np.float32)).to(config.device)
+        rows["earlier"], rows["later"], sentences["expert"] = sampler.draw_progress(config.batch, rng)
+        asked |= {"earlier": ("earlier", "expert"), "later": ("later", "expert")}
+    clips = torch.from_numpy(np.asarray(features[np.concatenate(list(rows.values()))], np.float32)).to(config.device)
     clips = clips + config.feature_noise * model.image_std * torch.randn_like(clips)
-    videos = model.encode_video(clips).chunk(len(rows))
-    words, mask = texts.look_up([sentence for group in sentences for sentence in group])
-    read = model.encode_text(words, mask)
-    (own, foreign, *_), (own_mask, foreign_mask, *_) = read.chunk(len(sentences)), mask.chunk(len(sentences))
-    a, b, other, *progress = videos
-    parts = [
-        ("a", a, own, own_mask),
-        ("b", b, own, own_mask),
-        ("other", other, own, own_mask),
-        ("foreign_a", a, foreign, foreign_mask),
-        ("foreign_b", b, foreign, foreign_mask),
-    ]
-    if progress:
-        text, text_mask = read.chunk(len(sentences))[2], mask.chunk(len(sentences))[2]
-        parts += [("earlier", progress[0], text, text_mask), ("later", progress[1], text, text_mask)]
+    videos = dict(zip(rows, model.encode_video(clips).chunk(len(rows)), strict=True))
+    words, mask = texts.look_up([sentence for group in sentences.values() for sentence in group])
+    read = dict(zip(sentences, model.encode_text(words, mask).chunk(len(sentences)), strict=True))
+    masks = dict(zip(sentences, mask.chunk(len(sentences)), strict=True))
     # One call for all scores: the cross-attention of several hundred clips at once is what the processor likes.
-    scores = model.score(*(torch.cat([part[i] for part in parts]) for i in (1, 2, 3))).chunk(len(parts))
+    scores = model.score(
+        torch.cat([videos[clip] for clip, _ in asked.values()]),
+        torch.cat([read[said] for _, said in asked.values()]),
+        torch.cat([masks[said] for _, said in asked.values()]),
+    )
     label = torch.from_numpy(tuples.label).to(config.device)
-    return vlp_loss({part[0]: score for part, score in zip(parts, scores, strict=True)}, label, config.orders)
+    return vlp_loss(dict(zip(asked, scores.chunk(len(asked)), strict=True)), label, config.orders)
 
 
 class TextTable:

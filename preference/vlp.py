@@ -39,6 +39,8 @@ class VLP(nn.Module):
             "image_dim": image_dim,
             "text_dim": text_dim,
         }
+        self.image_mean: Tensor
+        self.image_std: Tensor
         # Features are standardised here, not in the cache: the statistics belong to the weights.
         self.register_buffer("image_mean", torch.zeros(tokens_per_frame, image_dim))
         self.register_buffer("image_std", torch.ones(tokens_per_frame, image_dim))

@@ -1,6 +1,7 @@
 """A toy task that policy tests learn in seconds: a point on a line, a goal, and data of which half runs away from it.
 
-Observation (x, goal, noise), action (1,), x' = x + 0.1 a, reward 10 times the step towards the goal.  Cloning averages towards and away, to nothing.
+Observation (x, goal, noise), action (1,), x' = x + 0.1 a, reward 10 times the step towards
+the goal.  Cloning averages towards and away, to nothing.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
@@ -35,7 +36,7 @@ def run() -> dict[str, float]:
         # The workers of joblib live on between calls, so importing is paid before the clock starts.
         collect.run(config(Path(made) / "warm", TASKS[:2], episodes=1, processes=2))
         plain_before = plain_seconds(range(PLAIN_CLIPS // 2))
-        seconds = {}
+        seconds: dict[int, float] = {}
         for processes in (1, 2, 1, 2):  # twice by turns, the better of two counts: a shared machine stalls now and then
             started = time.perf_counter()
             collect.run(config(Path(made) / f"{processes}-{len(seconds)}-{started}", TASKS, EPISODES, processes))
@@ -81,7 +82,8 @@ def plain_clip(task: str, level: str, seed: int, settings: CollectConfig) -> np.
     episode = None
     while episode is None:  # an unsuccessful expert is drawn again, on both sides
         episode, seed = collect.play_level(env, level, seed, settings, settings.max_steps), seed + 1000
-    renderer = MujocoRenderer(env.unwrapped.model, env.unwrapped.data, width=SIZE, height=SIZE, camera_name="corner2")
+    sawyer: Any = env.unwrapped
+    renderer = MujocoRenderer(sawyer.model, sawyer.data, width=SIZE, height=SIZE, camera_name="corner2")
     frames = []
     for step in frame_steps(0, len(episode), FRAMES):
         simstate.pose(env, episode.sim_static, episode.sim_dynamic[step])

@@ -1,4 +1,4 @@
-"""Rendering: our fast pictures against gymnasium's `render_mode="rgb_array"`, on the same scene, camera and size.
+"""Rendering: our fast pictures against gymnasium's `render_mode="rgb_array"`: same scene, camera and size.
 
 Both sides draw the same states of one episode, from the simulation to an array.  They take turns, so that a machine that
 slows down slows both, and the ratio is one of medians.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
@@ -58,7 +60,7 @@ def clip_states(env: MetaWorldEnv) -> tuple[np.ndarray, np.ndarray]:
 
 def measure(env: MetaWorldEnv, size: int, static: np.ndarray, dynamics: np.ndarray) -> dict[str, float]:
     """Median seconds a picture of each side, by turns."""
-    sawyer = env.unwrapped
+    sawyer: Any = env.unwrapped
     peer = MujocoRenderer(sawyer.model, sawyer.data, width=size, height=size, camera_name=CAMERA)
     seconds: dict[str, list[float]] = {"gymnasium": [], "pretty": [], "fast": []}
     with Renderer(env, size, CAMERA) as fast, Renderer(env, size, CAMERA, quality="pretty") as pretty:
@@ -66,9 +68,9 @@ def measure(env: MetaWorldEnv, size: int, static: np.ndarray, dynamics: np.ndarr
             few = dynamics[np.arange(PEER_PICTURES) + round_number % (CLIP - PEER_PICTURES)]
             peer._get_viewer("rgb_array").make_context_current()  # it does so only when it is made (Metaworld#448)
             times = {
-                "gymnasium": timed(lambda few=few: peer_frames(peer, env, static, few)) / PEER_PICTURES,
-                "pretty": timed(lambda few=few: pretty.frames(static, few)) / PEER_PICTURES,
-                "fast": timed(lambda: fast.frames(static, dynamics)) / CLIP,
+                "gymnasium": timed(partial(peer_frames, peer, env, static, few)) / PEER_PICTURES,
+                "pretty": timed(partial(pretty.frames, static, few)) / PEER_PICTURES,
+                "fast": timed(partial(fast.frames, static, dynamics)) / CLIP,
             }
             if round_number >= 0:
                 for side, value in times.items():

@@ -1,0 +1,90 @@
+"""Collection: levels, sameness, and going on after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robopref.configs.collect import CollectConfig
+from robopref.configs.errors import RoboprefError
+from robopref.datasets import collect
+from robopref.datasets.clips import FrameBank
+from robopref.datasets.episodes import EpisodeStore
+
+TASK = "drawer-close"
+
+
+def config(out: Path, **changes) -> CollectConfig:
+    settings = {"episodes": 2, "max_steps": 150, "processes": 1, "tasks": (TASK,), "clips": out / "clips", "frame_size": 32}
+    return CollectConfig(out=out / "episodes", **settings | changes)
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    out = tmp_path_factory.mktemp("collected")
+    collect.run(config(out))
+    return out
+
+
+def test_every_level_is_there_and_is_what_it_says(collected):
+    store = EpisodeStore(collected / "episodes" / TASK)
+    assert store.index["level"].value_counts().to_dict() == {"expert": 2, "medium": 2, "random": 2}
+    by_level = {level: rows for level, rows in store.index.groupby("level")}
+    assert (by_level["expert"]["success_step"] >= 0).all()
+    assert (by_level["medium"]["success_step"] == -1).all()  # cut before success
+    assert (by_level["random"]["length"].to_numpy() <= by_level["expert"]["length"].to_numpy()).all()
+    assert by_level["expert"]["ret"].min() > by_level["random"]["ret"].max()
+    assert store.index["seed"].is_unique
+    bank = FrameBank([collected / "clips" / TASK])
+    assert len(bank) == (store.index["length"] // 7 + 1).sum() and bank.frames(np.array([0])).shape == (1, 32, 32, 3)
+
+
+def test_the_same_seed_gives_the_same_episodes_and_another_others(collected, tmp_path):
+    collect.run(config(tmp_path, clips=None))
+    collect.run(config(tmp_path / "other", clips=None, seed=1, levels=("expert",), episodes=1))
+    first, again = EpisodeStore(collected / "episodes" / TASK), EpisodeStore(tmp_path / "episodes" / TASK)
+    for number in range(len(first)):
+        np.testing.assert_array_equal(first.episode(number).sim_dynamic, again.episode(number).sim_dynamic)
+    other = EpisodeStore(tmp_path / "other" / "episodes" / TASK)
+    assert other.index["seed"][0] not in set(first.index["seed"])
+
+
+def test_a_finished_task_is_kept_and_a_lost_frame_bank_drawn_again(collected, monkeypatch):
+    file = collected / "episodes" / TASK / "main_data.hdf5"
+    written = file.stat().st_mtime_ns
+    frames = collected / "clips" / TASK / "frames.npy"
+    before = frames.read_bytes()
+    frames.unlink()
+    monkeypatch.setattr(collect, "play", lambda *_: pytest.fail("the task was collected again"))
+    collect.run(config(collected))
+    assert file.stat().st_mtime_ns == written and frames.read_bytes() == before
+
+
+def test_offline_levels(tmp_path):
+    collect.run(config(tmp_path, clips=None, levels=("mismatched", "foreign"), episodes=1, max_steps=40))
+    store = EpisodeStore(tmp_path / "episodes" / TASK)
+    assert store.index["level"].tolist() == ["mismatched", "foreign"]
+    assert "goal of another episode" in store.index["policy"][0] and " of " in store.index["policy"][1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"levels": ("expret",)}, "expert"),
+        ({"tasks": ("drawer-clse",)}, "drawer-close"),
+        ({"tasks": ("paper:tran",)}, "train"),
+        ({"episodes": 0}, "at least one"),
+    ],
+)
+def test_mistakes_are_explained_before_anything_runs(tmp_path, changes, hint):
+    with pytest.raises(RoboprefError, match=hint):
+        collect.run(config(tmp_path, **changes))
+    assert not (tmp_path / "episodes").exists()
+
+
+def test_an_expert_that_cannot_succeed_is_an_error_that_says_what_to_change(tmp_path):
+    with pytest.raises(RoboprefError, match="--max-steps"):
+        collect.run(config(tmp_path, clips=None, max_steps=5, levels=("expert",), episodes=1))
+    assert not (tmp_path / "episodes" / TASK).exists()

@@ -1,0 +1,59 @@
+"""The main job, with a few steps of everything, on real Meta-World and real pixels."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from robopref.configs import cli
+from robopref.embodied.video import read_video
+
+TINY = (
+    "train_tasks=[drawer-open,reach]", "task=drawer-close", "policy_seeds=[0,1]", "processes=1", "goals=2", "max_steps=60",
+    "film_goals=2", "collect.episodes=2", "collect.max_steps=200", "offline.episodes=3", "offline.max_steps=80",
+    "pretrain.steps=4", "pretrain.batch=8", "pretrain.threads=1", "vlp.steps=3", "vlp.threads=1", "annotate.pairs=10",
+    "bc.steps=5", "piql.steps=5", "piql.reward_steps=5", "cpl.steps=5", "cpl.clone_steps=5",
+)  # fmt: skip
+POLICIES = {"random", "bc", "piql-vlp", "piql-scripted", "cpl-vlp", "cpl-scripted", "expert"}
+
+
+@pytest.mark.timeout(400)
+def test_pipeline_from_nothing_to_a_report_and_again(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.main(["pipeline", f"out={run}", *TINY]) == 0
+    said = capsys.readouterr().out
+    assert said.strip().endswith(f"report: {(run / 'report.html').resolve()}")
+    for measure in ("accuracy", "balanced", "tau", "constant"):
+        assert measure in said  # always together
+
+    assert set(pd.read_csv(run / "evaluation" / "success.csv")["policy"]) == POLICIES
+    assert set(json.loads((run / "evaluation" / "summary.json").read_text())) == POLICIES
+    vlp, scripted = (pd.read_parquet(run / "labels" / f"{name}.parquet") for name in ("vlp", "scripted"))
+    same = ["episode_a", "start_a", "stop_a", "episode_b", "start_b", "stop_b"]
+    pd.testing.assert_frame_equal(vlp[same], scripted[same])
+    assert not vlp["score_a"].equals(scripted["score_a"])
+    assert len(list(read_video(run / "videos" / "grid.mp4"))) > 10
+    page = (run / "report.html").read_text()
+    assert "data:video/mp4;base64," in page and "drawer-close" in page
+
+    # Killed after training: what is finished is kept, the rest is made again.
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("model.safetensors")}
+    (run / "evaluation" / "manifest.json").unlink()
+    (run / "report.html").unlink()
+    assert cli.main(["pipeline", f"out={run}", *TINY]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("model.safetensors")}
+    assert (run / "report.html").exists()
+
+
+def test_a_held_out_task_cannot_be_trained_on(tmp_path, capsys):
+    assert cli.main(["pipeline", f"out={tmp_path}", "task=reach", "train_tasks=[reach,push]"]) == 1
+    assert "leaves 1 task" in capsys.readouterr().err
+
+
+def test_a_mistyped_setting_names_the_nearest(capsys):
+    assert cli.main(["pipeline", "scale=quikc"]) == 2
+    assert "quick" in capsys.readouterr().err
+    assert cli.main(["pipeline", "piql.expctile=0.8"]) == 2
+    assert "expectile" in capsys.readouterr().err

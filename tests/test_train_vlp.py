@@ -1,0 +1,180 @@
+"""Pre-training and VLP training: they learn, repeat, and an interrupted run ends where an uninterrupted one does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from robopref.configs import run as run_module
+from robopref.configs.errors import RoboprefError
+from robopref.configs.vlp import ModelConfig, PretrainConfig, TrainVLPConfig
+from robopref.datasets.clips import FrameBank
+from robopref.preference import pretrain, train
+from robopref.preference.generalisation import generalisation
+from robopref.preference.small import SmallBackbone
+from robopref.preference.vlp import VLPScorer
+
+TASKS = ("drawer-open", "door-open", "window-close")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Frame banks of a toy world: a white square climbs with the level, its column says which task it is."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for column, task in enumerate(TASKS):
+        rows, frames, states = [], [], []
+        for rank, level in enumerate(("random", "medium", "expert")):
+            for episode in range(4):
+                for step in range(10):
+                    height = rank * step / 9 / 2 + rng.uniform(0, 0.02)  # of the picture
+                    frame = rng.integers(0, 40, (64, 64, 3), dtype=np.uint8)
+                    top, left = int(52 * (1 - height)), 20 * column
+                    frame[top : top + 10, left : left + 10] = 255
+                    frames.append(frame)
+                    states.append(np.r_[left / 64, 0.0, height, np.zeros(36)])
+                    rows.append({"task": task, "level": level, "episode": 4 * rank + episode, "step": 7 * step, "length": 70})
+        (folder / task).mkdir()
+        pd.DataFrame(rows).assign(success_step=-1).to_parquet(folder / task / "index.parquet")
+        np.save(folder / task / "frames.npy", np.stack(frames))
+        np.save(folder / task / "states.npy", np.stack(states).astype(np.float32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretraining(clips, tmp_path_factory):
+    out = tmp_path_factory.mktemp("backbone")
+    return PretrainConfig(
+        clips=clips, out=out, tasks=TASKS, steps=60, batch=32, width=8, features=32, keypoints=8, threads=1, log_every=10
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone(pretraining):
+    return pretrain.run(pretraining)
+
+
+@pytest.fixture(scope="module")
+def training(clips, backbone, tmp_path_factory):
+    return TrainVLPConfig(
+        clips=clips,
+        out=tmp_path_factory.mktemp("vlp"),
+        backbone=f"small:{backbone}",
+        tasks=TASKS,
+        model=ModelConfig(dim=32, heads=2, layers=1, hidden=(32, 16)),
+        steps=80,
+        warmup=10,
+        batch=16,
+        lr=2e-3,
+        threads=1,
+        log_every=10,
+    )
+
+
+@pytest.fixture(scope="module")
+def vlp(training):
+    return train.run(training)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        np.testing.assert_array_equal(tensor, two[name], err_msg=name)
+
+
+class Killed(Exception):
+    """Stands for a kill: raised between two steps."""
+
+
+def kill_after(monkeypatch, module, steps):
+    """Let `module`'s learning-rate schedule, called once a step, raise at a step."""
+    schedule = module.schedule
+
+    def counted(step, *args):
+        if step > steps:
+            raise Killed
+        return schedule(step, *args)
+
+    monkeypatch.setattr(module, "schedule", counted)
+
+
+def test_pretraining_learns_to_see_the_state(backbone):
+    metrics = pd.read_csv(backbone / "metrics.csv")
+    assert metrics["losses/state"].iloc[-1] < 0.5 * metrics["losses/state"].iloc[0]
+    error = metrics["eval/state_error_sd"].dropna()
+    assert error.iloc[-1] < 0.5  # of a standard deviation, on episodes kept aside; the mean alone would score about 0.8
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train-vlp"])
+def test_resumed_equals_uninterrupted(stage, pretraining, training, backbone, vlp, tmp_path, monkeypatch):
+    module, config, whole = (pretrain, pretraining, backbone) if stage == "pretrain" else (train, training, vlp)
+    config = replace(config, out=tmp_path / "again", checkpoint_every=20)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, module, 33)
+        module.run(config)
+    assert not (config.out / "model.safetensors").exists() and (config.out / "checkpoint.safetensors").exists()
+    module.run(config)
+    assert_same(weights(whole), weights(config.out))
+    timeless = [name for name in pd.read_csv(whole / "metrics.csv") if not name.startswith("charts/")]
+    pd.testing.assert_frame_equal(pd.read_csv(whole / "metrics.csv")[timeless], pd.read_csv(config.out / "metrics.csv")[timeless])
+
+
+def test_a_finished_stage_is_kept(vlp, training, monkeypatch):
+    monkeypatch.setattr(train, "OrderSampler", lambda *_: pytest.fail("it trained again"))
+    assert train.run(training) == vlp
+
+
+def test_vlp_orders_what_it_has_learnt(clips, vlp, tmp_path):
+    bank = FrameBank([clips / task for task in TASKS])
+    result = generalisation(VLPScorer.load(vlp), bank, TASKS[0], TASKS[1:], tmp_path)
+    assert result["itp_accuracy"] > 0.9 and result["ivp_accuracy"] > 0.8
+    assert result["ilp_loss"] >= np.log(2)
+
+
+def test_the_model_folder_scores_alone_and_encoding_apart_changes_nothing(clips, vlp, tmp_path):
+    moved = tmp_path / "moved"
+    vlp.rename(moved)  # the backbone travels inside
+    try:
+        scorer = VLPScorer.load(moved)
+        frames = FrameBank([clips / TASKS[0]]).frames(np.arange(16).reshape(2, 8))
+        said = ["open the drawer", "open the door"]
+        np.testing.assert_allclose(scorer.score(frames, said), scorer.score_features(scorer.encode(frames), said))
+    finally:
+        moved.rename(vlp)
+
+
+def test_exchanged_or_damaged_weights_are_refused(vlp, training, pretraining, tmp_path):
+    other = pretrain.run(replace(pretraining, out=tmp_path / "other", steps=1, width=4))
+    backbone = vlp / "backbone"
+    kept = {name: (backbone / name).read_bytes() for name in ("model.safetensors", "config.json")}
+    try:
+        for name in kept:
+            (backbone / name).write_bytes((other / name).read_bytes())
+        with pytest.raises(RoboprefError, match="train VLP again"):
+            VLPScorer.load(vlp)
+        (backbone / "model.safetensors").write_bytes(kept["model.safetensors"][:500])
+        with pytest.raises(RoboprefError, match="damaged"):
+            VLPScorer.load(vlp)
+    finally:
+        for name, content in kept.items():
+            (backbone / name).write_bytes(content)
+    with pytest.raises(RoboprefError, match="vlp"):
+        VLPScorer.load(backbone)  # a backbone is no VLP
+
+
+def test_a_frame_of_another_size_is_refused(backbone):
+    with pytest.raises(RoboprefError, match="64 px"):
+        SmallBackbone.load(backbone).encode_frames(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_manifests_say_what_was_done(vlp):
+    manifest = run_module.read_json(vlp / "manifest.json")
+    assert manifest["stage"] == "train-vlp" and manifest["seeds"] == [0] and set(manifest["inputs"]) == set(TASKS)
