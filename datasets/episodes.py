@@ -46,7 +46,7 @@ def write_episodes(path: Path, env_id: str, episodes: Iterable[Episode], provena
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(path) as aside:
         storage = MinariStorage.new(
-            aside,
+            aside.resolve(),  # Minari 0.5 joins a relative path to itself when it asks for the file's size
             observation_space=Box(-np.inf, np.inf, (39,), np.float64),
             action_space=Box(-1.0, 1.0, (4,), np.float32),
         )

@@ -6,6 +6,7 @@ numbers that it would have reached.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from rich.progress import track
 from torch import Tensor, nn
 
 from robopref.configs.checkpoint import load_strict, load_tensors, pack_optimizer, save_tensors, unpack_optimizer
 from robopref.configs.errors import RoboprefError, UsageError, nearest
-from robopref.configs.files import digest, plain
+from robopref.configs.files import MANIFEST, digest, plain
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IQLConfig, PIQLConfig, TrainConfig
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
@@ -71,8 +73,9 @@ def run(config: TrainConfig) -> Path:
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
-    if not config.seeds:
-        raise RoboprefError("seeds is empty: give at least one, for example seeds=[0,1,2]")
+    if not config.seeds or min(config.seeds) < 0:
+        raise RoboprefError(f"seeds={list(config.seeds)}: give one or more numbers from 0 on, for example seeds=[0,1,2]")
+    (config.out / MANIFEST).unlink(missing_ok=True)  # it would vouch for the old model after a kill beside the new one
     seed_everything(config.seeds[0])
     torch.set_num_threads(config.threads)
     device = choose_device(config.device)
@@ -88,7 +91,8 @@ def run(config: TrainConfig) -> Path:
 
     with MetricsLogger(config.out, resume_step=first if first else -1) as logger:
         clock, last = time.perf_counter(), first
-        for step in range(first + 1, learner.steps + 1):
+        steps = range(first + 1, learner.steps + 1)
+        for step in track(steps, f"training {config.out.name}", disable=not sys.stdout.isatty()):
             metrics = learner.update(step - 1, rngs)
             if step % config.log_every == 0 or step == learner.steps:
                 rate = (step - last) / (time.perf_counter() - clock)

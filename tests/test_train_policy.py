@@ -166,6 +166,22 @@ def test_a_diverged_loss_stops_the_run(inputs: tuple[Path, Path], tmp_path: Path
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["iql", "piql", "cpl-kl-late"])
+def test_it_trains_on_a_gpu(inputs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    obs = np.random.default_rng(0).normal(size=(3, 39))
+    folders = [train.run(settings(inputs, tmp_path / device, name, device=device)) for device in ("cpu", "cuda")]
+    np.testing.assert_allclose(*[load_policy(folder).act(obs) for folder in folders], atol=1e-3)
+
+
+@pytest.mark.parametrize("seeds", [(), (0, -1)])
+def test_seeds_must_be_there_and_not_negative(inputs: tuple[Path, Path], tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    with pytest.raises(RoboprefError, match="from 0 on"):
+        train.run(settings(inputs, tmp_path / "out", "bc", seeds=seeds))
+
+
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

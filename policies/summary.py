@@ -1,0 +1,70 @@
+"""`python -m robopref.policies.summary RUN [RUN ...] --out docs/results/quick`: what the documents quote, from pipeline runs.
+
+Writes labels.csv and success.csv, a row a run and labeller or policy, and rollout.png, frames of the first run's grid video.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import tyro
+from PIL import Image
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import MANIFEST, atomic_file, read_json
+from robopref.embodied.video import read_video
+
+PICTURES = 4
+
+
+@dataclass(frozen=True)
+class SummaryConfig:
+    """Run folders of `robopref pipeline`, each finished."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path = Path("docs/results/quick")
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    config = tyro.cli(SummaryConfig, args=argv, prog="python -m robopref.policies.summary", description=__doc__)
+    labels, success = tables(config.runs)
+    for name, table in (("labels", labels), ("success", success)):
+        with atomic_file(config.out / f"{name}.csv") as temp:
+            table.to_csv(temp, index=False, float_format="%.4f")
+        print(table.to_string(index=False, float_format="%.3f"))
+    with atomic_file(config.out / "rollout.png") as temp:
+        film_strip(config.runs[0] / "videos" / "grid.mp4").save(temp)
+
+
+def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Label quality, one row a run and wording or labeller; success, one row a run and policy."""
+    labels, success = [], []
+    for run in runs:
+        if not (run / MANIFEST).exists():
+            raise RoboprefError(f"{run} is not a finished run of `robopref pipeline`: run it, or name another folder")
+        manifest = read_json(run / MANIFEST)
+        which = {"task": manifest["config"]["task"], "seed": manifest["config"]["seed"]}
+        ordered = read_json(run / "vlp" / "generalisation.json")["wordings"]["train"]
+        whole = {f"episodes_{name}": ordered[name] for name in ("itp_accuracy", "ivp_accuracy", "ilp_loss")}
+        agreement = read_json(run / "labels" / "vlp" / "agreement.json")
+        labels.append(which | agreement | whole)
+        summary = read_json(run / "evaluation" / "summary.json")
+        success += [which | {"policy": name} | row for name, row in summary.items()]
+    return pd.DataFrame(labels), pd.DataFrame(success)
+
+
+def film_strip(film: Path) -> Image.Image:
+    """A few pictures of a video, the first and last among them, one below the other."""
+    pictures = list(read_video(film))
+    chosen = np.linspace(0, len(pictures) - 1, PICTURES).round().astype(int)
+    return Image.fromarray(np.concatenate([pictures[number] for number in chosen]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

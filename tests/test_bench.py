@@ -1,0 +1,50 @@
+"""The benchmarks run, with fewer rounds, and their last line is the JSON that the README promises."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from robopref.configs import cli
+from robopref.policies.benchmarks import annotate, collect, render, vlp
+
+
+def last_line(capsys, name):
+    assert cli.main(["bench", name]) == 0
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_vlp(capsys, monkeypatch):
+    monkeypatch.setattr(vlp, "ROUNDS", 1)
+    monkeypatch.setattr(vlp, "CACHED_STEPS", 1)
+    measured = last_line(capsys, "vlp")
+    assert set(measured) == {"ratio", "tuples_per_s"} and measured["ratio"] > 1
+
+
+def test_render(capsys, monkeypatch):
+    monkeypatch.setattr(render, "ROUNDS", 1)
+    measured = last_line(capsys, "render")
+    assert set(measured["ratio"]) == {"64", "224"} and min(measured["ratio"].values()) > 1
+
+
+def test_collect(capsys, monkeypatch):
+    monkeypatch.setattr(collect, "TASKS", ("drawer-open", "reach"))
+    monkeypatch.setattr(collect, "EPISODES", 1)
+    monkeypatch.setattr(collect, "PLAIN_CLIPS", 2)
+    measured = last_line(capsys, "collect")
+    assert set(measured) == {"ratio", "scaling", "clips_per_s"} and measured["ratio"] > 1
+
+
+def test_annotate(capsys, monkeypatch):
+    for name, value in {"PAIRS": 20, "CLIPS": 8, "SAMPLE": 4, "FEW": 2, "MANY": 4}.items():
+        monkeypatch.setattr(annotate, name, value)
+    measured = last_line(capsys, "annotate")
+    assert set(measured) == {"ratio", "peak_mb"} and measured["peak_mb"] > 0
+
+
+def test_a_mistyped_name_is_an_error_that_lists_the_choices(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "rendr"])
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and "render" in said.out + said.err
