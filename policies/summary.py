@@ -19,7 +19,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, read_json
 from robopref.embodied.video import read_video
 
-PICTURES = 4
+PICTURES = 3
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def film_strip(film: Path) -> Image.Image:
-    """A few pictures of a video, the first and last among them, one below the other."""
+    """A few pictures of a video at half size, the first and last among them, one below the other."""
     pictures = list(read_video(film))
     chosen = np.linspace(0, len(pictures) - 1, PICTURES).round().astype(int)
-    return Image.fromarray(np.concatenate([pictures[number] for number in chosen]))
+    strip = Image.fromarray(np.concatenate([pictures[number] for number in chosen]))
+    return strip.reduce(2)
 
 
 if __name__ == "__main__":
