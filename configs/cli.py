@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from .errors import RoboprefError, UsageError, nearest
 
@@ -35,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C).
+    """Run one command; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C), 143 (terminated).
 
     ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
     """
@@ -47,16 +50,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"robopref {importlib.metadata.version('robopref')}")
         return 0
     try:
-        _function(words[0])(words[1:])
+        with _terminable():
+            _function(words[0])(words[1:])
     except RoboprefError as error:
         if os.environ.get("ROBOPREF_DEBUG") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM (a job scheduler, `kill`, `timeout`): handled as Ctrl-C is, so that files written aside and workers go."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM inside the block; only the main thread may set handlers."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def usage() -> str:

@@ -78,6 +78,7 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
                     "step": step,
                     "length": info["length"],
                     "success_step": info["success_step"],
+                    "camera": str(renderer.camera),
                 }
                 for step in steps
             ]
@@ -89,7 +90,7 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
 class FrameBank:
     """The frames of one or several tasks, memory mapped: `frames` of task after task, one `index` row a frame.
 
-    index: task, level, episode, step, length, success_step (-1: never), bank (which folder), row (in that folder).
+    index: task, level, episode, step, length, success_step (-1: never), camera, bank (which folder), row (in that folder).
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -107,12 +108,20 @@ class FrameBank:
                 raise RoboprefError(f"{folder}: not a readable frame bank ({error}). Run `robopref collect` again.") from error
             if not len(pixels) == len(table) == len(state):
                 raise RoboprefError(f"{folder}: frames, states and index differ in length. Run `robopref collect` again.")
+            if "camera" not in table:
+                raise RoboprefError(f"{folder}: drawn by an older version, which kept no camera. Run `robopref collect` again.")
             self._pixels.append(pixels)
             tables.append(table.assign(bank=bank, row=np.arange(len(table))))
             states.append(state)
         self.index = pd.concat(tables, ignore_index=True)
         self.states = np.concatenate(states)
         """Observations (M, 39) float32 that belong to the frames: what the small backbone learns to see."""
+        views = {(str(table["camera"].iloc[0]), pixels.shape[1:]) for table, pixels in zip(tables, self._pixels, strict=True)}
+        if len(views) > 1:
+            told = ", ".join(f"{camera} at {shape[0]} x {shape[1]} px" for camera, shape in sorted(views))
+            raise RoboprefError(f"{self.folders[0].parent}: banks of different views ({told}). Collect all tasks alike.")
+        self.camera: str = next(iter(views))[0]
+        """The view that all frames were drawn from."""
         self._offsets = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
 
     def __len__(self) -> int:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from joblib import Parallel, delayed
 
 from robopref.configs.collect import CollectConfig
 from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.parallel import in_processes
 from robopref.configs.run import is_complete, write_manifest
 from robopref.datasets.clips import render_bank
 from robopref.datasets.episodes import EpisodeStore, write_episodes
@@ -48,10 +48,9 @@ def run(config: CollectConfig) -> Path:
         raise RoboprefError(f"--episodes {config.episodes}: ask for at least one episode a task and level.")
     started = time.time()
     names = expand_tasks(config.tasks)
-    # One task a call, longest queue first come first served: loky balances tasks of unequal length.
-    Parallel(n_jobs=min(config.processes, len(names)), backend="loky")(
-        delayed(collect_task)(replace(config, tasks=(name,))) for name in names
-    )
+    # One task a job: tasks are of unequal length.
+    for _ in in_processes(collect_task, [(replace(config, tasks=(name,)),) for name in names], config.processes):
+        pass
     write_manifest(config.out, "collect", asdict(config), {}, config.seed, started, outputs=list(names))
     return config.out
 

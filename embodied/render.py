@@ -83,6 +83,7 @@ class Renderer:
             raise RoboprefError(f"Unknown quality {quality!r}: fast or pretty.{nearest(quality, get_args(Quality))}")
         self._context: mujoco.MjrContext | None = None
         self._env = env
+        self.camera = camera
         self._layout = simstate.layout(env)
         self.height, self.width = (size, size) if isinstance(size, int) else size
         self._scale = 2 if quality == "fast" and max(self.height, self.width) <= SUPERSAMPLED else 1

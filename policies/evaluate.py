@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from joblib import Parallel, delayed
 
 from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import atomic_file, write_json
+from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig
 from robopref.configs.run import is_complete, write_manifest
 from robopref.embodied.envs import OBSERVATION_SIZE, make_env
@@ -46,9 +46,7 @@ def run(config: EvaluateConfig) -> Path:
     started = time.time()
     make_env(config.env).close()  # an unknown name is an error here, not in a worker
     jobs = [(policy, member) for policy in config.policy for member in range(count_members(policy, config))]
-    parts = Parallel(n_jobs=min(config.processes, len(jobs)), backend="loky")(
-        delayed(evaluate_member)(policy, member, config) for policy, member in jobs
-    )
+    parts = in_processes(evaluate_member, [(policy, member, config) for policy, member in jobs], config.processes)
     outcomes = pd.concat(parts, ignore_index=True)
     with atomic_file(config.out / "success.csv") as temp:
         outcomes.to_csv(temp, index=False)

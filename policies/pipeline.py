@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from joblib import Parallel, delayed
-
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import read_json, write_json
 from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
 from robopref.configs.run import write_manifest
@@ -160,7 +159,8 @@ class Job:
             TrainConfig(self.out / "policies" / name, self.offline, policy, labels, self.config.policy_seeds, device="cpu")
             for name, (policy, labels) in runs.items()
         ]
-        Parallel(n_jobs=min(self.config.processes, len(jobs)), backend="loky")(delayed(train.run)(job) for job in jobs)
+        for _ in in_processes(train.run, [(job,) for job in jobs], self.config.processes):
+            pass
         return f"{', '.join(runs)} in {self.out / 'policies'}"
 
     def policies(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from robopref.preference.pairs import choose_segments, choose_videos
 from robopref.preference.scoring import Clips, open_clips, score_in_chunks, true_returns
 from robopref.preference.vlp import VLPScorer
 
-LONGEST_INSTRUCTION = 300  # characters; the encoders read 24 words (small) or 77 tokens (CLIP), no more
+LONGEST_INSTRUCTION = 300  # characters; the encoders set limits of their own: 24 words (small), 77 tokens (CLIP)
 AGREEMENT = "agreement.json"
 UNFINISHED = ".scores-"
 

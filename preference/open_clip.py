@@ -82,10 +82,16 @@ class OpenClipBackbone:
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """texts -> tokens (N, L, Dt) float32 and mask (N, L); L: the longest text, cut at the model's context (77 for
-        CLIP).
+        """texts -> tokens (N, L, Dt) float32 and mask (N, L); L: the longest text.  RoboprefError above the model's context
+        (77 tokens for CLIP), where open_clip itself would cut.
         """
-        numbers = self._tokenizer(list(texts)).to(self._device)
+        numbers = self._tokenizer(list(texts))
+        context = numbers.shape[1]
+        beyond = (self._tokenizer(list(texts), context_length=2 * context)[:, context:] != self._pad).any(1)
+        if beyond.any():
+            text = texts[int(beyond.nonzero()[0])]
+            raise RoboprefError(f"An instruction ({text[:40]} ...) is longer than the {context} tokens {self.name} reads: shorten it.")
+        numbers = numbers.to(self._device)
         mask = numbers != self._pad
         mask[:, 0] = True  # an empty text in a model without a start token would otherwise leave nothing to attend to
         tower = getattr(self._model, "text", None)

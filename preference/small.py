@@ -133,7 +133,7 @@ class SmallBackbone:
         return self.encoder(images)[0]
 
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """texts -> word vectors (N, L, 64) and mask (N, L), True = a real word; L = the longest text, at most 24 words."""
+        """texts -> word vectors (N, L, 64) and mask (N, L), True = a real word; L = the longest text.  RoboprefError above 24 words."""
         return hash_words(texts)
 
 
@@ -143,12 +143,17 @@ def hash_words(texts: list[str]) -> tuple[Tensor, Tensor]:
     Each word is the normalised sum of random vectors of itself and of its letter trigrams (fastText's idea, with nothing
     learnt), so that "closing" and "close" are near each other and an unseen word is never out of vocabulary.
     """
-    words = [re.findall(r"[a-z0-9]+", text.lower())[:MAX_WORDS] for text in texts]
+    words = [re.findall(r"[a-z0-9]+", text.lower()) for text in texts]
     if not all(words):
         raise RoboprefError("An instruction is empty; say what the robot should do, e.g. 'close the drawer'.")
-    longest = max(len(sentence) for sentence in words)
-    vectors = np.zeros((len(texts), longest, TEXT_SIZE), np.float32)
-    mask = np.zeros((len(texts), longest), bool)
+    longest = max(words, key=len)
+    if len(longest) > MAX_WORDS:
+        raise RoboprefError(
+            f"An instruction has {len(longest)} words ({' '.join(longest[:4])} ...), the small backbone reads {MAX_WORDS}: "
+            "say it shorter."
+        )
+    vectors = np.zeros((len(texts), len(longest), TEXT_SIZE), np.float32)
+    mask = np.zeros((len(texts), len(longest)), bool)
     for i, sentence in enumerate(words):
         for j, word in enumerate(sentence):
             vectors[i, j] = _word_vector(word)

@@ -178,7 +178,7 @@ def save(config: TrainVLPConfig, model: VLP, backbone: Backbone, bank: FrameBank
         "shape": model.shape,
         "backbone": spec,
         "backbone_digest": backbone.digest,
-        "camera": "corner2-zoom",
+        "camera": bank.camera,
         "frame_size": bank.frames(np.array([0])).shape[1],
         "orders": asdict(config.orders),
         "tasks": list(config.tasks),

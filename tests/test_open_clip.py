@@ -76,9 +76,12 @@ def test_the_last_word_token_is_clips_text_vector(tiny):
     torch.testing.assert_close(tokens[[0, 1], mask.sum(1) - 1], whole, atol=1e-5, rtol=1e-4)
 
 
-def test_a_long_instruction_is_cut_at_the_models_context(tiny):
-    tokens, mask = load_backbone(f"open_clip:robopref-tiny:{tiny[1]}").encode_text(["close the drawer " * 30])
-    assert tokens.shape[1] == 16 and mask.all()
+def test_an_instruction_that_fills_the_context_is_read_and_a_longer_one_is_an_error(tiny):
+    backbone = load_backbone(f"open_clip:robopref-tiny:{tiny[1]}")
+    tokens, mask = backbone.encode_text(["close the drawer", "close " * 14])  # 14 words between start and end: 16 tokens
+    assert tokens.shape[1] == 16 and mask.sum(1).tolist() == [5, 16]
+    with pytest.raises(RoboprefError, match=r"\(close close .* longer than the 16 tokens"):
+        backbone.encode_text(["close the drawer", "close " * 15])
 
 
 def test_patches_can_be_averaged_to_a_smaller_grid(tiny, frames):

@@ -39,7 +39,7 @@ def clips(tmp_path_factory):
                     states.append(np.r_[np.tile([left / 64, height], 9), np.zeros(21)])
                     rows.append({"task": task, "level": level, "episode": 4 * rank + episode, "step": 7 * step, "length": 70})
         (folder / task).mkdir()
-        pd.DataFrame(rows).assign(success_step=-1).to_parquet(folder / task / "index.parquet")
+        pd.DataFrame(rows).assign(success_step=-1, camera="corner2-zoom").to_parquet(folder / task / "index.parquet")
         np.save(folder / task / "frames.npy", np.stack(frames))
         np.save(folder / task / "states.npy", np.stack(states).astype(np.float32))
     return folder

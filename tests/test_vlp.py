@@ -171,4 +171,6 @@ def test_words_are_hashed_alike_everywhere_and_relatives_are_near():
 def test_an_empty_instruction_is_refused_and_a_very_long_one_cut():
     with pytest.raises(RoboprefError, match="empty"):
         hash_words(["  ... "])
-    assert hash_words(["word " * 10_000])[0].shape[1] == MAX_WORDS
+    assert hash_words(["word " * MAX_WORDS])[0].shape[1] == MAX_WORDS
+    with pytest.raises(RoboprefError, match=f"{MAX_WORDS + 1} words .word word word word"):
+        hash_words(["close it", "word " * (MAX_WORDS + 1)])

@@ -91,7 +91,7 @@ def noise_bank(folder: Path) -> FrameBank:
             for frame in range(LENGTH)
         ]
         (folder / task).mkdir()
-        pd.DataFrame(rows).assign(success_step=-1).to_parquet(folder / task / "index.parquet")
+        pd.DataFrame(rows).assign(success_step=-1, camera="corner2-zoom").to_parquet(folder / task / "index.parquet")
         np.save(folder / task / "frames.npy", rng.integers(0, 256, (len(rows), 64, 64, 3), dtype=np.uint8))
         np.save(folder / task / "states.npy", rng.standard_normal((len(rows), 39)).astype(np.float32))
     return FrameBank([folder / task for task in TASKS])

@@ -1,0 +1,50 @@
+"""Independent jobs on several processes of this machine, which end with the command that started them however it ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], processes: int) -> Iterator[T]:
+    """`function(*job)` of every job, results in the order of the jobs, as they come; with processes=1
+    in this process.
+
+    Workers are gone when the last result is out: they would keep torch and simulators in memory through later stages.
+    """
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
+
+    waiting = list(jobs)
+    workers = min(processes, len(waiting))
+    if workers < 2:
+        yield from (function(*job) for job in waiting)
+        return
+    parallel = Parallel(
+        n_jobs=workers,
+        backend="loky",
+        return_as="generator",
+        batch_size=1,  # jobs are seconds long and of unequal length
+        initializer=die_with,
+        initargs=(os.getpid(),),
+    )
+    try:
+        yield from parallel(delayed(function)(*job) for job in waiting)
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def die_with(parent: int) -> None:
+    """End this process soon after its parent has died: a killed command must not leave hours of training behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,96 @@
+"""Jobs on several processes: results in order, and no worker outlives its command, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.parallel import in_processes
+
+TRAINING = """
+import os, sys, time
+from pathlib import Path
+from robopref.configs import cli
+from robopref.configs.parallel import in_processes
+
+def train(folder, number):
+    Path(folder, f"{number}.pid").write_text(str(os.getpid()))
+    time.sleep(300)
+
+def command(argv):
+    list(in_processes(train, [(argv[0], 0), (argv[0], 1)], 2))
+
+cli.COMMANDS["toy"] = ("a toy", "__main__:command")
+sys.modules["__main__"].command = command
+sys.exit(cli.main(["toy", sys.argv[1]]))
+"""
+
+
+def slow_first(number: int) -> tuple[int, int]:
+    time.sleep(0.5 if number == 0 else 0.0)
+    return number, os.getpid()
+
+
+def fail(number: int) -> int:
+    if number == 1:
+        raise RoboprefError("episode 1 is damaged")
+    return number
+
+
+def test_results_come_in_the_order_of_the_jobs_from_other_processes():
+    results = list(in_processes(slow_first, [(number,) for number in range(5)], 2))
+    assert [number for number, _ in results] == list(range(5))
+    pids = {pid for _, pid in results}
+    assert os.getpid() not in pids and len(pids) == 2
+    assert not any(alive(pid) for pid in pids)  # none is left to hold memory
+
+
+def test_one_process_is_this_one():
+    assert list(in_processes(slow_first, [(3,)], 8)) == [(3, os.getpid())]
+    assert list(in_processes(slow_first, [], 2)) == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_in_a_job_is_the_command_s(processes):
+    with pytest.raises(RoboprefError, match="episode 1 is damaged"):
+        list(in_processes(fail, [(0,), (1,), (2,)], processes))
+
+
+@pytest.mark.parametrize("kill, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_workers_end_with_a_killed_command(tmp_path: Path, kill, status):
+    script = tmp_path / "script.py"
+    script.write_text(TRAINING)
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
+    try:
+        files = [tmp_path / f"{number}.pid" for number in (0, 1)]
+        wait_for(lambda: all(file.exists() and file.read_text() for file in files))
+        workers = [int(file.read_text()) for file in files]
+        assert all(alive(pid) for pid in workers)
+        process.send_signal(kill)
+        assert process.wait(30) == status
+        wait_for(lambda: not any(alive(pid) for pid in workers))
+    finally:
+        process.kill()
+
+
+def alive(pid: int) -> bool:
+    """Running, that is neither gone nor a zombie that nobody has waited for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_for(true, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
