@@ -49,4 +49,5 @@ class AnnotateConfig:
     """Clips drawn, encoded and kept at a time; a killed run loses at most this many."""
     threads: int = 2
     """Processor threads of the encoder."""
-    device: str = "cpu"
+    device: str = "auto"
+    """auto: a GPU if there is one; or cpu, cuda, cuda:1."""

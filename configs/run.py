@@ -27,6 +27,7 @@ from .errors import RoboprefError
 from .files import MANIFEST, atomic_file, digest, plain, read_json, write_json
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _PACKAGES = (
@@ -51,6 +52,17 @@ def seed_everything(seed: int) -> np.random.Generator:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return np.random.default_rng(seed)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` becomes a GPU where there is one; RoboprefError for a GPU that is not there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise RoboprefError(f"device={name}, but torch sees no GPU here: use device=cpu or device=auto")
+    return torch.device(name)
 
 
 def write_manifest(

@@ -28,7 +28,8 @@ class PretrainConfig:
     log_every: int = 50
     checkpoint_every: int = 200
     threads: int = 2
-    device: str = "cpu"
+    device: str = "auto"
+    """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TrainVLPConfig:
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     steps: int = 600
     batch: int = 32
-    """Tuples a step; a tuple is two clips of one task, one of another, and both instructions."""
+    """Tuples a step of all processes together; a tuple is two clips of one task, one of another, and both instructions."""
     lr: float = 3e-4
     weight_decay: float = 0.05
     warmup: int = 50
@@ -81,4 +82,12 @@ class TrainVLPConfig:
     log_every: int = 25
     checkpoint_every: int = 200
     threads: int = 2
-    device: str = "cpu"
+    """Processor threads of each process."""
+    device: str = "auto"
+    """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
+    devices: int = 1
+    """Processes on this machine that train together, one a GPU."""
+    num_nodes: int = 1
+    """Machines that train together, started by torchrun or Slurm."""
+    strategy: str = "ddp"
+    """How Lightning Fabric starts and connects them."""

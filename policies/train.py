@@ -23,7 +23,7 @@ from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import MANIFEST, digest, plain
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IQLConfig, PIQLConfig, TrainConfig
-from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
+from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
 from robopref.policies.iql import IQL, PIQL
@@ -105,15 +105,6 @@ def run(config: TrainConfig) -> Path:
     checkpoint.unlink(missing_ok=True)
     write_manifest(config.out, "train", config, inputs, config.seeds, started, outputs=["model.safetensors", "config.json"])
     return config.out
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` becomes a GPU where there is one; RoboprefError for a GPU that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RoboprefError(f"device={name}, but torch sees no GPU here: use device=cpu or device=auto")
-    return torch.device(name)
 
 
 def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None) -> Learner:

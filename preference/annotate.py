@@ -22,7 +22,7 @@ import tyro
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import MANIFEST, digest, plain, read_json, write_json
-from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.run import choose_device, is_complete, write_manifest
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import COLUMNS, read_preferences, write_preferences
@@ -172,7 +172,7 @@ def score_clips(
 
     assert config.model is not None
     torch.set_num_threads(config.threads)
-    vlp = VLPScorer.load(config.model, config.device)
+    vlp = VLPScorer.load(config.model, str(choose_device(config.device)))
     if vlp.frames != config.frames:
         raise RoboprefError(f"{config.model} reads {vlp.frames} frames a clip, not {config.frames}; set --frames {vlp.frames}.")
     sources = [config.episodes] if config.episodes else [clip for clip in clips if isinstance(clip, Path)]

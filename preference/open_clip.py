@@ -90,7 +90,9 @@ class OpenClipBackbone:
         beyond = (self._tokenizer(list(texts), context_length=2 * context)[:, context:] != self._pad).any(1)
         if beyond.any():
             text = texts[int(beyond.nonzero()[0])]
-            raise RoboprefError(f"An instruction ({text[:40]} ...) is longer than the {context} tokens {self.name} reads: shorten it.")
+            raise RoboprefError(
+                f"An instruction ({text[:40]} ...) is longer than the {context} tokens {self.name} reads: shorten it."
+            )
         numbers = numbers.to(self._device)
         mask = numbers != self._pad
         mask[:, 0] = True  # an empty text in a model without a start token would otherwise leave nothing to attend to

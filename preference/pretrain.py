@@ -28,7 +28,7 @@ from robopref.configs.checkpoint import (
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import plain
 from robopref.configs.hydra import run_hydra, to_dataclass
-from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
+from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.configs.vlp import PretrainConfig
 from robopref.datasets.clips import FrameBank
 from robopref.embodied.tasks import expand_tasks
@@ -49,6 +49,7 @@ def run(config: PretrainConfig) -> Path:
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
+    device = choose_device(config.device)
     torch.set_num_threads(config.threads)
     rng = seed_everything(config.seed)
     bank = FrameBank([config.clips / name for name in tasks])
@@ -58,7 +59,7 @@ def run(config: PretrainConfig) -> Path:
     targets = torch.from_numpy((bank.states[:, :STATE_SIZE] - mean) / std)
 
     size = bank.frames(np.array([0])).shape[1]
-    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints)).to(config.device)
+    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints)).to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
     first = 0
@@ -75,7 +76,7 @@ def run(config: PretrainConfig) -> Path:
     clock = time.time()
     for step in range(first + 1, config.steps + 1):
         rows = rng.choice(train_rows, config.batch)
-        images, target = to_images(bank.frames(rows), config.device), targets[rows].to(config.device)
+        images, target = to_images(bank.frames(rows), device), targets[rows].to(device)
         images = shift_colours(images, rng)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps)
@@ -89,7 +90,7 @@ def run(config: PretrainConfig) -> Path:
                 "charts/frames_per_second": step_rate(first, step, clock) * config.batch,
             }
             if step % (4 * config.log_every) == 0 or step == config.steps:
-                metrics["eval/state_error_sd"] = state_error(encoder, bank, test_rows, targets, config.device)
+                metrics["eval/state_error_sd"] = state_error(encoder, bank, test_rows, targets, device)
             logger.log(step, metrics)
         if step % config.checkpoint_every == 0 and step < config.steps:
             tensors, meta = pack_optimizer(optimizer, "optimizer")
@@ -119,7 +120,7 @@ def held_out(bank: FrameBank, share: float, seed: int) -> np.ndarray:
     return chosen[episodes]
 
 
-def to_images(frames: np.ndarray, device: str) -> Tensor:
+def to_images(frames: np.ndarray, device: torch.device) -> Tensor:
     """(N, H, W, 3) uint8 -> (N, 3, H, W) in [0, 1]."""
     return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 255.0
 
@@ -143,7 +144,9 @@ def step_rate(first: int, step: int, clock: float) -> float:
 
 
 @torch.no_grad()
-def state_error(encoder: SmallEncoder, bank: FrameBank, rows: np.ndarray, targets: Tensor, device: str, most: int = 512) -> float:
+def state_error(
+    encoder: SmallEncoder, bank: FrameBank, rows: np.ndarray, targets: Tensor, device: torch.device, most: int = 512
+) -> float:
     """Mean absolute error of the state estimate on episodes kept aside, in standard deviations of each entry."""
     encoder.eval()
     rows = rows[:: max(1, len(rows) // most)]
@@ -154,4 +157,4 @@ def state_error(encoder: SmallEncoder, bank: FrameBank, rows: np.ndarray, target
 
 def _resumable(config: PretrainConfig) -> dict[str, object]:
     """What must not change when training is resumed; paths and thread counts may."""
-    return plain({k: v for k, v in asdict(config).items() if k not in ("clips", "out", "threads")})
+    return plain({k: v for k, v in asdict(config).items() if k not in ("clips", "out", "threads", "device")})

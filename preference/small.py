@@ -133,7 +133,7 @@ class SmallBackbone:
         return self.encoder(images)[0]
 
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """texts -> word vectors (N, L, 64) and mask (N, L), True = a real word; L = the longest text.  RoboprefError above 24 words."""
+        """texts -> word vectors (N, L, 64) and mask (N, L), True = a real word; L = the longest; more than 24 words raise."""
         return hash_words(texts)
 
 

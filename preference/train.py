@@ -36,10 +36,11 @@ from robopref.preference.backbone import Backbone, load_backbone
 from robopref.preference.features import cached_features
 from robopref.preference.orders import OrderSampler
 from robopref.preference.pretrain import schedule, step_rate
+from robopref.preference.ranks import Ranks
 from robopref.preference.vlp import KIND, VLP, vlp_loss
 
 CHECKPOINT = "vlp-training"
-PATHS = ("clips", "out", "threads")  # what may differ when training is resumed
+PLACES = ("clips", "out", "threads", "device", "devices", "num_nodes", "strategy")  # may differ when training is resumed
 
 
 def main(argv: list[str]) -> None:
@@ -54,19 +55,26 @@ def run(config: TrainVLPConfig) -> Path:
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
+    ranks = Ranks(config.device, config.devices, config.num_nodes, config.strategy)
+    if config.batch % ranks.size:
+        raise RoboprefError(f"batch={config.batch} cannot be shared evenly by {ranks.size} processes: choose a multiple")
+    device = ranks.device
     torch.set_num_threads(config.threads)
     rng = seed_everything(config.seed)
     bank = FrameBank([config.clips / name for name in tasks])
-    backbone = load_backbone(config.backbone, config.device)
+    backbone = load_backbone(config.backbone, str(device))
+    if ranks.first:
+        cached_features(bank, backbone, config.out / "features")
+    ranks.wait()
     features = cached_features(bank, backbone, config.out / "features")
     sampler = OrderSampler(bank.index, tasks, config.orders)
-    texts = TextTable(sampler, backbone, config.device)
+    texts = TextTable(sampler, backbone, device)
 
-    model = VLP(config.model, FRAMES, backbone.tokens_per_frame, backbone.image_dim, backbone.text_dim).to(config.device)
+    model = VLP(config.model, FRAMES, backbone.tokens_per_frame, backbone.image_dim, backbone.text_dim).to(device)
     standardise(model, features)
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
-    resumable = plain({k: v for k, v in asdict(config).items() if k not in PATHS})
+    resumable = plain({k: v for k, v in asdict(config).items() if k not in PLACES})
     first = 0
     if checkpoint.exists():
         tensors, meta = load_tensors(checkpoint, CHECKPOINT)
@@ -76,31 +84,37 @@ def run(config: TrainVLPConfig) -> Path:
         unpack_optimizer(optimizer, tensors, meta, "optimizer")
         restore_rng(tensors, meta, rng)
         first = meta["step"]
-    logger = MetricsLogger(config.out, resume_step=first if first else -1)
+    ranks.wait()  # nobody writes a checkpoint before all have read the last one
+    logger = MetricsLogger(config.out, resume_step=first if first else -1) if ranks.first else None
 
     clock = time.time()
     model.train()
     for step in range(first + 1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
-        loss, metrics = training_loss(model, features, sampler, texts, config, rng)
+        loss, metrics = training_loss(model, features, sampler, texts, config, rng, ranks)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        ranks.average(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % config.log_every == 0 or step == config.steps:
+            ranks.average(metrics.values())
             rate = {"charts/tuples_per_second": step_rate(first, step, clock) * config.batch}
-            logger.log(step, {f"losses/{k}": float(v) for k, v in metrics.items()} | rate)
-        if step % config.checkpoint_every == 0 and step < config.steps:
+            if logger is not None:
+                logger.log(step, {f"losses/{k}": float(v) for k, v in metrics.items()} | rate)
+        if ranks.first and step % config.checkpoint_every == 0 and step < config.steps:
             tensors, meta = pack_optimizer(optimizer, "optimizer")
             rng_tensors, rng_meta = rng_state(rng)
             weights = {f"model.{k}": v for k, v in model.state_dict().items()}
             meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": resumable}
             save_tensors(checkpoint, weights | tensors | rng_tensors, meta)
-    logger.close()
-    save(config, model, backbone, bank)
-    checkpoint.unlink(missing_ok=True)
-    write_manifest(config.out, "train-vlp", config, inputs, config.seed, started, outputs=["model.safetensors"])
+    if logger is not None:
+        logger.close()
+        save(config, model, backbone, bank)
+        checkpoint.unlink(missing_ok=True)
+        write_manifest(config.out, "train-vlp", config, inputs, config.seed, started, outputs=["model.safetensors"])
+    ranks.wait()
     return config.out
 
 
@@ -111,11 +125,13 @@ def training_loss(
     texts: TextTable,
     config: TrainVLPConfig,
     rng: np.random.Generator,
+    ranks: Ranks,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 4 on a fresh batch of tuples."""
+    """Eq. 4 on this process's share of a fresh batch of tuples."""
+    device = ranks.device
     tuples = sampler.draw(config.batch, rng)
-    rows = {"a": tuples.a, "b": tuples.b, "other": tuples.other}
-    sentences = {"own": tuples.own, "foreign": tuples.foreign}
+    rows = {name: ranks.mine(clips) for name, clips in (("a", tuples.a), ("b", tuples.b), ("other", tuples.other))}
+    sentences = {name: list(ranks.mine(said)) for name, said in (("own", tuples.own), ("foreign", tuples.foreign))}
     asked = {  # the name of each score -> which clip, under which sentence
         "a": ("a", "own"),
         "b": ("b", "own"),
@@ -124,9 +140,11 @@ def training_loss(
         "foreign_b": ("b", "foreign"),
     }
     if config.orders.progress_weight > 0:
-        rows["earlier"], rows["later"], sentences["expert"] = sampler.draw_progress(config.batch, rng)
+        earlier, later, said = sampler.draw_progress(config.batch, rng)
+        rows |= {"earlier": ranks.mine(earlier), "later": ranks.mine(later)}
+        sentences["expert"] = list(ranks.mine(said))
         asked |= {"earlier": ("earlier", "expert"), "later": ("later", "expert")}
-    clips = torch.from_numpy(np.asarray(features[np.concatenate(list(rows.values()))], np.float32)).to(config.device)
+    clips = torch.from_numpy(np.asarray(features[np.concatenate(list(rows.values()))], np.float32)).to(device)
     clips = clips + config.feature_noise * model.image_std * torch.randn_like(clips)
     videos = dict(zip(rows, model.encode_video(clips).chunk(len(rows)), strict=True))
     words, mask = texts.look_up([sentence for group in sentences.values() for sentence in group])
@@ -138,14 +156,14 @@ def training_loss(
         torch.cat([read[said] for _, said in asked.values()]),
         torch.cat([masks[said] for _, said in asked.values()]),
     )
-    label = torch.from_numpy(tuples.label).to(config.device)
+    label = torch.from_numpy(np.ascontiguousarray(ranks.mine(tuples.label))).to(device)
     return vlp_loss(dict(zip(asked, scores.chunk(len(asked)), strict=True)), label, config.orders)
 
 
 class TextTable:
     """The word vectors of every training sentence, encoded once."""
 
-    def __init__(self, sampler: OrderSampler, backbone: Backbone, device: str) -> None:
+    def __init__(self, sampler: OrderSampler, backbone: Backbone, device: torch.device) -> None:
         sentences = sorted({sentence for name in sampler.tasks for sentence in sampler.instructions[name]})
         self._row = {sentence: i for i, sentence in enumerate(sentences)}
         words, mask = backbone.encode_text(sentences)

@@ -13,6 +13,7 @@ from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.hydra import compose
 from robopref.configs.policy import BCConfig, CPLConfig, IQLConfig, PIQLConfig, PolicyConfig, TrainConfig
+from robopref.configs.run import choose_device
 from robopref.datasets.episodes import write_episodes
 from robopref.datasets.preferences import COLUMNS, write_preferences
 from robopref.embodied.rollout import Episode
@@ -185,9 +186,9 @@ def test_seeds_must_be_there_and_not_negative(inputs: tuple[Path, Path], tmp_pat
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert train.choose_device("auto").type == "cpu"
+    assert choose_device("auto").type == "cpu"
     with pytest.raises(RoboprefError, match="device=auto"):
-        train.choose_device("cuda")
+        choose_device("cuda")
 
 
 def test_the_command_trains(inputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

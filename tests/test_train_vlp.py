@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from robopref.configs import run as run_module
@@ -15,6 +18,7 @@ from robopref.configs.vlp import ModelConfig, PretrainConfig, TrainVLPConfig
 from robopref.datasets.clips import FrameBank
 from robopref.preference import pretrain, train
 from robopref.preference.generalisation import generalisation
+from robopref.preference.ranks import Ranks
 from robopref.preference.small import SmallBackbone
 from robopref.preference.vlp import VLPScorer
 
@@ -135,6 +139,40 @@ def test_resumed_equals_uninterrupted(stage, pretraining, training, backbone, vl
     assert_same(weights(whole), weights(config.out))
     timeless = [name for name in pd.read_csv(whole / "metrics.csv") if not name.startswith("charts/")]
     pd.testing.assert_frame_equal(pd.read_csv(whole / "metrics.csv")[timeless], pd.read_csv(config.out / "metrics.csv")[timeless])
+
+
+def test_two_processes_follow_the_loss_curve_of_one(training, tmp_path):
+    """Lightning Fabric, gloo: every process takes half of each batch.  Noise and dropout are off: their draws differ."""
+    settings = [
+        f"clips={training.clips}", f"backbone={training.backbone}", f"tasks=[{','.join(TASKS)}]", "steps=8", "warmup=2",
+        "batch=16", "lr=2e-3", "model.dim=32", "model.heads=2", "model.layers=1", "model.hidden=[32,16]", "model.dropout=0",
+        "feature_noise=0", "threads=1", "log_every=1", "checkpoint_every=5", "device=cpu",
+    ]  # fmt: skip
+    script = tmp_path / "robopref"  # Fabric starts the second process by this process's own command line
+    script.write_text("import sys\nfrom robopref.configs.cli import main\nsys.exit(main())\n")
+    command = [sys.executable, str(script), "train-vlp", *settings]
+    for devices in (1, 2):
+        done = subprocess.run(
+            [*command, f"devices={devices}", f"out={tmp_path / str(devices)}"], capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (pd.read_csv(tmp_path / str(devices) / "metrics.csv") for devices in (1, 2))
+    losses = [name for name in one if name.startswith("losses/")]
+    assert two["step"].tolist() == list(range(1, 9))
+    # Not the weights: where a gradient is all but zero, Adam makes a full step of the sign that rounding gave it.
+    np.testing.assert_allclose(one[losses], two[losses], atol=1e-4)
+
+
+def test_settings_of_several_processes_are_checked():
+    with pytest.raises(RoboprefError, match="devices=0 num_nodes=1: both must be at least 1"):
+        Ranks("cpu", devices=0)
+    if not torch.cuda.is_available():
+        with pytest.raises(RoboprefError, match="no GPU here"):
+            Ranks("cuda", devices=2)
+    alone = Ranks("cpu")
+    grads = [torch.ones(3)]
+    alone.average(grads), alone.wait()
+    assert alone.first and alone.mine([1, 2, 3]) == [1, 2, 3] and grads[0].tolist() == [1, 1, 1]
 
 
 def test_a_finished_stage_is_kept(vlp, training, monkeypatch):

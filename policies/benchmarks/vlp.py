@@ -21,6 +21,7 @@ from robopref.datasets.clips import FRAMES, FrameBank
 from robopref.embodied.tasks import SPLITS
 from robopref.preference.features import cached_features
 from robopref.preference.orders import LEVELS, OrderSampler
+from robopref.preference.ranks import Ranks
 from robopref.preference.small import SmallBackbone, SmallConfig, SmallEncoder
 from robopref.preference.train import TextTable, standardise, training_loss
 from robopref.preference.vlp import VLP
@@ -52,7 +53,8 @@ def run() -> dict[str, float]:
         cached = cached_features(bank, backbone, Path(made) / "cache")
         config = TrainVLPConfig()
         sampler = OrderSampler(bank.index, TASKS, config.orders)
-        texts = TextTable(sampler, backbone, "cpu")
+        texts = TextTable(sampler, backbone, torch.device("cpu"))
+        ranks = Ranks("cpu")
         model = VLP(ModelConfig(), FRAMES, backbone.tokens_per_frame, backbone.image_dim, backbone.text_dim)
         standardise(model, cached)
         optimizer = torch.optim.AdamW(model.parameters(), config.lr)
@@ -61,7 +63,7 @@ def run() -> dict[str, float]:
         def seconds(features: np.ndarray, steps: int) -> float:
             started = time.perf_counter()
             for _ in range(steps):
-                loss, _ = training_loss(model, features, sampler, texts, config, rng)
+                loss, _ = training_loss(model, features, sampler, texts, config, rng, ranks)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
