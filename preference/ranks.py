@@ -6,16 +6,14 @@ averaged.  So a run on n ranks is the run on one, up to rounding and dropout mas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.run import choose_device
-
-T = TypeVar("T")
 
 
 class Ranks:
@@ -53,9 +51,10 @@ class Ranks:
         if self._fabric is not None:
             self._fabric.barrier()
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share of a list or array that all have drawn alike: every `size`-th item."""
-        return items[self.rank :: self.size]
+    @property
+    def share(self) -> slice:
+        """This process's part of a list or array that all have drawn alike: every `size`-th item."""
+        return slice(self.rank, None, self.size)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its mean over the processes, in one message."""

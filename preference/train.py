@@ -130,8 +130,8 @@ def training_loss(
     """Eq. 4 on this process's share of a fresh batch of tuples."""
     device = ranks.device
     tuples = sampler.draw(config.batch, rng)
-    rows = {name: ranks.mine(clips) for name, clips in (("a", tuples.a), ("b", tuples.b), ("other", tuples.other))}
-    sentences = {name: list(ranks.mine(said)) for name, said in (("own", tuples.own), ("foreign", tuples.foreign))}
+    rows = {"a": tuples.a[ranks.share], "b": tuples.b[ranks.share], "other": tuples.other[ranks.share]}
+    sentences = {"own": tuples.own[ranks.share], "foreign": tuples.foreign[ranks.share]}
     asked = {  # the name of each score -> which clip, under which sentence
         "a": ("a", "own"),
         "b": ("b", "own"),
@@ -141,8 +141,8 @@ def training_loss(
     }
     if config.orders.progress_weight > 0:
         earlier, later, said = sampler.draw_progress(config.batch, rng)
-        rows |= {"earlier": ranks.mine(earlier), "later": ranks.mine(later)}
-        sentences["expert"] = list(ranks.mine(said))
+        rows |= {"earlier": earlier[ranks.share], "later": later[ranks.share]}
+        sentences["expert"] = said[ranks.share]
         asked |= {"earlier": ("earlier", "expert"), "later": ("later", "expert")}
     clips = torch.from_numpy(np.asarray(features[np.concatenate(list(rows.values()))], np.float32)).to(device)
     clips = clips + config.feature_noise * model.image_std * torch.randn_like(clips)
@@ -156,7 +156,7 @@ def training_loss(
         torch.cat([read[said] for _, said in asked.values()]),
         torch.cat([masks[said] for _, said in asked.values()]),
     )
-    label = torch.from_numpy(np.ascontiguousarray(ranks.mine(tuples.label))).to(device)
+    label = torch.from_numpy(tuples.label[ranks.share].copy()).to(device)
     return vlp_loss(dict(zip(asked, scores.chunk(len(asked)), strict=True)), label, config.orders)
 
 

@@ -1,0 +1,145 @@
+"""`python -m robopref.policies.study VARIANTS.yaml --out results.csv`: policy settings compared on tasks not reported on.
+
+For every task, seed and variant: offline data of the pipeline's kind, labels by the true return (or by a VLP), one policy,
+its success over fixed goals; a row each, appended to the CSV as it is done.  A second call does what is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import tyro
+import yaml
+
+from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.files import atomic_file
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.parallel import in_processes
+from robopref.configs.pipeline import PipelineConfig
+from robopref.configs.policy import EvaluateConfig, TrainConfig
+from robopref.datasets import collect
+from robopref.embodied.evaluate import summarise
+from robopref.embodied.tasks import expand_tasks
+from robopref.policies import evaluate, train
+from robopref.preference import annotate
+
+KEY = ["task", "seed", "labeller", "variant"]
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Which settings are compared, on what."""
+
+    variants: Annotated[Path, tyro.conf.Positional]
+    """YAML: name -> {policy: bc | piql | cpl, set: [overrides of `robopref pipeline`]}."""
+    out: Path
+    """CSV to append to."""
+    work: Path = Path("runs/study")
+    """Folder for data, labels and policies, kept between calls."""
+    tasks: tuple[str, ...] = ("drawer-open",)
+    """Where settings are chosen: never a task that results are reported on."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the data and the pairs; policies have the pipeline's policy_seeds."""
+    only: tuple[str, ...] = ()
+    """Variants to run, by name; default: all."""
+    model: Path | None = None
+    """VLP run folder that labels, if it never saw these tasks; default: the true return."""
+    first_goal: int = 1000
+    """Environment seed of the first goal; the pipeline reports on those from 0 on."""
+    processes: int = 2
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    config = tyro.cli(StudyConfig, args=argv, prog="python -m robopref.policies.study", description=__doc__)
+    variants = read_variants(config.variants)
+    unknown = [name for name in config.only if name not in variants]
+    if unknown:
+        raise RoboprefError(f"--only {unknown[0]}: {config.variants} has no such variant.{nearest(unknown[0], variants)}")
+    done = pd.read_csv(config.out) if config.out.exists() else pd.DataFrame(columns=KEY)
+    finished = set(done[KEY].itertuples(index=False, name=None))
+    labeller = "scripted" if config.model is None else "vlp"
+    jobs = [
+        (name, seed, variant)
+        for variant in config.only or variants
+        for name in expand_tasks(config.tasks)
+        for seed in config.seeds
+        if (name, seed, labeller, variant) not in finished
+    ]
+    # Data first, and a set once: variants of one task would collect it side by side.
+    for seed in config.seeds:
+        settings = pipeline_settings([f"seed={seed}"]).offline
+        names = tuple(sorted({name for name, of, _ in jobs if of == seed}))
+        if names:
+            out = config.work / f"data-{seed}"
+            collect.run(replace(settings, out=out, tasks=names, clips=None, seed=seed + 1, processes=config.processes))
+    rows = in_processes(
+        run_one, [(config, name, seed, variant, variants[variant]) for name, seed, variant in jobs], config.processes
+    )
+    for row in rows:
+        done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
+        with atomic_file(config.out) as temp:
+            done.sort_values(KEY).to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
+        print(f"{row['variant']}, {row['task']}, seed {row['seed']}: {row['mean']:.2f}  ({row['seconds']:.0f} s)", flush=True)
+    table = done.pivot_table(index="variant", columns="task", values="mean")
+    print(table.assign(mean=table.mean(axis=1)).to_string(float_format="%.2f"))
+
+
+def read_variants(path: Path) -> dict[str, dict[str, Any]]:
+    """The variants file, checked; RoboprefError naming it otherwise."""
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RoboprefError(f"{path}: not a readable variants file ({error})") from error
+    if not isinstance(read, dict):
+        raise RoboprefError(f"{path}: write NAME: {{policy: cpl, set: [cpl.alpha=0.2]}}, a line a variant")
+    for name, variant in read.items():
+        if not isinstance(variant, Mapping) or variant.get("policy") not in ("bc", "piql", "cpl"):
+            raise RoboprefError(f"{path}: variant {name} needs `policy: bc`, `piql` or `cpl`")
+    return read
+
+
+def pipeline_settings(overrides: list[str]) -> PipelineConfig:
+    """The pipeline's settings at the quick scale with `overrides`."""
+    return to_dataclass(PipelineConfig, compose("pipeline", overrides))
+
+
+def run_one(config: StudyConfig, name: str, seed: int, variant: str, what: dict[str, Any]) -> dict[str, Any]:
+    """Labels, policy and evaluation of one variant: a row of the CSV."""
+    started = time.time()
+    settings = pipeline_settings([f"seed={seed}", *what.get("set", [])])
+    data = config.work / f"data-{seed}" / name
+    labeller: Literal["scripted", "vlp"] = "scripted" if config.model is None else "vlp"
+    out = config.work / f"{labeller}-{seed}" / name / variant
+    labels = out / "labels.parquet"
+    annotation = replace(
+        settings.annotate, episodes=data, out=labels, labeller=labeller, model=config.model, seed=seed, threads=1
+    )
+    annotate.run(annotation)
+    policy = getattr(settings, what["policy"])
+    taught = None if what["policy"] == "bc" else labels
+    train.run(TrainConfig(out / "policy", data, policy, taught, settings.policy_seeds, device="cpu"))
+    trained = time.time()
+    evaluate.run(
+        EvaluateConfig(
+            policy=(str(out / "policy"),),
+            out=out / "evaluation",
+            env=f"metaworld/{name}",
+            goals=settings.goals,
+            first_goal=config.first_goal,
+            max_steps=settings.max_steps,
+        )
+    )
+    (row,) = summarise(pd.read_csv(out / "evaluation" / "success.csv")).values()
+    which = dict(zip(KEY, (name, seed, labeller, variant), strict=True))
+    return which | row | {"seconds": trained - started}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,49 @@
+"""The comparison of policy settings: a row a job, appended, and nothing done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from robopref.configs.errors import RoboprefError
+from robopref.policies import study
+
+DATA = ["offline.episodes=2", "offline.max_steps=150", "goals=2"]
+SHORT = ["max_steps=30", "policy_seeds=[0,1]", "bc.steps=5", "cpl.steps=3", "cpl.clone_steps=5", "annotate.pairs=10"]
+
+
+@pytest.fixture
+def variants(tmp_path: Path) -> Path:
+    path = tmp_path / "variants.yaml"
+    what = {"bc": {"policy": "bc", "set": SHORT}, "cpl": {"policy": "cpl", "set": [*SHORT, "cpl.bias=1"]}}
+    path.write_text(yaml.safe_dump(what))
+    return path
+
+
+def test_rows_are_appended_and_nothing_is_done_twice(variants: Path, tmp_path: Path, capsys, monkeypatch):
+    # The data have the quick scale's size, whatever a variant says: variants share them.
+    quick = study.pipeline_settings
+    monkeypatch.setattr(study, "pipeline_settings", lambda overrides: quick([*overrides, *DATA]))
+    command = [str(variants), "--out", str(tmp_path / "study.csv"), "--work", str(tmp_path / "work"), "--processes", "1"]
+    study.main([*command, "--tasks", "drawer-open", "--only", "bc", "cpl"])
+    first = pd.read_csv(tmp_path / "study.csv")
+    assert first["variant"].tolist() == ["bc", "cpl"] and first["n"].tolist() == [4, 4]
+    assert set(first["labeller"]) == {"scripted"} and first["mean"].between(0, 1).all()
+
+    monkeypatch.setattr(study.evaluate, "run", lambda config: pytest.fail("it was done again"))
+    study.main([*command, "--tasks", "drawer-open", "--only", "bc", "cpl"])
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "study.csv"), first)
+    assert "drawer-open" in capsys.readouterr().out
+
+
+def test_what_is_mistyped_is_named(variants: Path, tmp_path: Path):
+    with pytest.raises(RoboprefError, match=r"no such variant\. Did you mean 'cpl'"):
+        study.main([str(variants), "--out", str(tmp_path / "study.csv"), "--only", "cpl-2"])
+    variants.write_text("cpl: {set: [cpl.alpha=1]}")
+    with pytest.raises(RoboprefError, match=r"variants.yaml: variant cpl needs `policy: bc`"):
+        study.main([str(variants), "--out", str(tmp_path / "study.csv")])
+    with pytest.raises(RoboprefError, match=r"nothing.yaml: not a readable variants file"):
+        study.main([str(tmp_path / "nothing.yaml"), "--out", str(tmp_path / "study.csv")])
