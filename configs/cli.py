@@ -57,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:
+        if os.environ.get("ROBOPREF_DEBUG") == "1" or error.filename is None:
+            raise
+        advice = "look at the path, its permissions and its disk; ROBOPREF_DEBUG=1 shows more"
+        print(f"error: {error.filename}: {error.strerror}: {advice}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130

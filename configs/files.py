@@ -13,11 +13,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import RoboprefError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
 MANIFEST = "manifest.json"
+RESERVE = 16 * 2**20  # bytes that others may write while we do
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -63,6 +68,29 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_space(path: str | Path, size: int) -> None:
+    """Raise OSError ENOSPC unless `size` bytes fit on the disk of `path`, an existing file or folder, and RESERVE is left.
+
+    For writers that do not survive a full disk: HDF5 then crashes the process when it closes the file.
+    """
+    if shutil.disk_usage(path).free < size + RESERVE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def new_array_file(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file as a writable memory map, with its room on the disk reserved.
+
+    Raises OSError ENOSPC where there is none; without the reservation the first page too many would kill the process.
+    """
+    import numpy as np
+
+    array: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("rb+") as file:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def digest(path: str | Path) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_folder
+from robopref.configs.files import atomic_folder, new_array_file
 from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.render import Renderer
 
@@ -60,13 +60,13 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
     total = sum(len(steps) for steps in steps_of)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as aside, ExitStack() as stack:
-        pixels: np.ndarray | None = None
+        pixels: np.memmap | None = None
         position = 0
         for (_, info), steps in zip(store.index.iterrows(), steps_of, strict=True):
             static, dynamic = store.states(int(info["episode"]), steps)
             drawn = renderer.frames(static, dynamic)
             if pixels is None:
-                pixels = np.lib.format.open_memmap(aside / "frames.npy", "w+", np.uint8, (total, *drawn.shape[1:]))
+                pixels = new_array_file(aside / "frames.npy", np.uint8, (total, *drawn.shape[1:]))
                 stack.callback(pixels.flush)
             pixels[position : position + len(steps)] = drawn
             states.append(store.episode(int(info["episode"])).observations[steps])

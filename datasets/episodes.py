@@ -22,7 +22,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_folder
+from robopref.configs.files import atomic_folder, check_space
 from robopref.embodied.rollout import Episode
 
 FORMAT_VERSION = 1
@@ -39,6 +39,7 @@ def write_episodes(path: Path, env_id: str, episodes: Iterable[Episode], provena
     def buffers() -> Iterator[EpisodeBuffer]:
         for episode in episodes:
             check_episode(episode, f"a new episode of {env_id}")
+            check_space(aside, 2 * sum(value.nbytes for value in vars(episode).values() if isinstance(value, np.ndarray)))
             metadata.append(_attributes(episode))
             yield _buffer(episode)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, digest
+from robopref.configs.files import atomic_file, digest, new_array_file
 from robopref.datasets.clips import FrameBank
 from robopref.preference.backbone import Backbone
 
@@ -27,7 +27,7 @@ def cached_features(bank: FrameBank, backbone: Backbone, folder: Path) -> np.nda
     shape = (len(bank), backbone.tokens_per_frame, backbone.image_dim)
     if not path.exists():
         with atomic_file(path) as aside:
-            features = np.lib.format.open_memmap(aside, "w+", np.float16, shape)
+            features = new_array_file(aside, np.float16, shape)
             for start in range(0, len(bank), CHUNK):
                 rows = np.arange(start, min(start + CHUNK, len(bank)))
                 features[rows] = backbone.encode_frames(bank.frames(rows)).cpu().numpy()

@@ -242,3 +242,15 @@ def test_to_dataclass_names_the_wrong_key(change: dict[str, Any], message: str) 
     with pytest.raises(UsageError) as caught:
         to_dataclass(Settings, GOOD | change)
     assert message in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(command, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    command(lambda argv: (file / "out").mkdir())
+    assert main(["toy"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {file / 'out'}: Not a directory: look at the path") and len(said.splitlines()) == 1
+    monkeypatch.setenv("ROBOPREF_DEBUG", "1")
+    with pytest.raises(NotADirectoryError):
+        main(["toy"])

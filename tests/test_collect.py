@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,27 @@ def test_a_finished_task_is_kept_and_a_lost_frame_bank_drawn_again(collected, mo
     monkeypatch.setattr(collect, "play", lambda *_: pytest.fail("the task was collected again"))
     collect.run(config(collected))
     assert file.stat().st_mtime_ns == written and frames.read_bytes() == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a real disk of 18 MB, of which 16 are kept in reserve."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=18m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"only root may mount a small disk: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(small_disk):
+    """HDF5 would crash the process when it closes a file on a full disk."""
+    full = config(small_disk, clips=None, levels=("random",), episodes=60)
+    with pytest.raises(RoboprefError, match=rf"{TASK} could not be written .*No space left on device.*free some space"):
+        collect.run(full)
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]
 
 
 def test_offline_levels(tmp_path):

@@ -38,7 +38,7 @@ from pathlib import Path
 import h5py, numpy as np, pandas as pd, torch
 from robopref.configs.checkpoint import save_tensors
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, atomic_folder, write_json
+from robopref.configs.files import atomic_file, atomic_folder, new_array_file, write_json
 
 numbers = np.random.default_rng(0).normal(size=100_000)
 folder = Path(sys.argv[1])
@@ -63,7 +63,11 @@ def inside_folder(path):
     with atomic_folder(path) as temp:
         (temp / "numbers.bin").write_bytes(numbers.tobytes())
 
-for write in raw, hdf5, parquet, tensors, inside_folder, lambda path: write_json(path, numbers):
+def mapped(path):
+    with atomic_file(path) as temp:
+        new_array_file(temp, np.float64, numbers.shape)[:] = numbers
+
+for write in raw, mapped, hdf5, parquet, tensors, inside_folder, lambda path: write_json(path, numbers):
     path = folder / f"{write.__name__}.out"
     try:
         write(path)
