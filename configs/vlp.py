@@ -55,6 +55,8 @@ class OrdersConfig:
     """lambda_2 of Eq. 4: the right task over another one."""
     progress_weight: float = 0.0
     """Ours, not the paper's: a later segment of an expert episode over an earlier one."""
+    foreign_share: float = 0.0
+    """Ours: share of the worst clips in which another task's expert acts, instead of a random policy (level `foreign`)."""
     segment_share: float = 0.5
     """Share of tuples made of segments instead of whole episodes; ours, because it is segments that get labelled."""
 

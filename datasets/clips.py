@@ -87,6 +87,30 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
         pd.DataFrame(rows).to_parquet(aside / "index.parquet")
 
 
+class Stacked:
+    """Arrays of one width, one after another, read by row number as if they were one; memory maps stay on the disk."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self._parts = list(parts)
+        self._offsets = np.cumsum([0, *(len(part) for part in self._parts)])
+        self.dtype = self._parts[0].dtype
+        self.shape = (int(self._offsets[-1]), *self._parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Rows of any shape, or a slice of them: rows.shape + the rest of `shape`, a copy."""
+        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        flat = wanted.ravel()
+        which = np.searchsorted(self._offsets, flat, side="right") - 1
+        out = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        for part in np.unique(which):
+            mine = which == part
+            out[mine] = self._parts[part][flat[mine] - self._offsets[part]]
+        return out.reshape(*wanted.shape, *self.shape[1:])
+
+
 class FrameBank:
     """The frames of one or several tasks, memory mapped: `frames` of task after task, one `index` row a frame.
 
@@ -97,7 +121,7 @@ class FrameBank:
         self.folders = [Path(folder) for folder in folders]
         if not self.folders:
             raise RoboprefError("No frame bank to read: collect at least one task with rendering on.")
-        self._pixels: list[np.ndarray] = []
+        pictures: list[np.ndarray] = []
         tables, states = [], []
         for bank, folder in enumerate(self.folders):
             try:
@@ -110,30 +134,23 @@ class FrameBank:
                 raise RoboprefError(f"{folder}: frames, states and index differ in length. Run `robopref collect` again.")
             if "camera" not in table:
                 raise RoboprefError(f"{folder}: drawn by an older version, which kept no camera. Run `robopref collect` again.")
-            self._pixels.append(pixels)
+            pictures.append(pixels)
             tables.append(table.assign(bank=bank, row=np.arange(len(table))))
             states.append(state)
         self.index = pd.concat(tables, ignore_index=True)
         self.states = np.concatenate(states)
         """Observations (M, 39) float32 that belong to the frames: what the small backbone learns to see."""
-        views = {(str(table["camera"].iloc[0]), pixels.shape[1:]) for table, pixels in zip(tables, self._pixels, strict=True)}
+        views = {(str(table["camera"].iloc[0]), pixels.shape[1:]) for table, pixels in zip(tables, pictures, strict=True)}
         if len(views) > 1:
             told = ", ".join(f"{camera} at {shape[0]} x {shape[1]} px" for camera, shape in sorted(views))
             raise RoboprefError(f"{self.folders[0].parent}: banks of different views ({told}). Collect all tasks alike.")
         self.camera: str = next(iter(views))[0]
         """The view that all frames were drawn from."""
-        self._offsets = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
+        self._pixels = Stacked(pictures)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def frames(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of the frames numbered `rows` (any shape): rows.shape + (H, W, 3) uint8."""
-        flat = np.asarray(rows).ravel()
-        which = np.searchsorted(self._offsets, flat, side="right") - 1
-        first = self._pixels[0]
-        out = np.empty((len(flat), *first.shape[1:]), np.uint8)
-        for bank in np.unique(which):
-            mine = which == bank
-            out[mine] = self._pixels[bank][flat[mine] - self._offsets[bank]]
-        return out.reshape(*np.shape(rows), *first.shape[1:])
+        return self._pixels[rows]

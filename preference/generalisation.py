@@ -41,7 +41,7 @@ def generalisation(
     drawn = sampler.draw(tuples, np.random.default_rng(seed), own_task=task)
 
     def scores(rows: np.ndarray, sentences: list[str]) -> np.ndarray:
-        clips = np.asarray(features[rows])  # (B, T, P, D)
+        clips = features[rows]  # (B, T, P, D)
         return scorer.score_features(clips.reshape(len(clips), -1, clips.shape[-1]), sentences)
 
     a, b, other = (scores(rows, drawn.own) for rows in (drawn.a, drawn.b, drawn.other))

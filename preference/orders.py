@@ -16,7 +16,7 @@ Axes: B tuples, T frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,8 @@ class OrderSampler:
         groups = index.groupby(["task", "level", "episode"], sort=True).indices
         for (name, level, _), rows in groups.items():
             self.episodes.setdefault((name, level), []).append(BankEpisode(name, level, int(rows[0]), len(rows)))
-        missing = [(name, level) for name in self.tasks for level in LEVELS if (name, level) not in self.episodes]
+        levels = (*LEVELS, "foreign") if config.foreign_share > 0 else LEVELS
+        missing = [(name, level) for name in self.tasks for level in levels if (name, level) not in self.episodes]
         if missing:
             raise RoboprefError(f"The frame banks hold no {missing[0][1]} episode of {missing[0][0]}; collect it first.")
         self.instructions = {name: instructions(name, part) for name in self.tasks}
@@ -117,7 +118,12 @@ class OrderSampler:
         return episodes[rng.integers(len(episodes))]
 
     def _clip(self, name: str, level: str, as_segment: bool, rng: np.random.Generator) -> np.ndarray:
-        episode = self._episode(name, level, rng)
+        if level == "random" and self.config.foreign_share > 0 and rng.random() < self.config.foreign_share:
+            # As long as some expert's: a policy that never succeeds goes on to the end, and its speed would tell.
+            foreign, expert = self._episode(name, "foreign", rng), self._episode(name, "expert", rng)
+            episode = replace(foreign, count=min(foreign.count, expert.count))
+        else:
+            episode = self._episode(name, level, rng)
         if not as_segment:
             return self._spread(episode)
         # What tells an expert's segment from a medium one is its end, so a level's segment is drawn near the episode's end.

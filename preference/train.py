@@ -30,7 +30,7 @@ from robopref.configs.files import plain
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
 from robopref.configs.vlp import TrainVLPConfig
-from robopref.datasets.clips import FRAMES, FrameBank
+from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks
 from robopref.preference.backbone import Backbone, load_backbone
 from robopref.preference.features import cached_features
@@ -120,7 +120,7 @@ def run(config: TrainVLPConfig) -> Path:
 
 def training_loss(
     model: VLP,
-    features: np.ndarray,
+    features: Stacked,
     sampler: OrderSampler,
     texts: TextTable,
     config: TrainVLPConfig,
@@ -144,7 +144,7 @@ def training_loss(
         rows |= {"earlier": earlier[ranks.share], "later": later[ranks.share]}
         sentences["expert"] = said[ranks.share]
         asked |= {"earlier": ("earlier", "expert"), "later": ("later", "expert")}
-    clips = torch.from_numpy(np.asarray(features[np.concatenate(list(rows.values()))], np.float32)).to(device)
+    clips = torch.from_numpy(features[np.concatenate(list(rows.values()))].astype(np.float32)).to(device)
     clips = clips + config.feature_noise * model.image_std * torch.randn_like(clips)
     videos = dict(zip(rows, model.encode_video(clips).chunk(len(rows)), strict=True))
     words, mask = texts.look_up([sentence for group in sentences.values() for sentence in group])
@@ -175,9 +175,9 @@ class TextTable:
         return self._words[rows], self._mask[rows]
 
 
-def standardise(model: VLP, features: np.ndarray, most: int = 4096) -> None:
+def standardise(model: VLP, features: Stacked, most: int = 4096) -> None:
     """Set the model's feature statistics from (at most `most` of) the training frames."""
-    sample = np.asarray(features[:: max(1, len(features) // most)], np.float32)
+    sample = features[:: max(1, len(features) // most)].astype(np.float32)
     model.image_mean.copy_(torch.from_numpy(sample.mean(0)))
     model.image_std.copy_(torch.from_numpy(sample.std(0) + 1e-3))
 

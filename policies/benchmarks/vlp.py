@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robopref.configs.vlp import ModelConfig, TrainVLPConfig
-from robopref.datasets.clips import FRAMES, FrameBank
+from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import SPLITS
 from robopref.preference.features import cached_features
 from robopref.preference.orders import LEVELS, OrderSampler
@@ -60,7 +60,7 @@ def run() -> dict[str, float]:
         optimizer = torch.optim.AdamW(model.parameters(), config.lr)
         rng = np.random.default_rng(0)
 
-        def seconds(features: np.ndarray, steps: int) -> float:
+        def seconds(features: Stacked, steps: int) -> float:
             started = time.perf_counter()
             for _ in range(steps):
                 loss, _ = training_loss(model, features, sampler, texts, config, rng, ranks)
@@ -69,7 +69,7 @@ def run() -> dict[str, float]:
                 optimizer.step()
             return (time.perf_counter() - started) / steps
 
-        each_time: np.ndarray = EncodedEachTime(bank, backbone)  # type: ignore[assignment]
+        each_time: Stacked = EncodedEachTime(bank, backbone)  # type: ignore[assignment]
         seconds(cached, 2), seconds(each_time, 1)  # neither side pays for first calls
         times = np.array([[seconds(cached, CACHED_STEPS), seconds(each_time, 1)] for _ in range(ROUNDS)])
     fast, plain = config.batch / np.median(times, axis=0)
