@@ -97,6 +97,23 @@ def test_every_tuple_is_what_its_table_row_says(seed):
         assert tuples.levels[i] == (LEVELS[min(ranks)], LEVELS[max(ranks)])
 
 
+def test_a_share_of_the_worst_clips_shows_another_tasks_expert():
+    plain = bank_index()
+    long = plain[plain["level"] == "random"].assign(level="foreign")
+    long = pd.concat([long.assign(step=long["step"] + 84 * lap, episode=long["episode"] + 30) for lap in range(2)])
+    index = pd.concat([plain, long.sort_values(["task", "episode", "step"])], ignore_index=True)
+    sampler = OrderSampler(index, TASKS, OrdersConfig(foreign_share=0.5, segment_share=0.0))
+    tuples = sampler.draw(400, np.random.default_rng(0))
+    worse = [a if label else b for a, b, label in zip(tuples.a, tuples.b, tuples.label, strict=True)]
+    shown = [index.iloc[rows] for rows, (low, _) in zip(worse, tuples.levels, strict=True) if low == "random"]
+    levels = [clip["level"].iloc[0] for clip in shown]
+    assert set(levels) == {"random", "foreign"} and 0.4 < levels.count("foreign") / len(levels) < 0.6
+    # Twelve frames as the experts have, not 24: a clip at double speed would give the level away.
+    assert max(clip["step"].iloc[-1] for clip in shown) == 7 * 11
+    with pytest.raises(RoboprefError, match="no foreign episode"):
+        OrderSampler(plain, TASKS, OrdersConfig(foreign_share=0.5))
+
+
 def test_positions_say_nothing_and_draws_repeat():
     sampler = OrderSampler(bank_index(), TASKS, OrdersConfig())
     label = sampler.draw(600, np.random.default_rng(0)).label
