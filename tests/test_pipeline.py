@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from robopref.configs import cli
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.pipeline import PipelineConfig
 from robopref.embodied.video import read_video
 
 TINY = (
@@ -45,6 +47,13 @@ def test_pipeline_from_nothing_to_a_report_and_again(tmp_path, capsys):
     assert cli.main(["pipeline", f"out={run}", *TINY]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("model.safetensors")}
     assert (run / "report.html").exists()
+
+
+def test_the_papers_scale_has_the_papers_sizes():
+    paper = to_dataclass(PipelineConfig, compose("pipeline", ["scale=paper"]))
+    assert (paper.collect.episodes, paper.offline.episodes, paper.annotate.pairs) == (32, 100, 100)
+    assert (paper.piql.reward_steps, paper.piql.steps, paper.cpl.clone_steps, paper.cpl.alpha) == (50_000, 450_000, 200_000, 0.1)
+    assert len(paper.policy_seeds) == 5 and paper.out.name == "paper"
 
 
 def test_a_held_out_task_cannot_be_trained_on(tmp_path, capsys):
