@@ -12,8 +12,7 @@ T = TypeVar("T")
 
 
 def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], processes: int) -> Iterator[T]:
-    """`function(*job)` of every job, results in the order of the jobs, as they come; with processes=1
-    in this process.
+    """`function(*job)` of every job, results in the order of the jobs, as they come; with processes=1 in this process.
 
     Workers are gone when the last result is out: they would keep torch and simulators in memory through later stages.
     """
