@@ -66,7 +66,8 @@ def test_swapping_a_and_b_everywhere_changes_nothing(pairs):
         assert value == pytest.approx(other[name], nan_ok=True)
 
 
-@given(st.lists(st.floats(-5, 5).filter(lambda x: abs(x) > 1e-3), min_size=2, max_size=30, unique=True))
+# Hundredths: tanh rounds floats that are neighbours, such as -5 and -4.999999999999999, to one number, and a tie it then is.
+@given(st.lists(st.integers(-500, 500).filter(bool).map(lambda n: n / 100), min_size=2, max_size=30, unique=True))
 def test_the_truth_agrees_with_itself(truth):
     found = agreement(np.tanh(np.array(truth)), np.array(truth))
     assert found["accuracy"] == 1.0 and found["kendall_tau"] == pytest.approx(1.0)
