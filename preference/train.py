@@ -72,7 +72,7 @@ def run(config: TrainVLPConfig) -> Path:
 
     model = VLP(config.model, FRAMES, backbone.tokens_per_frame, backbone.image_dim, backbone.text_dim).to(device)
     standardise(model, features)
-    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
     checkpoint = config.out / "checkpoint.safetensors"
     resumable = plain({k: v for k, v in asdict(config).items() if k not in PLACES})
     first = 0
@@ -93,11 +93,7 @@ def run(config: TrainVLPConfig) -> Path:
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
         loss, metrics = training_loss(model, features, sampler, texts, config, rng, ranks)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        ranks.average(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, model, optimizer, ranks)
         if step % config.log_every == 0 or step == config.steps:
             ranks.average(metrics.values())
             rate = {"charts/tuples_per_second": step_rate(first, step, clock) * config.batch}
@@ -146,18 +142,28 @@ def training_loss(
         asked |= {"earlier": ("earlier", "expert"), "later": ("later", "expert")}
     clips = torch.from_numpy(features[np.concatenate(list(rows.values()))].astype(np.float32)).to(device)
     clips = clips + config.feature_noise * model.image_std * torch.randn_like(clips)
-    videos = dict(zip(rows, model.encode_video(clips).chunk(len(rows)), strict=True))
     words, mask = texts.look_up([sentence for group in sentences.values() for sentence in group])
-    read = dict(zip(sentences, model.encode_text(words, mask).chunk(len(sentences)), strict=True))
-    masks = dict(zip(sentences, mask.chunk(len(sentences)), strict=True))
-    # One call for all scores: the cross-attention of several hundred clips at once is what the processor likes.
+    # One call for all scores: the cross-attention of several hundred pairs at once is what the processor likes.
+    clip_rows = dict(zip(rows, torch.arange(len(clips), device=device).chunk(len(rows)), strict=True))
+    sentence_rows = dict(zip(sentences, torch.arange(len(words), device=device).chunk(len(sentences)), strict=True))
     scores = model.score(
-        torch.cat([videos[clip] for clip, _ in asked.values()]),
-        torch.cat([read[said] for _, said in asked.values()]),
-        torch.cat([masks[said] for _, said in asked.values()]),
+        model.encode_video(clips),
+        model.encode_text(words, mask),
+        mask,
+        torch.cat([clip_rows[clip] for clip, _ in asked.values()]),
+        torch.cat([sentence_rows[said] for _, said in asked.values()]),
     )
     label = torch.from_numpy(tuples.label[ranks.share].copy()).to(device)
     return vlp_loss(dict(zip(asked, scores.chunk(len(asked)), strict=True)), label, config.orders)
+
+
+def descend(loss: Tensor, model: VLP, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    """One optimiser step on `loss`, with gradients averaged over the processes and their norm clipped to 1."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    ranks.average(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
 
 
 class TextTable:

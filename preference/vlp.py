@@ -21,6 +21,7 @@ from robopref.configs.checkpoint import load_model, load_strict
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest
 from robopref.configs.vlp import ModelConfig, OrdersConfig
+from robopref.preference.attention import ByteDropout, CrossAttentionMean, SelfAttention
 from robopref.preference.backbone import Backbone, load_backbone
 
 KIND = "vlp"
@@ -49,32 +50,25 @@ class VLP(nn.Module):
         self.time = nn.Parameter(torch.randn(frames, 1, c) * 0.02)
         self.place = nn.Parameter(torch.randn(1, tokens_per_frame, c) * 0.02)
         self.word_order = nn.Parameter(torch.randn(77, c) * 0.02)
-        self.video_self = nn.ModuleList(self._layer() for _ in range(config.layers))
-        self.text_self = nn.ModuleList(self._layer() for _ in range(config.layers))
-        self.video_to_text = CrossAttention(c, config.heads, config.dropout)
-        self.text_to_video = CrossAttention(c, config.heads, config.dropout)
+        self.video_self = nn.ModuleList(SelfAttention(c, config.heads, config.dropout) for _ in range(config.layers))
+        self.text_self = nn.ModuleList(SelfAttention(c, config.heads, config.dropout) for _ in range(config.layers))
+        self.video_to_text = CrossAttentionMean(c, config.heads, config.dropout)
+        self.text_to_video = CrossAttentionMean(c, config.heads, config.dropout)
         h1, h2 = config.hidden
         self.head = nn.Sequential(
             nn.LayerNorm(2 * c),
             nn.Linear(2 * c, h1),
             nn.GELU(),
-            nn.Dropout(config.dropout),
+            ByteDropout(config.dropout),
             nn.Linear(h1, h2),
             nn.GELU(),
             nn.Linear(h2, 1),
         )
 
-    def _layer(self) -> nn.Module:
-        c = self.config.dim
-        return nn.TransformerEncoderLayer(
-            c, self.config.heads, 4 * c, self.config.dropout, "gelu", batch_first=True, norm_first=True
-        )
-
     def encode_video(self, features: Tensor) -> Tensor:
         """features (N, T, P, D) -> video tokens (N, T * P, C)."""
         x = (features - self.image_mean) / self.image_std
-        x = self.image_in(x) + self.time + self.place
-        x = x.flatten(1, 2)
+        x = (self.image_in(x) + self.time + self.place).flatten(1, 2)
         for layer in self.video_self:
             x = layer(x)
         return x
@@ -83,32 +77,17 @@ class VLP(nn.Module):
         """words (M, L, Dt), mask (M, L) True = real -> text tokens (M, L, C)."""
         x = self.text_in(words) + self.word_order[: words.shape[1]]
         for layer in self.text_self:
-            x = layer(x, src_key_padding_mask=~mask)
+            x = layer(x, mask)
         return x
 
-    def score(self, video: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """video (N, V, C), text (N, L, C), mask (N, L): f(v | l), (N,)."""
-        seen = self.video_to_text(video, text, ~mask).mean(1)
-        read = self.text_to_video(text, video, None)
-        read = (read * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    def score(self, video: Tensor, text: Tensor, mask: Tensor, clips: Tensor, sentences: Tensor) -> Tensor:
+        """f(v | l) of B pairs, (B,): rows `clips` (B,) of video (N, V, C) under rows `sentences` (B,) of text (M, L, C).
+
+        mask (M, L): True = a real word.
+        """
+        seen = self.video_to_text(video, text, (clips, sentences), real_context=mask)
+        read = self.text_to_video(text, video, (sentences, clips), real_x=mask)
         return self.head(torch.cat([seen, read], dim=1)).squeeze(1)
-
-
-class CrossAttention(nn.Module):
-    """One block in which `x` looks at `context`, followed by a feed-forward layer; residual, normalised first."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.norm_x, self.norm_context, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
-
-    def forward(self, x: Tensor, context: Tensor, ignore: Tensor | None) -> Tensor:
-        """x (N, X, C), context (N, Y, C), ignore (N, Y) True = padding -> (N, X, C)."""
-        context = self.norm_context(context)
-        attended, _ = self.attention(self.norm_x(x), context, context, key_padding_mask=ignore, need_weights=False)
-        x = x + attended
-        return x + self.feed(self.norm_out(x))
 
 
 def order_loss(logit: Tensor, target: Tensor) -> Tensor:
@@ -191,8 +170,8 @@ class VLPScorer:
         for start in range(0, len(features), 64):
             chunk = torch.from_numpy(np.asarray(features[start : start + 64], np.float32)).to(device)
             video = self.model.encode_video(chunk.unflatten(1, (self.frames, tokens)))
-            rows = which[start : start + 64]
-            scores.append(self.model.score(video, text[rows], mask[rows]))
+            clips = torch.arange(len(chunk), device=device)
+            scores.append(self.model.score(video, text, mask, clips, which[start : start + 64]))
         return torch.cat(scores).double().cpu().numpy()
 
     def score(self, clips: np.ndarray, instructions: list[str]) -> np.ndarray:

@@ -31,7 +31,6 @@ def test_render(capsys, monkeypatch):
 def test_collect(capsys, monkeypatch):
     monkeypatch.setattr(collect, "TASKS", ("drawer-open", "reach"))
     monkeypatch.setattr(collect, "EPISODES", 1)
-    monkeypatch.setattr(collect, "PLAIN_CLIPS", 2)
     measured = last_line(capsys, "collect")
     assert set(measured) == {"ratio", "scaling", "clips_per_s"} and measured["ratio"] > 1
 

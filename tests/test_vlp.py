@@ -145,14 +145,30 @@ def tiny_vlp():
     return VLP(ModelConfig(dim=16, heads=2, hidden=(32, 16), dropout=0.0), 8, 5, 12, 64).eval()
 
 
+def paired(*rows):
+    return tuple(torch.tensor(row) for row in rows)
+
+
 def test_padding_and_batch_mates_do_not_change_a_score():
     model = tiny_vlp()
     video = model.encode_video(torch.randn(2, 8, 5, 12))
     alone_words, alone_mask = hash_words(["close the drawer"])
     words, mask = hash_words(["close the drawer", "please push the long wooden stick against the box now"])
-    alone = model.score(video[:1], model.encode_text(alone_words, alone_mask), alone_mask)
-    together = model.score(video, model.encode_text(words, mask), mask)
+    alone = model.score(video[:1], model.encode_text(alone_words, alone_mask), alone_mask, *paired([0], [0]))
+    together = model.score(video, model.encode_text(words, mask), mask, *paired([0, 1], [0, 1]))
     assert together[0].item() == pytest.approx(alone[0].item(), abs=1e-5)
+
+
+def test_pairs_say_which_clip_is_asked_about_which_sentence():
+    model = tiny_vlp()
+    video = model.encode_video(torch.randn(3, 8, 5, 12))
+    words, mask = hash_words(["close the drawer", "push the long wooden stick"])
+    text = model.encode_text(words, mask)
+    clips, sentences = [2, 0, 0, 1], [1, 1, 0, 0]
+    scores = model.score(video, text, mask, *paired(clips, sentences))
+    for score, clip, said in zip(scores, clips, sentences, strict=True):
+        alone = model.score(video[clip : clip + 1], text[said : said + 1], mask[said : said + 1], *paired([0], [0]))
+        assert score.item() == pytest.approx(alone.item(), abs=1e-5)
 
 
 def test_the_score_depends_on_frame_order_and_on_the_words():
@@ -160,10 +176,10 @@ def test_the_score_depends_on_frame_order_and_on_the_words():
     clip = torch.randn(1, 8, 5, 12)
     words, mask = hash_words(["close the drawer", "open the drawer"])
     text = model.encode_text(words, mask)
-    forwards, backwards = model.encode_video(clip), model.encode_video(clip.flip(1))
-    score = model.score(forwards, text[:1], mask[:1])
-    assert abs(score - model.score(backwards, text[:1], mask[:1])).item() > 1e-6
-    assert abs(score - model.score(forwards, text[1:], mask[1:])).item() > 1e-6
+    both = torch.cat([model.encode_video(clip), model.encode_video(clip.flip(1))])
+    score, backwards, other_words = model.score(both, text, mask, *paired([0, 1, 0], [0, 0, 1]))
+    assert abs(score - backwards).item() > 1e-6
+    assert abs(score - other_words).item() > 1e-6
 
 
 def test_soft_argmax_finds_a_peak_to_the_pixel():

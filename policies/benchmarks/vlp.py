@@ -23,7 +23,7 @@ from robopref.preference.features import cached_features
 from robopref.preference.orders import LEVELS, OrderSampler
 from robopref.preference.ranks import Ranks
 from robopref.preference.small import SmallBackbone, SmallConfig, SmallEncoder
-from robopref.preference.train import TextTable, standardise, training_loss
+from robopref.preference.train import TextTable, descend, standardise, training_loss
 from robopref.preference.vlp import VLP
 
 TASKS = SPLITS["paper"].train[:8]
@@ -57,16 +57,14 @@ def run() -> dict[str, float]:
         ranks = Ranks("cpu")
         model = VLP(ModelConfig(), FRAMES, backbone.tokens_per_frame, backbone.image_dim, backbone.text_dim)
         standardise(model, cached)
-        optimizer = torch.optim.AdamW(model.parameters(), config.lr)
+        optimizer = torch.optim.AdamW(model.parameters(), config.lr, fused=True)
         rng = np.random.default_rng(0)
 
         def seconds(features: Stacked, steps: int) -> float:
             started = time.perf_counter()
             for _ in range(steps):
                 loss, _ = training_loss(model, features, sampler, texts, config, rng, ranks)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
+                descend(loss, model, optimizer, ranks)
             return (time.perf_counter() - started) / steps
 
         each_time: Stacked = EncodedEachTime(bank, backbone)  # type: ignore[assignment]
