@@ -10,6 +10,7 @@ import pytest
 from robopref.configs import cli
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.pipeline import PipelineConfig
+from robopref.embodied.tasks import SPLITS
 from robopref.embodied.video import read_video
 
 TINY = (
@@ -54,6 +55,8 @@ def test_the_papers_scale_has_the_papers_sizes():
     assert (paper.collect.episodes, paper.offline.episodes, paper.annotate.pairs) == (32, 100, 100)
     assert (paper.piql.reward_steps, paper.piql.steps, paper.cpl.clone_steps, paper.cpl.alpha) == (50_000, 450_000, 200_000, 0.1)
     assert len(paper.policy_seeds) == 5 and paper.out.name == "paper"
+    assert paper.task in SPLITS["paper"].test
+    assert compose("pipeline", ["scale=paper", "task=window-open"])["task"] == "window-open"  # what is typed rules
 
 
 def test_a_held_out_task_cannot_be_trained_on(tmp_path, capsys):
