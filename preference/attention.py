@@ -8,9 +8,10 @@ Axes: N clips or sentences, B pairs of the two, X and Y tokens, C width, H heads
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from robopref.preference.dropout import ByteDropout
 
 
 class SelfAttention(nn.Module):
@@ -63,25 +64,6 @@ class CrossAttentionMean(nn.Module):
         seen = attend(query, key, value, None if real_context is None else real_context[others], self.heads)
         seen = token_mean(seen, None if real_x is None else real_x[rows])
         return token_mean(x, real_x).index_select(0, rows) + self.drop(self.out(seen))
-
-
-class ByteDropout(nn.Module):
-    """Dropout whose masks cost one random byte a unit; torch.nn.Dropout draws a number for each, one after the other on a CPU.
-
-    The rate is rounded to a multiple of 1/256.  Draws come from torch's global generator.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.threshold = round(rate * 256)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x of any shape -> x with a share of its entries zeroed and the others scaled up; x itself in evaluation."""
-        if not self.training or self.threshold == 0:
-            return x
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
-        return x * keep.to(x.dtype).mul_(256 / (256 - self.threshold))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, real: Tensor | None, heads: int) -> Tensor:

@@ -155,7 +155,8 @@ def run_one(config: LeaveOutConfig, seed: int, variant: str, settings: PipelineC
     clips, others = data_folder(config, seed, settings) / "clips", train_tasks(config)
     out = config.work / f"vlp-{seed}" / variant
     backbone = f"small:{backbone_folder(config, seed, settings)}"
-    train.run(replace(settings.vlp, clips=clips, out=out, backbone=backbone, tasks=others, seed=seed, threads=1, device="cpu"))
+    own = seed + settings.vlp.seed  # vlp.seed=100 in a variant: other weights and tuples on the same data and backbone
+    train.run(replace(settings.vlp, clips=clips, out=out, backbone=backbone, tasks=others, seed=own, threads=1, device="cpu"))
     scorer = VLPScorer.load(out)
     rows = []
     for name in expand_tasks(config.tasks):

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robopref.preference.dropout import byte_mask
+
 
 def member_rngs(seeds: Sequence[int], stream: str) -> list[np.random.Generator]:
     """One generator a member for the purpose `stream`; streams of one seed are independent of each other."""
@@ -60,15 +62,10 @@ class MemberMLP(nn.Module):
 
 
 def dropout_mask(x: Tensor, rate: float, rngs: Sequence[np.random.Generator]) -> Tensor:
-    """Mask of 0 and 1/(1 - rate) for x (S, B, w), each member's from its own generator.
-
-    One random byte a unit is ten times cheaper than one random float, so the rate is rounded to a multiple of 1/256.
-    """
-    threshold = round(rate * 256)
+    """Mask of 0 and 1/(1 - rate) for x (S, B, w), each member's from its own generator; the rate in steps of 1/256."""
     shape = x.shape[1:]
     drawn = np.stack([np.frombuffer(rng.bytes(shape.numel()), np.uint8).reshape(shape) for rng in rngs])
-    keep = torch.from_numpy(drawn >= threshold).to(x.device)
-    return keep.to(x.dtype).mul_(256 / (256 - threshold))
+    return byte_mask(torch.from_numpy(drawn), rate, x)
 
 
 def adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:

@@ -21,8 +21,9 @@ from robopref.configs.checkpoint import load_model, load_strict
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest
 from robopref.configs.vlp import ModelConfig, OrdersConfig
-from robopref.preference.attention import ByteDropout, CrossAttentionMean, SelfAttention
+from robopref.preference.attention import CrossAttentionMean, SelfAttention
 from robopref.preference.backbone import Backbone, load_backbone
+from robopref.preference.dropout import ByteDropout
 
 KIND = "vlp"
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from robopref.preference.attention import ByteDropout, CrossAttentionMean, SelfAttention
+from robopref.preference.attention import CrossAttentionMean, SelfAttention
+from robopref.preference.dropout import ByteDropout
 
 DIM, HEADS = 24, 3
 REAL = torch.tensor([[True, True, False, False], [True, True, True, True], [True, False, False, False]])

@@ -21,17 +21,18 @@ TRAINED, LEFT_OUT = ("reach", "handle-press"), "coffee-button"
 @pytest.mark.timeout(400)
 def test_a_row_a_task_and_nothing_twice(tmp_path: Path, capsys, monkeypatch):
     variants = tmp_path / "variants.yaml"
-    variants.write_text(f"tiny: {TINY}\nprogress: {[*TINY, 'vlp.orders.progress_weight=0.5']}\n")
+    variants.write_text(f"tiny: {TINY}\nprogress: {[*TINY, 'vlp.orders.progress_weight=0.5']}\nagain: {[*TINY, 'vlp.seed=100']}\n")
     others = [name for name in SPLITS["paper"].train if name not in (*TRAINED, LEFT_OUT)]
     out = tmp_path / "leave_out.csv"
     command = [str(variants), "--out", str(out), "--work", str(tmp_path / "work"), "--seeds", "0", "--processes", "1"]
     command += ["--tasks", LEFT_OUT, "--without", *others]
     leave_out.main(command)
     table = pd.read_csv(out)
-    assert table["variant"].tolist() == ["tiny", "progress"] and set(table["task"]) == {LEFT_OUT}
+    assert table["variant"].tolist() == ["tiny", "progress", "again"] and set(table["task"]) == {LEFT_OUT}
     measured = ["accuracy", "balanced_accuracy", "auc", "constant_accuracy", "itp_accuracy", "ivp_accuracy"]
     assert table[measured].stack().between(0, 1).all() and table["kendall_tau"].between(-1, 1).all()
     assert len(list((tmp_path / "work").glob("backbone-*"))) == 1  # shared, since only VLP differs
+    assert len({path.read_bytes() for path in (tmp_path / "work" / "vlp-0").glob("*/model.safetensors")}) == 3
 
     monkeypatch.setattr(leave_out.train, "run", lambda config: pytest.fail("it was done again"))
     leave_out.main(command)
