@@ -22,6 +22,23 @@ def test_vlp(capsys, monkeypatch):
     assert set(measured) == {"ratio", "tuples_per_s"} and measured["ratio"] > 1
 
 
+def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch):
+    runs = [{"ratio": {"64": 30.0, "224": 15.5}}, {"ratio": 12.4, "tuples_per_s": 857.1}, {"ratio": {"64": 31.0, "224": 16.0}}]
+    measured = iter(runs)
+    for module in (render, vlp):
+        monkeypatch.setattr(module, "run", lambda: next(measured))
+    table = tmp_path / "bench.csv"
+    for name in ("render", "vlp", "render"):
+        assert cli.main(["bench", name, "--csv", str(table)]) == 0
+    assert table.read_text().splitlines() == [
+        "benchmark,measure,value",
+        "vlp,ratio,12.4",
+        "vlp,tuples_per_s,857.1",
+        "render,ratio.64,31.0",
+        "render,ratio.224,16.0",
+    ]
+
+
 def test_render(capsys, monkeypatch):
     monkeypatch.setattr(render, "ROUNDS", 1)
     measured = last_line(capsys, "render")

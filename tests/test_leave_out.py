@@ -21,7 +21,8 @@ TRAINED, LEFT_OUT = ("reach", "handle-press"), "coffee-button"
 @pytest.mark.timeout(400)
 def test_a_row_a_task_and_nothing_twice(tmp_path: Path, capsys, monkeypatch):
     variants = tmp_path / "variants.yaml"
-    variants.write_text(f"tiny: {TINY}\nprogress: {[*TINY, 'vlp.orders.progress_weight=0.5']}\nagain: {[*TINY, 'vlp.seed=100']}\n")
+    more = {"progress": "vlp.orders.progress_weight=0.5", "again": "vlp.seed=100"}
+    variants.write_text(f"tiny: {TINY}\n" + "".join(f"{name}: {[*TINY, setting]}\n" for name, setting in more.items()))
     others = [name for name in SPLITS["paper"].train if name not in (*TRAINED, LEFT_OUT)]
     out = tmp_path / "leave_out.csv"
     command = [str(variants), "--out", str(out), "--work", str(tmp_path / "work"), "--seeds", "0", "--processes", "1"]
