@@ -13,7 +13,10 @@ from typing import Annotated, Literal
 import pandas as pd
 import tyro
 
+from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
+
+COLUMNS = ["benchmark", "measure", "value"]
 
 
 def main(argv: list[str]) -> None:
@@ -26,19 +29,24 @@ def bench(
 ) -> None:
     """Run the benchmark called `name`; its module is imported by name, because each pulls in its own peers.
 
-    csv: a file (benchmark, measure, value) in which the rows of this benchmark are replaced.
+    csv: a table (benchmark, measure, value) in which the rows of this benchmark are replaced.
     """
+    before = pd.DataFrame() if csv is None else read_rows(csv)  # a wrong file is told before minutes are spent
     measured = importlib.import_module(f"robopref.policies.benchmarks.{name}").run()
     if csv is not None:
-        write_rows(csv, name, measured)
+        # A measure of several sizes becomes a row a size.
+        rows = pd.json_normalize(measured).T.rename_axis("measure").set_axis(["value"], axis=1).reset_index()
+        rows.insert(0, "benchmark", name)
+        with atomic_file(csv) as temp:
+            pd.concat([before[before["benchmark"] != name], rows]).to_csv(temp, index=False, lineterminator="\n")
     print(json.dumps(measured))
 
 
-def write_rows(path: Path, name: str, measured: dict[str, float | dict[str, float]]) -> None:
-    """Put what benchmark `name` measured into the table at `path`; a measure of several sizes becomes a row a size."""
-    rows = pd.json_normalize(measured).T.rename_axis("measure").set_axis(["value"], axis=1).reset_index()
-    rows.insert(0, "benchmark", name)
-    others = pd.read_csv(path, dtype={"value": str}) if path.exists() else rows[:0]
-    table = pd.concat([others[others["benchmark"] != name], rows])
-    with atomic_file(path) as temp:
-        table.to_csv(temp, index=False, lineterminator="\n")
+def read_rows(path: Path) -> pd.DataFrame:
+    """The table at `path`, empty when there is none; RoboprefError when it is another kind of table."""
+    if not path.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    try:
+        return pd.read_csv(path, usecols=COLUMNS, dtype=str)
+    except ValueError as error:
+        raise RoboprefError(f"{path}: no table of `robopref bench` ({error}); name another file") from error

@@ -22,7 +22,7 @@ def test_vlp(capsys, monkeypatch):
     assert set(measured) == {"ratio", "tuples_per_s"} and measured["ratio"] > 1
 
 
-def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch):
+def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch, capsys):
     runs = [{"ratio": {"64": 30.0, "224": 15.5}}, {"ratio": 12.4, "tuples_per_s": 857.1}, {"ratio": {"64": 31.0, "224": 16.0}}]
     measured = iter(runs)
     for module in (render, vlp):
@@ -37,6 +37,9 @@ def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch):
         "render,ratio.64,31.0",
         "render,ratio.224,16.0",
     ]
+    table.write_text("task,seed\nreach,0\n")
+    assert cli.main(["bench", "vlp", "--csv", str(table)]) == 1  # nothing is left to measure: it was told before
+    assert "bench.csv: no table of `robopref bench`" in capsys.readouterr().err
 
 
 def test_render(capsys, monkeypatch):
