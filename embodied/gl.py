@@ -9,8 +9,10 @@ from pathlib import Path
 
 from robopref.configs.errors import RoboprefError, nearest
 
-# backend -> (stem of the shared library that PyOpenGL loads for it, Debian package)
-LIBRARIES = {"egl": ("libEGL.so", "libegl1"), "osmesa": ("libOSMesa.so", "libosmesa6")}
+# backend -> what PyOpenGL loads for it: of each group of shared libraries one.  libEGL alone, all that libegl1 brings, is
+# not enough: mujoco's import then ends in a ctypes error.
+LIBRARIES = {"egl": (("libEGL.so",), ("libOpenGL.so", "libGL.so")), "osmesa": (("libOSMesa.so",),)}
+PACKAGES = {"egl": "libegl1 libopengl0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 WINDOWED = ("glfw", "glx", "enable", "enabled", "on", "true", "1")  # what it takes for the window system
 OFF = ("disable", "disabled", "off", "false", "0")  # what mujoco takes for "never draw"
 
@@ -27,7 +29,7 @@ def choose_gl() -> str:
     if asked and asked not in (*LIBRARIES, *WINDOWED, *OFF):
         raise RoboprefError(f"MUJOCO_GL={asked} is not egl, osmesa, glfw or disable.{nearest(asked, LIBRARIES)}")
     if asked in LIBRARIES and not is_installed(asked):
-        raise RoboprefError(f"MUJOCO_GL={asked}, but {LIBRARIES[asked][0]} is not installed. {advice(asked)}")
+        raise RoboprefError(f"MUJOCO_GL={asked}, but a library that it needs is not installed. {advice(asked)}")
     if not asked:
         order = ("egl", "osmesa") if has_gpu() else ("osmesa", "egl")
         asked = next((name for name in order if is_installed(name)), OFF[0])
@@ -55,8 +57,11 @@ def has_gpu() -> bool:
 
 
 def is_installed(backend: str) -> bool:
-    """Whether the library of "egl" or "osmesa" is there, under one of the names that PyOpenGL tries."""
-    stem = LIBRARIES[backend][0]
+    """Whether the libraries of "egl" or "osmesa" are there, under one of the names that PyOpenGL tries."""
+    return all(any(_loads(stem) for stem in group) for group in LIBRARIES[backend])
+
+
+def _loads(stem: str) -> bool:
     for name in (stem, *(f"{stem}.{number}" for number in range(9, -1, -1))):
         try:
             ctypes.CDLL(name)
@@ -71,6 +76,6 @@ def advice(backend: str = "osmesa") -> str:
     first = backend if backend in LIBRARIES else "osmesa"
     other = "egl" if first == "osmesa" else "osmesa"
     return (
-        f"Install the driver with `apt-get install {LIBRARIES[first][1]}`, or install {LIBRARIES[other][1]} and set "
+        f"Install the driver with `apt-get install {PACKAGES[first]}`, or install {PACKAGES[other]} and set "
         f"MUJOCO_GL={other}; leave MUJOCO_GL unset to let robopref choose."
     )

@@ -236,6 +236,13 @@ def test_a_backend_asked_for_without_its_library_names_the_package():
     assert "error: MUJOCO_GL=osmesa" in done.stdout and "apt-get install libosmesa6" in done.stdout
 
 
+def test_egl_without_opengl_names_the_packages():
+    """Debian's libegl1 brings no OpenGL; `import mujoco` would end in a ctypes.ArgumentError."""
+    done = run_python(WITHOUT.format(missing=["libOpenGL", "libGL."]), MUJOCO_GL="egl")
+    assert done.returncode == 0, done.stderr
+    assert "error: MUJOCO_GL=egl" in done.stdout and "apt-get install libegl1 libopengl0" in done.stdout
+
+
 def test_without_any_gl_everything_but_drawing_works():
     done = run_python(WITHOUT.format(missing=["libOSMesa", "libEGL"]))
     assert done.returncode == 0, done.stderr
