@@ -67,7 +67,9 @@ def test_an_error_in_a_job_is_the_command_s(processes):
 def test_workers_end_with_a_killed_command(tmp_path: Path, kill, status):
     script = tmp_path / "script.py"
     script.write_text(TRAINING)
-    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL, preexec_fn=heed_interrupts
+    )
     try:
         files = [tmp_path / f"{number}.pid" for number in (0, 1)]
         wait_for(lambda: all(file.exists() and file.read_text() for file in files))
@@ -78,6 +80,11 @@ def test_workers_end_with_a_killed_command(tmp_path: Path, kill, status):
         wait_for(lambda: not any(alive(pid) for pid in workers))
     finally:
         process.kill()
+
+
+def heed_interrupts() -> None:
+    """What a shell starts with `&` ignores SIGINT, and so would every child of tests that run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def alive(pid: int) -> bool:
