@@ -20,7 +20,7 @@ class AnnotateConfig:
     instruction: str | None = None
     """What the robot was asked to do, one sentence; with --episodes the task's plain sentence by default."""
     model: Path | None = None
-    """VLP run folder (`robopref train-vlp`), for --labeller vlp."""
+    """VLP for --labeller vlp: a run folder (`robopref train-vlp`), one of `robopref push`, or hf-hub:OWNER/NAME[@REVISION]."""
     labeller: Literal["vlp", "scripted", "constant", "human"] = "vlp"
     """vlp: pixels and instruction; scripted: the true return; constant: always a tie; human: the labels of
     --human-file.

@@ -29,6 +29,7 @@ from robopref.datasets.preferences import COLUMNS, read_preferences, write_prefe
 from robopref.datasets.videos import find_videos
 from robopref.embodied.tasks import canonical
 from robopref.preference.agreement import NEAR_TIE, agreement, format_table
+from robopref.preference.hub import WEIGHTS, find_model
 from robopref.preference.labellers import Constant, HumanFile, Scorer, ScriptedReturn, labels_from_scores
 from robopref.preference.pairs import choose_segments, choose_videos
 from robopref.preference.scoring import Clips, open_clips, score_in_chunks, true_returns
@@ -50,7 +51,8 @@ def run(config: AnnotateConfig) -> Path:
     started = time.time()
     check_config(config)
     videos = find_videos(config.videos)
-    inputs = list_inputs(config, videos)
+    model = find_model(config.model) if config.labeller == "vlp" and config.model is not None else None
+    inputs = list_inputs(config, videos, model)
     side = side_folder(config.out)
     if config.out.exists() and is_complete(side, config, inputs):
         return config.out
@@ -73,7 +75,7 @@ def run(config: AnnotateConfig) -> Path:
         assert people is not None
         table["label"] = HumanFile(people).label(table)
     else:
-        scores = score_clips(config, store, clips, returns, instruction)
+        scores = score_clips(config, model, store, clips, returns, instruction)
         score_a, score_b = scores[pairs].T
         label = labels_from_scores(score_a, score_b, config.hard, config.tie_margin)
         table = table.assign(score_a=score_a, score_b=score_b, label=label)
@@ -131,11 +133,11 @@ def side_folder(out: Path) -> Path:
     return out.with_suffix("")
 
 
-def list_inputs(config: AnnotateConfig, videos: Sequence[Path]) -> dict[str, Path]:
-    """Every file and folder whose content the labels depend on."""
+def list_inputs(config: AnnotateConfig, videos: Sequence[Path], model: Path | None) -> dict[str, Path]:
+    """Every file and folder whose content the labels depend on; model: the folder of the VLP that labels."""
     inputs = {"episodes": config.episodes, "human_file": config.human_file, "pairs_file": config.pairs_file}
-    if config.labeller == "vlp" and config.model is not None:
-        inputs["model"] = config.model / "model.safetensors"  # knows the digest of its backbone
+    if model is not None:
+        inputs["model"] = model / WEIGHTS  # knows the digest of its backbone
     return {name: path for name, path in inputs.items() if path is not None} | {str(path): path for path in videos}
 
 
@@ -161,18 +163,22 @@ def pair_table(clips: Clips, pairs: np.ndarray, task: str, instruction: str, lab
 
 
 def score_clips(
-    config: AnnotateConfig, store: EpisodeStore | None, clips: Clips, returns: np.ndarray | None, instruction: str
+    config: AnnotateConfig,
+    model: Path | None,
+    store: EpisodeStore | None,
+    clips: Clips,
+    returns: np.ndarray | None,
+    instruction: str,
 ) -> np.ndarray:
-    """f(v | l) of every clip by the labeller of `config`, (N,)."""
-    if config.labeller != "vlp":
+    """f(v | l) of every clip, (N,): by the VLP in the folder `model`, or without one by the labeller of `config`."""
+    if model is None:
         scorer: Scorer = Constant() if returns is None or config.labeller == "constant" else ScriptedReturn(returns)
         no_pixels = np.empty((len(clips), 0, 0, 0, 3), np.uint8)
         return scorer.score(no_pixels, [instruction] * len(clips))
     import torch
 
-    assert config.model is not None
     torch.set_num_threads(config.threads)
-    vlp = VLPScorer.load(config.model, str(choose_device(config.device)))
+    vlp = VLPScorer.load(model, str(choose_device(config.device)))
     if vlp.frames != config.frames:
         raise RoboprefError(f"{config.model} reads {vlp.frames} frames a clip, not {config.frames}; set --frames {vlp.frames}.")
     sources = [config.episodes] if config.episodes else [clip for clip in clips if isinstance(clip, Path)]
