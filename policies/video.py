@@ -134,7 +134,7 @@ class Critic:
         """f(v | l) of the episode up to each of `steps` (n,), from frames spread over those already seen; (n,)."""
         frames = self.renderer.frames(episode.sim_static, episode.sim_dynamic[steps])
         features = self.scorer.encode(frames[:, None])  # (n, P, D): each frame once, however many clips it is in
-        spread = np.stack([frame_steps(0, seen + 1, self.scorer.frames) for seen in range(len(steps))])
+        spread = np.stack([np.append(0, frame_steps(0, seen + 1, self.scorer.frames)) for seen in range(len(steps))])
         clips = features[spread].reshape(len(steps), -1, features.shape[-1])
         return self.scorer.score_features(clips, [self.instruction] * len(steps))
 

@@ -3,7 +3,7 @@
 Comes from frame banks of tasks (seen or not) and a trained scorer; goes to the report.  Chance is 0.5, and the ILP loss
 of perfect indifference ln 2 = 0.693.
 
-Axes: B tuples, T frames.
+Axes: B tuples, T frames after the opening.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def generalisation(
     drawn = sampler.draw(tuples, np.random.default_rng(seed), own_task=task)
 
     def scores(rows: np.ndarray, sentences: list[str]) -> np.ndarray:
-        clips = features[rows]  # (B, T, P, D)
+        clips = features[rows]  # (B, 1 + T, P, D)
         return scorer.score_features(clips.reshape(len(clips), -1, clips.shape[-1]), sentences)
 
     a, b, other = (scores(rows, drawn.own) for rows in (drawn.a, drawn.b, drawn.other))

@@ -10,7 +10,7 @@ of distinct levels, one clip of another task, an instruction of b and one of ano
 | IVP | either, against one of another task | b | the clip of b, whatever its level |
 | progress (ours) | an earlier and a later segment of one expert episode of b | b | the later |
 
-Axes: B tuples, T frames.
+Axes: B tuples, T frames after the opening.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ LEVELS = ("random", "medium", "expert")  # from worst to best
 class Tuples:
     """A batch of preference orders; frames are row numbers of the bank."""
 
-    a: np.ndarray  # (B, T) rows of the first clip of task b
-    b: np.ndarray  # (B, T) rows of the second clip of task b
-    other: np.ndarray  # (B, T) rows of a clip of another task
+    a: np.ndarray  # (B, 1 + T) rows of the first clip of task b
+    b: np.ndarray  # (B, 1 + T) rows of the second clip of task b
+    other: np.ndarray  # (B, 1 + T) rows of a clip of another task
     label: np.ndarray  # (B,) P(b preferred) under `own`, in {0, 1}
     own: list[str]  # an instruction of task b
     foreign: list[str]  # an instruction of another task
@@ -93,7 +93,7 @@ class OrderSampler:
         return Tuples(a, b, other, np.asarray(labels, np.float32), own, foreign, levels)
 
     def draw_progress(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Earlier and later segments of expert episodes, (B, T) rows each, and an instruction of their task [ours]."""
+        """Earlier and later segments of expert episodes, (B, 1 + T) rows each, and an instruction of their task [ours]."""
         earlier, later, sentences = [], [], []
         for _ in range(batch):
             name = self.tasks[rng.integers(len(self.tasks))]
@@ -131,11 +131,13 @@ class OrderSampler:
         return self._segment(episode, max(last, 1))
 
     def _spread(self, episode: BankEpisode) -> np.ndarray:
-        """T frames over the whole episode."""
-        return episode.first + np.linspace(0, episode.count - 1, self.frames).round().astype(int)
+        """The opening and T frames over the whole episode."""
+        return self._rows(episode, 0, episode.count - 1)
 
     def _segment(self, episode: BankEpisode, last: int) -> np.ndarray:
-        """T consecutive frames that end with frame `last` of the episode; fewer are spread when it has not gone that far."""
+        """The opening and T consecutive frames that end with frame `last`; fewer are spread when there are not as many."""
         last = min(last, episode.count - 1)
-        first = max(0, last - self.frames + 1)
-        return episode.first + np.linspace(first, last, self.frames).round().astype(int)
+        return self._rows(episode, max(0, last - self.frames + 1), last)
+
+    def _rows(self, episode: BankEpisode, first: int, last: int) -> np.ndarray:
+        return episode.first + np.append(0, np.linspace(first, last, self.frames).round().astype(int))

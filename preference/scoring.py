@@ -3,7 +3,7 @@
 Between the choice of pairs (preference/pairs.py) and labels (preference/annotate.py).  Scores are kept chunk by chunk
 on disk, so that a killed run goes on.
 
-Axes: N clips, T frames.
+Axes: N clips, T frames after the opening.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from robopref.preference.labellers import Scorer
 from robopref.preference.vlp import VLPScorer
 
 Clips = list[Segment] | list[Path]
-Draw = Callable[[Sequence[int]], np.ndarray]  # numbers of clips (n) -> (n, T, H, W, 3) uint8
+Draw = Callable[[Sequence[int]], np.ndarray]  # numbers of clips (n) -> (n, 1 + T, H, W, 3) uint8
 
 
 @contextmanager
@@ -35,7 +35,12 @@ def open_clips(store: EpisodeStore | None, clips: Clips, vlp: VLPScorer) -> Iter
     """Draws or reads clips as the model wants to see them; one environment and one renderer for all."""
     if store is None:
         paths = [clip for clip in clips if isinstance(clip, Path)]
-        yield lambda numbers: np.stack([video_clip(paths[number], vlp.frames, vlp.frame_size) for number in numbers])
+
+        def read(numbers: Sequence[int]) -> np.ndarray:
+            clips = np.stack([video_clip(paths[number], vlp.frames, vlp.frame_size) for number in numbers])
+            return np.concatenate([clips[:, :1], clips], axis=1)  # a video begins where its episode begins
+
+        yield read
         return
     segments = [clip for clip in clips if isinstance(clip, Segment)]
     with closing(make_env(store.env_id)) as env:

@@ -96,7 +96,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def scores(folder: Path) -> list[float]:
-    clips = np.random.default_rng(1).integers(0, 256, (5, 8, 64, 64, 3), dtype=np.uint8)
+    clips = np.random.default_rng(1).integers(0, 256, (5, 9, 64, 64, 3), dtype=np.uint8)
     return VLPScorer.load(folder).score(clips, ["close the drawer", "open it", "open it", "go", "close the drawer"]).tolist()
 
 

@@ -192,7 +192,7 @@ def test_the_model_folder_scores_alone_and_encoding_apart_changes_nothing(clips,
     vlp.rename(moved)  # the backbone travels inside
     try:
         scorer = VLPScorer.load(moved)
-        frames = FrameBank([clips / TASKS[0]]).frames(np.arange(16).reshape(2, 8))
+        frames = FrameBank([clips / TASKS[0]]).frames(np.arange(18).reshape(2, 9))
         said = ["open the drawer", "open the door"]
         np.testing.assert_allclose(scorer.score(frames, said), scorer.score_features(scorer.encode(frames), said))
     finally:

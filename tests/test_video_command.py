@@ -41,7 +41,7 @@ class Watcher:
         return np.arange(len(clips), dtype=float)[:, None, None]
 
     def score_features(self, features: np.ndarray, instructions: list[str]) -> np.ndarray:
-        assert features.shape == (self.encoded, 8, 1) and set(instructions) == {"shut it"}
+        assert features.shape == (self.encoded, 1 + 8, 1) and set(instructions) == {"shut it"}
         return np.array([len(np.unique(clip)) for clip in features], float)
 
 
