@@ -24,6 +24,7 @@ from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.preference.attention import CrossAttentionMean, SelfAttention
 from robopref.preference.backbone import Backbone, load_backbone
 from robopref.preference.dropout import ByteDropout
+from robopref.preference.factored import FactoredVLP
 
 KIND = "vlp"
 
@@ -91,6 +92,11 @@ class VLP(nn.Module):
         return self.head(torch.cat([seen, read], dim=1)).squeeze(1)
 
 
+def build(config: ModelConfig, shape: dict[str, int]) -> VLP | FactoredVLP:
+    """The model of `config.architecture`, untrained."""
+    return FactoredVLP(config, **shape) if config.architecture == "factored" else VLP(config, **shape)
+
+
 def order_loss(logit: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of P(b > a | l) = sigmoid(f_b - f_a) (Eq. 2-3).  logit = f_b - f_a and target, both (B,); mean over B."""
     return F.binary_cross_entropy_with_logits(logit, target)
@@ -131,7 +137,7 @@ class VLPScorer:
     Encoding is separate from scoring, so that a clip is encoded once however many instructions or pairs it is in.
     """
 
-    def __init__(self, model: VLP, backbone: Backbone, digest: str, camera: str, frame_size: int) -> None:
+    def __init__(self, model: VLP | FactoredVLP, backbone: Backbone, digest: str, camera: str, frame_size: int) -> None:
         self.model, self.backbone = model.eval(), backbone
         self.digest, self.camera, self.frame_size = digest, camera, frame_size
         self.frames = model.shape["frames"]
@@ -147,7 +153,7 @@ class VLPScorer:
             raise RoboprefError(f"{folder}: trained on another backbone than {config['backbone']!r}; train VLP again.")
         if backbone.digest != config["backbone_digest"]:
             raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train VLP again.")
-        model = VLP(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), **shape)
+        model = build(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), shape)
         load_strict(model, state, folder)
         return cls(model.to(device), backbone, digest(folder / "model.safetensors"), config["camera"], config["frame_size"])
 

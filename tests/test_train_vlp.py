@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from robopref.configs import run as run_module
 from robopref.configs.errors import RoboprefError
-from robopref.configs.vlp import ModelConfig, PretrainConfig, TrainVLPConfig
+from robopref.configs.vlp import ModelConfig, OrdersConfig, PretrainConfig, TrainVLPConfig
 from robopref.datasets.clips import FrameBank
 from robopref.preference import pretrain, train
 from robopref.preference.generalisation import generalisation
@@ -94,6 +94,24 @@ def vlp(training):
     return train.run(training)
 
 
+@pytest.fixture(scope="module")
+def factoring(clips, pretraining, training, tmp_path_factory):
+    backbone = pretrain.run(replace(pretraining, out=tmp_path_factory.mktemp("scene"), scene=True))
+    return replace(
+        training,
+        out=tmp_path_factory.mktemp("factored"),
+        backbone=f"small:{backbone}",
+        model=ModelConfig(architecture="factored", dim=32, heads=2, layers=1),
+        orders=OrdersConfig(prefix_share=0.5, later_share=0.25, reversed_share=0.5),
+        lr=5e-3,
+    )
+
+
+@pytest.fixture(scope="module")
+def factored(factoring):
+    return train.run(factoring)
+
+
 def weights(folder):
     return load_file(folder / "model.safetensors")
 
@@ -127,10 +145,15 @@ def test_pretraining_learns_to_see_the_state(backbone):
     assert error.iloc[-1] < 0.4  # of a standard deviation, on episodes kept aside; the mean alone would score about 0.8
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "train-vlp"])
-def test_resumed_equals_uninterrupted(stage, pretraining, training, backbone, vlp, tmp_path, monkeypatch):
-    module, config, whole = (pretrain, pretraining, backbone) if stage == "pretrain" else (train, training, vlp)
-    config = replace(config, out=tmp_path / "again", checkpoint_every=20)
+@pytest.mark.parametrize("stage", ["pretrain", "train-vlp", "train-vlp factored"])
+def test_resumed_equals_uninterrupted(stage, request, tmp_path, monkeypatch):
+    settings, done = {
+        "pretrain": ("pretraining", "backbone"),
+        "train-vlp": ("training", "vlp"),
+        "train-vlp factored": ("factoring", "factored"),
+    }[stage]
+    module, whole = pretrain if stage == "pretrain" else train, request.getfixturevalue(done)
+    config = replace(request.getfixturevalue(settings), out=tmp_path / "again", checkpoint_every=20)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, module, 33)
         module.run(config)
@@ -185,6 +208,14 @@ def test_vlp_orders_what_it_has_learnt(clips, vlp, tmp_path):
     result = generalisation(VLPScorer.load(vlp), bank, TASKS[0], TASKS[1:], tmp_path)
     assert result["itp_accuracy"] > 0.9 and result["ivp_accuracy"] > 0.8
     assert result["ilp_loss"] >= np.log(2)
+
+
+def test_the_factored_vlp_orders_what_it_has_learnt(clips, factored, tmp_path):
+    bank = FrameBank([clips / task for task in TASKS])
+    scorer = VLPScorer.load(factored)
+    result = generalisation(scorer, bank, TASKS[0], TASKS[1:], tmp_path)
+    assert result["itp_accuracy"] > 0.9 and result["ivp_accuracy"] > 0.8
+    assert scorer.backbone.image_dim == 2 * 32, "where things are, and what is there"
 
 
 def test_the_model_folder_scores_alone_and_encoding_apart_changes_nothing(clips, vlp, tmp_path):
