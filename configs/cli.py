@@ -39,10 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C), 143 (terminated).
-
-    ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
-    """
+    """Run one command; returns the exit status, as `guarded` does."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -50,9 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"robopref {importlib.metadata.version('robopref')}")
         return 0
+    return guarded(lambda: _function(words[0])(words[1:]))
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run `command`; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C), 143 (terminated).
+
+    ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
+    """
     try:
         with _terminable():
-            _function(words[0])(words[1:])
+            command()
     except RoboprefError as error:
         if os.environ.get("ROBOPREF_DEBUG") == "1":
             raise

@@ -6,7 +6,6 @@ cross-modal model.  Each clip and each sentence of a batch is encoded once, what
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +31,7 @@ from robopref.configs.run import MetricsLogger, is_complete, seed_everything, wr
 from robopref.configs.vlp import TrainVLPConfig
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks
-from robopref.preference.backbone import Backbone, load_backbone
+from robopref.preference.backbone import Backbone, keep_backbone, load_backbone
 from robopref.preference.factored import FactoredVLP, match_loss, progress_loss
 from robopref.preference.features import cached_features
 from robopref.preference.orders import OrderSampler
@@ -257,17 +256,10 @@ def standardise(model: VLP | FactoredVLP, features: Stacked, most: int = 4096) -
 
 def save(config: TrainVLPConfig, model: VLP | FactoredVLP, backbone: Backbone, bank: FrameBank) -> None:
     """Write the model; a small backbone is copied into the folder, so that the folder alone scores clips."""
-    kind, _, where = config.backbone.partition(":")
-    spec = config.backbone
-    if kind == "small":
-        shutil.copytree(
-            where, config.out / "backbone", dirs_exist_ok=True, ignore=shutil.ignore_patterns("events*", "checkpoint*")
-        )
-        spec = "small:backbone"
     settings = {
         "model": asdict(config.model),
         "shape": model.shape,
-        "backbone": spec,
+        "backbone": keep_backbone(config.backbone, config.out),
         "backbone_digest": backbone.digest,
         "camera": bank.camera,
         "frame_size": bank.frames(np.array([0])).shape[1],

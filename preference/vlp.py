@@ -25,6 +25,7 @@ from robopref.preference.attention import CrossAttentionMean, SelfAttention
 from robopref.preference.backbone import Backbone, load_backbone
 from robopref.preference.dropout import ByteDropout
 from robopref.preference.factored import FactoredVLP
+from robopref.preference.features import encode_clips
 
 KIND = "vlp"
 
@@ -157,12 +158,9 @@ class VLPScorer:
         load_strict(model, state, folder)
         return cls(model.to(device), backbone, digest(folder / "model.safetensors"), config["camera"], config["frame_size"])
 
-    @torch.no_grad()
     def encode(self, clips: np.ndarray) -> np.ndarray:
         """clips (N, 1 + T, H, W, 3) uint8 -> backbone features (N, (1 + T) * P, D) float16, what `score_features` reads."""
-        n, t = clips.shape[:2]
-        features = self.backbone.encode_frames(clips.reshape(n * t, *clips.shape[2:]))
-        return features.reshape(n, t * features.shape[1], -1).cpu().numpy().astype(np.float16)
+        return encode_clips(clips, self.backbone)
 
     @torch.no_grad()
     def score_features(self, features: np.ndarray, instructions: list[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
+from toy_bank import make_banks
 
 from robopref.configs import run as run_module
 from robopref.configs.errors import RoboprefError
@@ -27,26 +28,7 @@ TASKS = ("drawer-open", "door-open", "window-close")
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Frame banks of a toy world: a white square climbs with the level, its column says which task it is."""
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    for column, task in enumerate(TASKS):
-        rows, frames, states = [], [], []
-        for rank, level in enumerate(("random", "medium", "expert")):
-            for episode in range(4):
-                for step in range(10):
-                    height = rank * step / 9 / 2 + rng.uniform(0, 0.02)  # of the picture
-                    frame = rng.integers(0, 40, (64, 64, 3), dtype=np.uint8)
-                    top, left = int(52 * (1 - height)), 20 * column
-                    frame[top : top + 10, left : left + 10] = 255
-                    frames.append(frame)
-                    states.append(np.r_[np.tile([left / 64, height], 9), np.zeros(21)])
-                    rows.append({"task": task, "level": level, "episode": 4 * rank + episode, "step": 7 * step, "length": 70})
-        (folder / task).mkdir()
-        pd.DataFrame(rows).assign(success_step=-1, camera="corner2-zoom").to_parquet(folder / task / "index.parquet")
-        np.save(folder / task / "frames.npy", np.stack(frames))
-        np.save(folder / task / "states.npy", np.stack(states).astype(np.float32))
-    return folder
+    return make_banks(tmp_path_factory.mktemp("clips"), TASKS)
 
 
 @pytest.fixture(scope="module")
