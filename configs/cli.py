@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "label pairs of segments or videos from pixels and an instruction",
         "robopref.preference.annotate:main",
     ),
+    "unseen": ("train VLP on one part of a split and measure it on the other, to a table", "robopref.preference.unseen:main"),
     "push": ("share a trained VLP: one folder or hub repository, with a model card", "robopref.preference.push:main"),
     "train": ("train policies (bc, iql, piql, cpl) from episodes and labels", "robopref.policies.train:main"),
     "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
