@@ -88,7 +88,7 @@ def learn_all(config: UnseenConfig, variants: dict[str, TrainVLPConfig]) -> None
 
 def learn(config: UnseenConfig, variants: dict[str, TrainVLPConfig], seed: int) -> None:
     """The backbone of a seed and its VLPs."""
-    threads = 1 if min(config.processes, len(config.seeds)) > 1 else 2
+    threads = 2 if config.processes == 1 else 1  # not by how many seeds: adding one must not undo the others
     clips, tasks = config.out / "clips", SPLITS[config.split].train
     backbone = config.out / f"backbone-{seed}"
     pretrain.run(replace(config.pretrain, out=backbone, clips=clips, tasks=tasks, seed=seed, threads=threads))
