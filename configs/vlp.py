@@ -93,6 +93,8 @@ class TrainVLPConfig:
     warmup: int = 50
     feature_noise: float = 0.1
     """Standard deviation of the noise on the standardised features while training; ours."""
+    features: Path | None = None
+    """Folder of cached frame features, to share with other trainings; null: `out`/features."""
     seed: int = 0
     log_every: int = 25
     checkpoint_every: int = 200

@@ -41,7 +41,16 @@ from robopref.preference.vlp import KIND, VLP, build, vlp_loss
 
 CHECKPOINT = "vlp-training"
 STATE_FRAMES = 20_000  # at most, that the factored model learns to read the state from
-PLACES = ("clips", "out", "threads", "device", "devices", "num_nodes", "strategy")  # may differ when training is resumed
+PLACES = (
+    "clips",
+    "out",
+    "features",
+    "threads",
+    "device",
+    "devices",
+    "num_nodes",
+    "strategy",
+)  # may differ when training is resumed
 
 
 def main(argv: list[str]) -> None:
@@ -64,10 +73,11 @@ def run(config: TrainVLPConfig) -> Path:
     rng = seed_everything(config.seed)
     bank = FrameBank([config.clips / name for name in tasks])
     backbone = load_backbone(config.backbone, str(device))
+    cache = config.features or config.out / "features"
     if ranks.first:
-        cached_features(bank, backbone, config.out / "features")
+        cached_features(bank, backbone, cache)
     ranks.wait()
-    features = cached_features(bank, backbone, config.out / "features")
+    features = cached_features(bank, backbone, cache)
     sampler = OrderSampler(bank.index, tasks, config.orders)
     texts = TextTable(sampler, backbone, device)
 

@@ -93,7 +93,9 @@ def learn(config: UnseenConfig, variants: dict[str, TrainVLPConfig], seed: int) 
     backbone = config.out / f"backbone-{seed}"
     pretrain.run(replace(config.pretrain, out=backbone, clips=clips, tasks=tasks, seed=seed, threads=threads))
     for name, settings in variants.items():
-        settings = replace(settings, out=config.out / f"{name}-{seed}", backbone=f"small:{backbone}")
+        settings = replace(
+            settings, out=config.out / f"{name}-{seed}", backbone=f"small:{backbone}", features=config.out / "features"
+        )
         train.run(replace(settings, clips=clips, tasks=tasks, seed=seed, threads=threads))
 
 
@@ -112,7 +114,7 @@ def measure(config: UnseenConfig, names: tuple[str, ...]) -> None:
             offline=config.out / "offline",
             tuples=config.tuples,
             pairs=config.pairs,
-            work=config.out / "compare",
+            work=config.out,  # whose features/ the trainings have filled
             threads=2,
         )
     )
