@@ -3,9 +3,9 @@
 Written by annotation; read by policy learning and by the report.  A clip is a segment of an episode (episode, start,
 stop) or a video file (video); the other columns are null.  label = P(b preferred) in [0, 1], 0.5 is a tie.
 
-Two columns are there only where they say something: `disagreement` of an ensemble of labellers (standard deviation of its
-members' probabilities), and `abstained`, true for pairs without a label.  Those hold 0.5, but are no ties: `labelled`
-leaves them out.
+Two columns are there only where they say something: `disagreement` of an ensemble of labellers (the share of its members
+against their majority), and `abstained`, true for pairs without a label.  Those hold 0.5, but are no ties: `labelled` leaves
+them out.
 """
 
 from __future__ import annotations

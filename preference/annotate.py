@@ -39,10 +39,10 @@ from robopref.preference.labellers import (
     HumanFile,
     Scorer,
     ScriptedReturn,
+    disagreement,
     labels_from_scores,
     least_sure,
     log_odds,
-    probabilities,
 )
 from robopref.preference.pairs import choose_segments, choose_videos
 from robopref.preference.scoring import Clips, open_clips, score_in_chunks, true_returns
@@ -218,18 +218,18 @@ def label_pairs(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """`table` with labels and mean scores from scores (P, M), and the log-odds of its labels (P,), 0 where they are ties.
 
-    An ensemble adds the column `disagreement`, the standard deviation of its members' probabilities, from 0 to 0.5 [ours].
-    With `config.abstain` there is a column `abstained`; pairs marked there hold 0.5, whatever the scorer thinks of them.
+    An ensemble adds the column `disagreement`, the share of its members against their majority.  With `config.abstain` there
+    is a column `abstained`; pairs marked there hold 0.5, whatever the scorer thinks of them.
     """
     preference = log_odds(score_a, score_b, config.temperature)  # finer than the label, which saturates
     label = labels_from_scores(score_a, score_b, config.hard, config.tie_margin, config.temperature)
     preference = np.where(label == 0.5, 0.0, preference)
     columns: dict[str, np.ndarray] = {}
     if score_a.shape[1] > 1:
-        columns["disagreement"] = probabilities(score_a, score_b, config.temperature).std(axis=1)
+        columns["disagreement"] = disagreement(score_a, score_b)
     if config.abstain > 0:
-        spread = columns["disagreement"] if config.abstain_by == "disagreement" else None
-        columns["abstained"] = least_sure(config.abstain, preference, spread)
+        against = columns["disagreement"] if config.abstain_by == "disagreement" else None
+        columns["abstained"] = least_sure(config.abstain, preference, against)
         label = np.where(columns["abstained"], 0.5, label)
     return table.assign(score_a=score_a.mean(axis=1), score_b=score_b.mean(axis=1), label=label, **columns), preference
 

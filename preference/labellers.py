@@ -111,13 +111,23 @@ def labels_from_scores(
     return np.where(np.abs(lean) <= tie_margin, 0.5, (lean > 0).astype(np.float64))
 
 
-def least_sure(share: float, log_odds: np.ndarray, disagreement: np.ndarray | None = None) -> np.ndarray:
-    """Which pairs to abstain on, (N,) bool: at most `share` of them, of the largest disagreement (N,), if that is given.
+def disagreement(score_a: np.ndarray, score_b: np.ndarray) -> np.ndarray:
+    """Share of the members against the majority, (N,) from 0 to 0.5; a member with equal scores is half on either side [ours].
 
-    Equal disagreement, or none given: the smallest |log-odds| (N,), then the first.
+    Not the standard deviation of their probabilities: that is large where all are sure, and small where none is (docs/vlp.md).
     """
-    order = np.lexsort((np.abs(log_odds), np.zeros(len(log_odds)) if disagreement is None else -disagreement))
-    chosen = np.zeros(len(log_odds), bool)
+    votes = 0.5 + 0.5 * np.sign(_differences(score_a, score_b))
+    for_b, members = votes.sum(axis=1), votes.shape[1]
+    return np.minimum(for_b, members - for_b) / members  # of counts, so that equal shares are equal to the bit
+
+
+def least_sure(share: float, logit: np.ndarray, against: np.ndarray | None = None) -> np.ndarray:
+    """Which pairs to abstain on, (N,) bool: at most `share` of them, those of the largest `disagreement` (N,), if it is given.
+
+    Equal disagreement, or none given: the smallest |`log_odds`| (N,), then the first.
+    """
+    order = np.lexsort((np.abs(logit), np.zeros(len(logit)) if against is None else -against))
+    chosen = np.zeros(len(logit), bool)
     chosen[order[: int(share * len(order) + 1e-9)]] = True  # 0.29 of 100 is 28.999999999999996
     return chosen
 

@@ -16,6 +16,7 @@ from robopref.preference.labellers import (
     Constant,
     HumanFile,
     ScriptedReturn,
+    disagreement,
     labels_from_scores,
     least_sure,
     log_odds,
@@ -110,6 +111,9 @@ def test_an_ensemble_by_hand():
     np.testing.assert_allclose(labels_from_scores(a, b), [0.5, 0.625, 0.25])
     np.testing.assert_allclose(log_odds(a, b), np.log([1.0, 5 / 3, 1 / 3]), atol=1e-12)
     np.testing.assert_array_equal(labels_from_scores(a, b, hard=True, tie_margin=1e-9), [0.5, 1.0, 0.0])
+    assert disagreement(a, b).tolist() == [0.5, 0.25, 0.0]  # one against one; one for b and one undecided; all for a
+    one_of_three, two_of_three = disagreement(np.zeros((2, 3)), np.array([[-5.0, -5.0, 0.1], [5.0, 5.0, -0.1]]))
+    assert one_of_three == two_of_three == 1 / 3  # to the bit: else it would decide which of them is left out
     # Two of three members prefer a, but the third is surer: the mean of probabilities is .25 / 3 above one half.
     np.testing.assert_array_equal(labels_from_scores(np.zeros((1, 3)), np.array([[-0.1, -0.1, 5.0]]), hard=True), [1.0])
 

@@ -216,8 +216,9 @@ def test_an_ensemble_says_the_mean_of_its_members_probabilities_and_how_far_they
     assert set(table.columns) == {*COLUMNS, "disagreement"} and set(alone[0].columns) == set(COLUMNS)
     said = np.stack([one["label"] for one in alone])
     np.testing.assert_allclose(table["label"], said.mean(0), atol=1e-6)
-    np.testing.assert_allclose(table["disagreement"], said.std(0), atol=1e-6)
-    assert table["disagreement"].min() > 1e-3
+    for_b = (said > 0.5).mean(0)
+    np.testing.assert_allclose(table["disagreement"], np.minimum(for_b, 1 - for_b), atol=1e-12)
+    assert set(table["disagreement"].round(6)) == {0.0, 0.333333}
     for side in "ab":
         np.testing.assert_allclose(table[f"score_{side}"], np.mean([one[f"score_{side}"] for one in alone], 0), atol=1e-5)
     manifest = read_json(of_episodes.out.with_suffix("") / "manifest.json")
