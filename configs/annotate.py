@@ -21,8 +21,10 @@ class AnnotateConfig:
     """Or video files, patterns such as "runs/*.mp4" allowed; each is compared as a whole."""
     instruction: str | None = None
     """What the robot was asked to do, one sentence; with --episodes the task's plain sentence by default."""
-    model: Path | None = None
-    """VLP for --labeller vlp: a run folder (`robopref train-vlp`), one of `robopref push`, or hf-hub:OWNER/NAME[@REVISION]."""
+    model: tuple[Path, ...] = ()
+    """VLP for --labeller vlp: a run folder (`robopref train-vlp`), one of `robopref push`, or hf-hub:OWNER/NAME[@REVISION].
+    Several are an ensemble: P(b preferred) is the mean of theirs.
+    """
     labeller: Literal["vlp", "scripted", "constant", "human", "goal-image", "cosine", "vlm-rm", "roboclip", "rl-vlm-f"] = "vlp"
     """vlp: pixels and instruction; scripted: the true return; constant: always a tie; human: the labels of --human-file; the
     others: baselines (docs/vlp.md).
@@ -45,10 +47,18 @@ class AnnotateConfig:
     """Environment steps a segment (VLP's paper: 50)."""
     frames: int = 8
     """Frames a clip; as many as VLP was trained on."""
+    temperature: float = 1.0
+    """Labels are sigmoid((score_b - score_a) / temperature); above 1 they are softer than the scorer says."""
     hard: bool = False
-    """Write 0, 0.5 or 1 instead of sigmoid(score_b - score_a)."""
+    """Write 0, 0.5 or 1 instead of probabilities."""
     tie_margin: float = 0.0
-    """With --hard: scores no further apart than this are a tie."""
+    """With --hard: scores no further apart than this are a tie.  Of an ensemble: the log-odds of its probability, times the
+    temperature.
+    """
+    abstain: float = 0.0
+    """Share of the pairs that get no label: they are marked as abstained, and no policy learns from them."""
+    abstain_by: Literal["disagreement", "confidence"] = "disagreement"
+    """Which pairs those are: where the models of an ensemble disagree most, or where the probability is closest to 0.5."""
     seed: int = 0
     """Seed of segments, pairs, their order and K-means."""
     chunk: int = 32

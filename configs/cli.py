@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train policies (bc, iql, piql, cpl) from episodes and labels", "robopref.policies.train:main"),
     "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
     "video": ("film policies: mp4 with instruction, step, score and success", "robopref.policies.video:main"),
+    "attention": ("where a VLP looks: pictures with heat, for a few clips", "robopref.preference.look:main"),
     "report": ("one HTML page with tables, curves and videos of a run", "robopref.policies.report:main"),
     "bench": ("measure speed and memory against a named peer", "robopref.policies.bench:main"),
 }

@@ -1,4 +1,4 @@
-"""Settings of the commands that show a result: `robopref video` and `robopref report`."""
+"""Settings of the commands that show a result: `robopref video`, `robopref attention` and `robopref report`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,44 @@ class VideoConfig:
     """Pictures a second."""
     max_steps: int = 500
     """Longest episode, in environment steps."""
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Show where a VLP looks: `OUT/NN-TASK-episode-E.png` or `OUT/NN-VIDEO.png` a clip, and `OUT/maps.csv`, their numbers."""
+
+    model: Path
+    """VLP run folder or hf-hub:OWNER/NAME[@REVISION]."""
+    episodes: tuple[Path, ...] = ()
+    """Episode datasets, one task each (`robopref collect`); a clip is a whole episode."""
+    videos: tuple[str, ...] = ()
+    """Or video files, patterns such as "runs/*.mp4" allowed."""
+    out: Path = Path("attention")
+    """Folder to write to."""
+    method: Literal["occlusion", "attention"] = "occlusion"
+    """occlusion: how far the score falls when a square of all frames is covered, with any model and backbone.  attention:
+    weights from the words to the frames, which are no measure of importance; with one token a frame they have no places.
+    """
+    instruction: str | None = None
+    """What VLP is asked; with --episodes the task's plain sentence by default."""
+    clips: int = 2
+    """Episodes of each dataset, from its first on; videos are all shown."""
+    level: str = "expert"
+    """Which episodes: expert, medium, random, or whatever the dataset holds."""
+    square: float = 0.2
+    """Side of the square that is covered, as a share of the picture's."""
+    grid: int = 16
+    """Squares a side: GRID x GRID places are covered, one after another."""
+    size: int = 224
+    """Height and width of a picture as it is shown; the model sees its own size, as small as 64."""
+    quality: Literal["fast", "pretty"] = "pretty"
+    """Of what is shown: `pretty` (shadows, smooth edges) or `fast`."""
+    chunk: int = 64
+    """Covered clips scored at a time."""
+    threads: int = 2
+    """Processor threads of the encoder."""
+    device: str = "auto"
+    """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,15 @@
 
 Written by annotation; read by policy learning and by the report.  A clip is a segment of an episode (episode, start,
 stop) or a video file (video); the other columns are null.  label = P(b preferred) in [0, 1], 0.5 is a tie.
+
+Two columns are there only where they say something: `disagreement` of an ensemble of labellers (the share of its members
+against their majority), and `abstained`, true for pairs without a label.  Those hold 0.5, but are no ties: `labelled` leaves
+them out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -34,17 +39,19 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
+OPTIONAL = pa.schema([("disagreement", pa.float64()), ("abstained", pa.bool_())])
 REMEDY = "Annotate again (`robopref annotate`), or give another file."
 
 
 def write_preferences(path: Path, preferences: pd.DataFrame) -> None:
-    """Write the pairs (columns COLUMNS) to `path`, atomically; equal pairs give equal bytes.
+    """Write the pairs (columns COLUMNS, and OPTIONAL ones) to `path`, atomically; equal pairs give equal bytes.
 
     Raises `RoboprefError` naming `path` when a column is missing or of the wrong type, or a row makes no sense.
     """
     _require_columns(list(preferences.columns), path)
+    schema = _schema(preferences.columns)
     try:
-        table = pa.Table.from_pandas(preferences[list(COLUMNS)], SCHEMA, preserve_index=False)
+        table = pa.Table.from_pandas(preferences[schema.names], schema, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise RoboprefError(f"{path}: not written, a column is of the wrong type ({error}).") from error
     check_preferences(_frame(table), path)
@@ -53,7 +60,8 @@ def write_preferences(path: Path, preferences: pd.DataFrame) -> None:
 
 
 def read_preferences(path: Path) -> pd.DataFrame:
-    """The pairs of `path`, checked: episode, start and stop as nullable Int64, scores NaN where there are none.
+    """The pairs of `path`, checked: episode, start and stop as nullable Int64, scores NaN where there are none; of the
+    OPTIONAL columns those that are in the file.
 
     Raises `RoboprefError` naming `path` for a missing, truncated or foreign file, a missing or mistyped column, an
     empty table, a label outside [0, 1], or a clip that is neither a segment nor a video.
@@ -67,15 +75,21 @@ def read_preferences(path: Path) -> pd.DataFrame:
         raise RoboprefError(f"{path}: not a whole Parquet file ({_first_line(error)}). {REMEDY}") from error
     _require_columns(table.column_names, path)
     columns = []
-    for field in SCHEMA:
+    schema = _schema(table.column_names)
+    for field in schema:
         try:
             columns.append(table[field.name].cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             found = table[field.name].type
             raise RoboprefError(f"{path}: column {field.name!r} is {found}, expected {field.type}. {REMEDY}") from error
-    preferences = _frame(pa.Table.from_arrays(columns, schema=SCHEMA))
+    preferences = _frame(pa.Table.from_arrays(columns, schema=schema))
     check_preferences(preferences, path)
     return preferences
+
+
+def labelled(preferences: pd.DataFrame) -> pd.DataFrame:
+    """The pairs that have a label: all but those on which the labeller abstained."""
+    return preferences[~preferences["abstained"]] if "abstained" in preferences else preferences
 
 
 def check_preferences(preferences: pd.DataFrame, where: str | Path) -> None:
@@ -88,6 +102,12 @@ def check_preferences(preferences: pd.DataFrame, where: str | Path) -> None:
         "has no instruction": preferences["instruction"].isna() | (preferences["instruction"] == ""),
         "has the number of another pair": preferences["pair_id"].duplicated(),
     }
+    if "abstained" in preferences:
+        problems["does not say whether it was abstained on"] = preferences["abstained"].isna()
+        problems["was abstained on, yet has a label"] = preferences["abstained"].eq(True) & (preferences["label"] != 0.5)
+    if "disagreement" in preferences:
+        spread = preferences["disagreement"]
+        problems["has a disagreement outside [0, 0.5]"] = spread.notna() & ~spread.between(0.0, 0.5)
     for side in "ab":
         episode, start, stop = (preferences[f"{name}_{side}"] for name in ("episode", "start", "stop"))
         video = preferences[f"video_{side}"]
@@ -99,6 +119,11 @@ def check_preferences(preferences: pd.DataFrame, where: str | Path) -> None:
         if rows.any():
             bad = preferences.loc[rows.to_numpy(bool), "pair_id"]
             raise RoboprefError(f"{where}: pair {bad.iloc[0]} {problem} ({len(bad)} such). {REMEDY}")
+
+
+def _schema(found: Iterable[str]) -> pa.Schema:
+    """SCHEMA and those OPTIONAL columns that are among the `found` ones."""
+    return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in set(found))])
 
 
 def _require_columns(found: list[str], path: str | Path) -> None:

@@ -136,7 +136,7 @@ def overlay(
     """
     height, width, _ = frame.shape
     size = max(10, round(min(height, width) * 0.05))
-    font, margin, line = _font(size), size // 2, round(size * 1.3)
+    font, margin, line = typeface(size), size // 2, round(size * 1.3)
     canvas = Image.fromarray(frame).convert("RGBA")
     shade = Image.new("RGBA", canvas.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(shade)
@@ -186,8 +186,8 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> l
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own typeface, so that no machine lacks it."""
+def typeface(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own, `size` pixels high, so that no machine lacks it."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RoboprefError("Pillow was built without FreeType and cannot write on pictures: reinstall it with pip.")

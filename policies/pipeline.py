@@ -138,7 +138,7 @@ class Job:
                     self.config.annotate,
                     episodes=self.offline,
                     instruction=self.instruction,
-                    model=self.out / "vlp",
+                    model=(self.out / "vlp",),
                     labeller=labeller,
                     out=self.labels(labeller),
                     seed=self.config.seed,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from robopref.configs.errors import RoboprefError
 from robopref.datasets.episodes import EpisodeStore
-from robopref.datasets.preferences import read_preferences
+from robopref.datasets.preferences import labelled, read_preferences
 
 MIN_STD = 1e-2  # of a constant observation; dividing by less would blow up what was constant in the data but moves later
 
@@ -205,8 +205,10 @@ def stack_pairs(
 ) -> Pairs:
     """Pairs from the columns episode_*, start_*, stop_* and label; first: as in Transitions.
 
-    RoboprefError naming `where` when there is no pair, a label is missing or outside [0, 1], or a segment is not in the data.
+    Pairs on which the labeller abstained are no pairs here.  RoboprefError naming `where` when there is no other, a label is
+    missing or outside [0, 1], or a segment is not in the data.
     """
+    preferences = labelled(preferences)
     if preferences.empty:
         raise RoboprefError(f"{where}: no labelled pair in it; label some first (`robopref annotate`)")
     label = preferences["label"].to_numpy(np.float32)

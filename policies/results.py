@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, read_json
-from robopref.datasets.preferences import read_preferences
+from robopref.datasets.preferences import labelled, read_preferences
 from robopref.policies.figures import ORDER, curves, in_order, success_chart
 
 PARTS = {  # what `robopref pipeline` leaves in a run folder, in the order of its stages
@@ -145,11 +145,13 @@ def read_success(path: Path) -> dict[str, dict[str, int]]:
 
 
 def pair_facts(labels: pd.DataFrame) -> dict[str, Any]:
-    """How many pairs, and which share prefers the second."""
+    """How many pairs have a label and how many none, and which share prefers the second."""
+    kept = labelled(labels)
     return {
-        "n": len(labels),
-        "second": float((labels["label"] > 0.5).mean()),
-        "ties": int((labels["label"] == 0.5).sum()),
+        "n": len(kept),
+        "abstained": len(labels) - len(kept),
+        "second": float((kept["label"] > 0.5).mean()),
+        "ties": int((kept["label"] == 0.5).sum()),
     }
 
 

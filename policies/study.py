@@ -48,8 +48,8 @@ class StudyConfig:
     """Of the data and the pairs; policies have the pipeline's policy_seeds."""
     only: tuple[str, ...] = ()
     """Variants to run, by name; default: all."""
-    model: Path | None = None
-    """VLP run folder or hf-hub:OWNER/NAME that labels, if it never saw these tasks; default: the true return."""
+    model: tuple[Path, ...] = ()
+    """VLP run folder or hf-hub:OWNER/NAME that labels, or an ensemble, if it never saw these tasks; default: the true return."""
     first_goal: int = 1000
     """Environment seed of the first goal; the pipeline reports on those from 0 on."""
     processes: int = 2
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
         raise RoboprefError(f"--only {unknown[0]}: {config.variants} has no such variant.{nearest(unknown[0], variants)}")
     done = pd.read_csv(config.out) if config.out.exists() else pd.DataFrame(columns=KEY)
     finished = set(done[KEY].itertuples(index=False, name=None))
-    labeller = "scripted" if config.model is None else "vlp"
+    labeller = "vlp" if config.model else "scripted"
     jobs = [
         (name, seed, variant)
         for variant in config.only or variants
@@ -115,7 +115,7 @@ def run_one(config: StudyConfig, name: str, seed: int, variant: str, what: dict[
     started = time.time()
     settings = pipeline_settings([f"seed={seed}", *what.get("set", [])])
     data = config.work / f"data-{seed}" / name
-    labeller: Literal["scripted", "vlp"] = "scripted" if config.model is None else "vlp"
+    labeller: Literal["scripted", "vlp"] = "vlp" if config.model else "scripted"
     out = config.work / f"{labeller}-{seed}" / name / variant
     labels = out / "labels.parquet"
     annotation = replace(

@@ -53,6 +53,7 @@ def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
         ordered = read_json(run / "vlp" / "generalisation.json")["wordings"]["train"]
         whole = {f"episodes_{name}": ordered[name] for name in ("itp_accuracy", "ivp_accuracy", "ilp_loss")}
         agreement = read_json(run / "labels" / "vlp" / "agreement.json")
+        agreement.pop("left_out", None)
         labels.append(which | agreement | whole)
         summary = read_json(run / "evaluation" / "summary.json")
         success += [which | {"policy": name} | row for name, row in summary.items()]

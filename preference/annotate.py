@@ -3,17 +3,20 @@
 Comes after VLP training, on data that VLP never saw; goes to reward learning and direct preference optimisation.  Each
 clip is scored once, however many pairs it is in; a killed run goes on where it was.
 
-Axes: N clips, P pairs, T frames.
+Axes: N clips, P pairs, M models of an ensemble (1 for every other labeller).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +28,7 @@ from robopref.configs.files import MANIFEST, digest, plain, read_json, write_jso
 from robopref.configs.run import choose_device, is_complete, write_manifest
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
-from robopref.datasets.preferences import COLUMNS, read_preferences, write_preferences
+from robopref.datasets.preferences import COLUMNS, labelled, read_preferences, write_preferences
 from robopref.datasets.videos import find_videos
 from robopref.embodied.tasks import canonical
 from robopref.preference.agreement import NEAR_TIE, agreement, format_table
@@ -33,12 +36,21 @@ from robopref.preference.baselines.chat import Chat
 from robopref.preference.baselines.goal_image import Goals, read_goal
 from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking, load_baseline
 from robopref.preference.baselines.rl_vlm_f import LastFrames, label_pairs
+from robopref.preference.ensemble import by_view, load_members
 from robopref.preference.features import FeatureScorer
 from robopref.preference.hub import WEIGHTS, find_model
-from robopref.preference.labellers import Constant, HumanFile, Scorer, ScriptedReturn, labels_from_scores
+from robopref.preference.labellers import (
+    Constant,
+    HumanFile,
+    Scorer,
+    ScriptedReturn,
+    disagreement,
+    labels_from_scores,
+    least_sure,
+    log_odds,
+)
 from robopref.preference.pairs import choose_segments, choose_videos
 from robopref.preference.scoring import Clips, open_clips, score_in_chunks, true_returns
-from robopref.preference.vlp import VLPScorer
 
 LONGEST_INSTRUCTION = 300  # characters; the encoders set limits of their own: 24 words (small), 77 tokens (CLIP)
 AGREEMENT = "agreement.json"
@@ -57,8 +69,8 @@ def run(config: AnnotateConfig) -> Path:
     started = time.time()
     check_config(config)
     videos = find_videos(config.videos)
-    model = find_model(config.model) if config.labeller == "vlp" and config.model is not None else None
-    inputs = list_inputs(config, videos, model)
+    models = [find_model(model) for model in config.model] if config.labeller == "vlp" else []
+    inputs = list_inputs(config, videos, models)
     side = side_folder(config.out)
     if config.out.exists() and is_complete(side, config, inputs):
         return config.out
@@ -80,18 +92,18 @@ def run(config: AnnotateConfig) -> Path:
         people = config.human_file or config.pairs_file
         assert people is not None
         table["label"] = HumanFile(people).label(table)
+        preference = table["label"].to_numpy() - 0.5
     elif config.labeller == PAIRWISE:
         chat = Chat(config.chat, side / ANSWERS)
         with open_clips(store, clips, LastFrames()) as draw:
             table["label"] = label_pairs(chat, pairs, draw, instruction)
+        preference = table["label"].to_numpy() - 0.5
     else:
-        scores = score_clips(config, model, store, clips, returns, instruction)
-        score_a, score_b = scores[pairs].T
-        label = labels_from_scores(score_a, score_b, config.hard, config.tie_margin)
-        table = table.assign(score_a=score_a, score_b=score_b, label=label)
+        scores = score_clips(config, models, store, clips, returns, instruction)
+        table, preference = label_by_scores(config, table, scores[pairs[:, 0]], scores[pairs[:, 1]])
     side.mkdir(parents=True, exist_ok=True)
     if returns is not None:
-        write_json(side / AGREEMENT, measure(table, returns[pairs]))
+        write_json(side / AGREEMENT, measure(table, preference, returns[pairs]))
     else:
         (side / AGREEMENT).unlink(missing_ok=True)
     write_preferences(config.out, table)
@@ -106,7 +118,7 @@ def check_config(config: AnnotateConfig) -> None:
     problem = None
     if bool(config.episodes) == bool(config.videos):
         problem = "give either --episodes DIR or --videos FILES"
-    elif config.labeller == "vlp" and config.model is None:
+    elif config.labeller == "vlp" and not config.model:
         problem = "--labeller vlp needs --model RUN, a folder written by `robopref train-vlp`"
     elif config.labeller == "scripted" and not config.episodes:
         problem = "--labeller scripted needs --episodes: a video holds no true return"
@@ -124,6 +136,16 @@ def check_config(config: AnnotateConfig) -> None:
         problem = f"--out {config.out} should end in .parquet"
     elif min(config.chunk, config.frames, config.threads) < 1 or config.tie_margin < 0:
         problem = "--chunk, --frames and --threads must be at least 1, and --tie-margin at least 0"
+    elif not 0 < config.temperature < math.inf:
+        problem = f"--temperature {config.temperature} must be above 0"
+    elif not 0 <= config.abstain < 1:
+        problem = f"--abstain {config.abstain} is a share of the pairs: at least 0 and below 1"
+    elif config.labeller == "human" and config.temperature != 1:
+        problem = "--temperature is for scores, and --labeller human has none"
+    elif config.labeller in ("human", "constant") and config.abstain > 0:
+        problem = f"--abstain is for scores, and --labeller {config.labeller} has none to be unsure of"
+    elif config.abstain > 0 and config.abstain_by == "disagreement" and (config.labeller != "vlp" or len(config.model) < 2):
+        problem = "one labeller cannot disagree with itself: give --model A B, or --abstain-by confidence"
     if problem:
         raise UsageError(f"annotate: {problem}")
 
@@ -145,11 +167,13 @@ def side_folder(out: Path) -> Path:
     return out.with_suffix("")
 
 
-def list_inputs(config: AnnotateConfig, videos: Sequence[Path], model: Path | None) -> dict[str, Path]:
-    """Every file and folder whose content the labels depend on; model: the folder of the VLP that labels."""
+def list_inputs(config: AnnotateConfig, videos: Sequence[Path], models: Sequence[Path]) -> dict[str, Path]:
+    """Every file and folder whose content the labels depend on; models: the folders of the VLPs that label."""
     inputs = {"episodes": config.episodes, "human_file": config.human_file, "pairs_file": config.pairs_file}
-    if model is not None:
-        inputs["model"] = model / WEIGHTS  # knows the digest of its backbone
+    for number, model in enumerate(models, 1):
+        # The weights know the digest of their backbone.  Only a VLP that labelled alone is called the model, for its card
+        # quotes these labels' agreement.
+        inputs["model" if len(models) == 1 else f"model {number}"] = model / WEIGHTS
     inputs |= files(config.labeller, config.baseline)
     return {name: path for name, path in inputs.items() if path is not None} | {str(path): path for path in videos}
 
@@ -177,49 +201,85 @@ def pair_table(clips: Clips, pairs: np.ndarray, task: str, instruction: str, lab
 
 def score_clips(
     config: AnnotateConfig,
-    model: Path | None,
+    models: Sequence[Path],
     store: EpisodeStore | None,
     clips: Clips,
     returns: np.ndarray | None,
     instruction: str,
 ) -> np.ndarray:
-    """f(v | l) of every clip, (N,): by the VLP in the folder `model`, or without one by the labeller of `config`."""
-    if model is None and config.labeller not in BASELINES:
+    """f(v | l) of every clip, (N, M): by the VLPs in the folders `models`, or without one by the labeller of `config`."""
+    if not models and config.labeller not in BASELINES:
         scorer: Scorer = Constant() if returns is None or config.labeller == "constant" else ScriptedReturn(returns)
         no_pixels = np.empty((len(clips), 0, 0, 0, 3), np.uint8)
-        return scorer.score(no_pixels, [instruction] * len(clips))
+        return scorer.score(no_pixels, [instruction] * len(clips))[:, None]
     import torch
 
     torch.set_num_threads(config.threads)
     device = str(choose_device(config.device))
-    if model is not None:
-        vlp: FeatureScorer = VLPScorer.load(model, device)
+    members: Sequence[FeatureScorer]
+    if models:
+        members = load_members(models, config.frames, device)
     else:
         goals = Goals([read_goal(config.baseline.goal)], {instruction: 0}) if config.baseline.goal else None
-        vlp = load_baseline(config.labeller, config.baseline, config.frames, device, goals)
-    if vlp.frames != config.frames:
-        raise RoboprefError(f"{config.model} reads {vlp.frames} frames a clip, not {config.frames}; set --frames {vlp.frames}.")
+        members = [load_baseline(config.labeller, config.baseline, config.frames, device, goals)]
     sources = [config.episodes] if config.episodes else [clip for clip in clips if isinstance(clip, Path)]
-    identity = [vlp.digest, [digest(source) for source in sources], plain(clips), instruction, config.chunk]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    folder = side_folder(config.out) / f"{UNFINISHED}{key}"
-    return score_in_chunks(vlp, len(clips), instruction, lambda: open_clips(store, clips, vlp), folder, config.chunk)
+    shown = [[digest(source) for source in sources], plain(clips), instruction, config.chunk]
+    columns = []
+    for group in by_view(members):
+        identity = [*(member.digest for member in group.members), *shown]
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        folder = side_folder(config.out) / f"{UNFINISHED}{key}"
+        source = partial(open_clips, store, clips, group.members[0])
+        columns.append(score_in_chunks(group, len(clips), instruction, source, folder, config.chunk))
+    return np.concatenate(columns, axis=1)
 
 
-def measure(table: pd.DataFrame, returns: np.ndarray) -> dict[str, float]:
-    """Agreement of the labels of a preferences table with the true returns (P, 2) of its clips a and b."""
-    by_label = table["label"].to_numpy() - 0.5
-    by_score = (table["score_b"] - table["score_a"]).to_numpy()  # finer than the label, which saturates
-    preference = np.where(np.isnan(by_score) | (by_label == 0), by_label, by_score)
-    return agreement(preference, returns[:, 1] - returns[:, 0])
+def label_by_scores(
+    config: AnnotateConfig, table: pd.DataFrame, score_a: np.ndarray, score_b: np.ndarray
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """`table` with labels and mean scores from scores (P, M), and the log-odds of its labels (P,), 0 where they are ties.
+
+    An ensemble adds the column `disagreement`, the share of its members against their majority.  With `config.abstain` there
+    is a column `abstained`; pairs marked there hold 0.5, whatever the scorer thinks of them.
+    """
+    preference = log_odds(score_a, score_b, config.temperature)  # finer than the label, which saturates
+    label = labels_from_scores(score_a, score_b, config.hard, config.tie_margin, config.temperature)
+    preference = np.where(label == 0.5, 0.0, preference)
+    columns: dict[str, np.ndarray] = {}
+    if score_a.shape[1] > 1:
+        columns["disagreement"] = disagreement(score_a, score_b)
+    if config.abstain > 0:
+        against = columns["disagreement"] if config.abstain_by == "disagreement" else None
+        columns["abstained"] = least_sure(config.abstain, preference, against)
+        label = np.where(columns["abstained"], 0.5, label)
+    return table.assign(score_a=score_a.mean(axis=1), score_b=score_b.mean(axis=1), label=label, **columns), preference
+
+
+def measure(table: pd.DataFrame, preference: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
+    """Agreement of signed preferences (P,), > 0 where b is preferred, with the true returns (P, 2) of a preferences table.
+
+    Of the pairs that have a label.  Where the labeller abstained, `abstained` says on how many pairs, and `left_out` how
+    well they would have been labelled: if as well as the others, abstention is worth nothing.
+    """
+    truth = returns[:, 1] - returns[:, 0]
+    kept = table.index.isin(labelled(table).index)
+    found: dict[str, Any] = agreement(preference[kept], truth[kept])
+    if not kept.all():
+        found |= {"abstained": int((~kept).sum()), "left_out": agreement(preference[~kept], truth[~kept])}
+    return found
 
 
 def summary(out: Path) -> str:
     """What `run` wrote, in words, with every measure of agreement where a true return was there."""
     table = read_preferences(out)
-    lines = [f"{out}: {len(table)} pairs, {(table['label'] == 0.5).sum()} ties, for {table['instruction'].iloc[0]!r}"]
+    kept = labelled(table)
+    lines = [f"{out}: {len(kept)} pairs, {(kept['label'] == 0.5).sum()} ties, for {table['instruction'].iloc[0]!r}"]
+    if len(kept) < len(table):
+        gone = len(table) - len(kept)
+        lines += [f"{gone} of {len(table)} pairs have no label: the labeller abstained, and policies leave them out."]
     if (side_folder(out) / AGREEMENT).exists():
         row = read_json(side_folder(out) / AGREEMENT)
-        lines += [format_table({table["labeller"].iloc[0]: row})]
-        lines += [f"{row['near_ties']} of {len(table)} are near-ties: below {NEAR_TIE:.0%} of the largest true difference."]
+        rows = {table["labeller"].iloc[0]: row} | ({"left out": row["left_out"]} if "left_out" in row else {})
+        lines += [format_table(rows)]
+        lines += [f"{row['near_ties']} of {len(kept)} are near-ties: below {NEAR_TIE:.0%} of the largest true difference."]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ Axes: N clips or sentences, B pairs of the two, X and Y tokens, C width, H heads
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,6 +65,27 @@ class CrossAttentionMean(nn.Module):
         seen = attend(query, key, value, None if real_context is None else real_context[others], self.heads)
         seen = token_mean(seen, None if real_x is None else real_x[rows])
         return token_mean(x, real_x).index_select(0, rows) + self.drop(self.out(seen))
+
+    def shares(
+        self,
+        x: Tensor,
+        context: Tensor,
+        pairs: tuple[Tensor, Tensor],
+        real_x: Tensor | None = None,
+        real_context: Tensor | None = None,
+    ) -> Tensor:
+        """The share of attention that each token of the context gets, mean over heads and tokens of x: (B, Y), rows sum to 1.
+
+        Arguments as in `forward`, whose fused product keeps no weights; for looking at a model only.
+        """
+        rows, others = pairs
+        query = self.query(self.norm_x(x)).index_select(0, rows)
+        key, _ = self.key_value(self.norm_context(context)).index_select(0, others).chunk(2, dim=2)
+        query, key = (tokens.unflatten(2, (self.heads, -1)).transpose(1, 2) for tokens in (query, key))
+        logits = query @ key.transpose(2, 3) / query.shape[3] ** 0.5  # (B, H, X, Y)
+        if real_context is not None:
+            logits = logits.masked_fill(~real_context[others][:, None, None, :], -torch.inf)
+        return token_mean(logits.softmax(3).mean(1), None if real_x is None else real_x[rows])
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, real: Tensor | None, heads: int) -> Tensor:

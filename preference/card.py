@@ -130,6 +130,7 @@ def read_evaluations(run: Path) -> Iterator[Evaluation]:
             table = read_preferences(path.parent.with_suffix(".parquet"))
             values = read_json(path)
             cases = f"{values['n']} labelled pairs of segments, {values['near_ties']} of them near-ties"
+            cases += f" ({values['abstained']} more left out by abstention)" if "abstained" in values else ""
             yield Evaluation(str(table["task"].iloc[0]), cases, values)
 
 

@@ -60,6 +60,9 @@ class HumanFile:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise RoboprefError(f"{self.path}: label {str(table['label'].iloc[row])!r} in row {row + 1} is not in [0, 1].")
+        if "abstained" in table:  # a preferences file with pairs that nobody has labelled yet
+            kept = ~table["abstained"].eq(True)
+            table, label = table[kept], label[kept]
         self._labels: dict[tuple[object, object], float] = {}
         for a, b, value in zip(_clips(table, "a"), _clips(table, "b"), label, strict=True):
             self._labels[a, b] = float(value)
@@ -74,18 +77,69 @@ class HumanFile:
         return np.array([self._labels[key] for key in keys])
 
 
-def labels_from_scores(score_a: np.ndarray, score_b: np.ndarray, hard: bool = False, tie_margin: float = 0.0) -> np.ndarray:
-    """P(b preferred) (N,) from scores (N,): sigmoid(score_b - score_a) [VLP, Eq. 2].
+def probabilities(score_a: np.ndarray, score_b: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """P(b preferred) of every member (N, M): sigmoid((score_b - score_a) / temperature) [VLP, Eq. 2 at temperature 1].
 
-    hard: 1, 0, or 0.5 where the scores are no further apart than tie_margin.  Raises `RoboprefError` on a score that is
-    not finite.
+    Scores are (N, M) of M members, or (N,) of one.  Raises `RoboprefError` on one that is not finite.
     """
-    difference = np.asarray(score_b, np.float64) - np.asarray(score_a, np.float64)
-    if not np.isfinite(difference).all():
-        raise RoboprefError(f"{(~np.isfinite(difference)).sum()} pairs have a score that is not finite; train the scorer again.")
+    return 0.5 * (1.0 + np.tanh(0.5 * _differences(score_a, score_b) / temperature))  # the sigmoid, without overflow
+
+
+def log_odds(score_a: np.ndarray, score_b: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """log P/(1 - P), (N,), of P, the mean over members of their `probabilities`; scores as there.
+
+    Of one member that is its difference of scores over the temperature.  Has the sign of P - 0.5 and does not saturate.
+    """
+    logit = _differences(score_a, score_b) / temperature
+    if logit.shape[1] == 1:  # the same, without rounding
+        return logit[:, 0]
+    for_b, for_a = (-np.logaddexp(0.0, -side) for side in (logit, -logit))  # the logarithms of sigmoid
+    return np.logaddexp.reduce(for_b, axis=1) - np.logaddexp.reduce(for_a, axis=1)
+
+
+def labels_from_scores(
+    score_a: np.ndarray, score_b: np.ndarray, hard: bool = False, tie_margin: float = 0.0, temperature: float = 1.0
+) -> np.ndarray:
+    """P(b preferred) (N,) from scores (N, M) of M members, or (N,) of one: the mean of their `probabilities`.
+
+    Each member's is VLP's Eq. 2, their mean is ours [as in deep ensembles: Lakshminarayanan et al., NeurIPS 2017].
+    hard: 1, 0, or 0.5 where temperature times |log-odds|, of one member the distance of its scores, is at most tie_margin.
+    """
     if not hard:
-        return 0.5 * (1.0 + np.tanh(0.5 * difference))  # the sigmoid, without overflow
-    return np.where(np.abs(difference) <= tie_margin, 0.5, (difference > 0).astype(np.float64))
+        return probabilities(score_a, score_b, temperature).mean(axis=1)
+    lean = temperature * log_odds(score_a, score_b, temperature)
+    return np.where(np.abs(lean) <= tie_margin, 0.5, (lean > 0).astype(np.float64))
+
+
+def disagreement(score_a: np.ndarray, score_b: np.ndarray) -> np.ndarray:
+    """Share of the members against the majority, (N,) from 0 to 0.5; a member with equal scores is half on either side [ours].
+
+    Not the standard deviation of their probabilities: that is large where all are sure, and small where none is (docs/vlp.md).
+    """
+    votes = 0.5 + 0.5 * np.sign(_differences(score_a, score_b))
+    for_b, members = votes.sum(axis=1), votes.shape[1]
+    return np.minimum(for_b, members - for_b) / members  # of counts, so that equal shares are equal to the bit
+
+
+def least_sure(share: float, logit: np.ndarray, against: np.ndarray | None = None) -> np.ndarray:
+    """Which pairs to abstain on, (N,) bool: at most `share` of them, those of the largest `disagreement` (N,), if it is given.
+
+    Equal disagreement, or none given: the smallest |`log_odds`| (N,), then the first.
+    """
+    order = np.lexsort((np.abs(logit), np.zeros(len(logit)) if against is None else -against))
+    chosen = np.zeros(len(logit), bool)
+    chosen[order[: int(share * len(order) + 1e-9)]] = True  # 0.29 of 100 is 28.999999999999996
+    return chosen
+
+
+def _differences(score_a: np.ndarray, score_b: np.ndarray) -> np.ndarray:
+    """score_b - score_a as (N, M)."""
+    difference = np.asarray(score_b, np.float64) - np.asarray(score_a, np.float64)
+    difference = difference.reshape(len(difference), -1)
+    wrong = ~np.isfinite(difference).all(axis=1)
+    if wrong.any():
+        raise RoboprefError(f"{wrong.sum()} pairs have a score that is not finite; train the scorer again.")
+    return difference
 
 
 def _clips(table: pd.DataFrame, side: str) -> list[object]:

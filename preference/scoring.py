@@ -75,7 +75,7 @@ def score_in_chunks(
     folder: Path,
     chunk: int,
 ) -> np.ndarray:
-    """Scores of `count` clips, (N,), each scored once; a chunk whose scores are in `folder` is not even drawn."""
+    """Scores of `count` clips, (N,) or a column a member, each scored once; a chunk that is in `folder` is not even drawn."""
     folder.mkdir(parents=True, exist_ok=True)
     scores: list[np.ndarray] = []
     with ExitStack() as stack:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from robopref.configs.errors import RoboprefError
 from robopref.preference.agreement import agreement, format_table
-from robopref.preference.labellers import Constant, HumanFile, ScriptedReturn, labels_from_scores
+from robopref.preference.labellers import (
+    Constant,
+    HumanFile,
+    ScriptedReturn,
+    disagreement,
+    labels_from_scores,
+    least_sure,
+    log_odds,
+    probabilities,
+)
 
 NO_PIXELS = np.empty((3, 0, 0, 0, 3), np.uint8)
 
@@ -95,6 +104,50 @@ def test_labels_are_the_sigmoid_of_the_score_difference():
         labels_from_scores(np.array([0.0, np.inf]), np.zeros(2))
 
 
+def test_an_ensemble_by_hand():
+    a = np.zeros((3, 2))
+    b = np.log([[3.0, 1 / 3], [3.0, 1.0], [1 / 3, 1 / 3]])  # members say 3/4 and 1/4; 3/4 and 1/2; 1/4 and 1/4
+    np.testing.assert_allclose(probabilities(a, b), [[0.75, 0.25], [0.75, 0.5], [0.25, 0.25]])
+    np.testing.assert_allclose(labels_from_scores(a, b), [0.5, 0.625, 0.25])
+    np.testing.assert_allclose(log_odds(a, b), np.log([1.0, 5 / 3, 1 / 3]), atol=1e-12)
+    np.testing.assert_array_equal(labels_from_scores(a, b, hard=True, tie_margin=1e-9), [0.5, 1.0, 0.0])
+    assert disagreement(a, b).tolist() == [0.5, 0.25, 0.0]  # one against one; one for b and one undecided; all for a
+    one_of_three, two_of_three = disagreement(np.zeros((2, 3)), np.array([[-5.0, -5.0, 0.1], [5.0, 5.0, -0.1]]))
+    assert one_of_three == two_of_three == 1 / 3  # to the bit: else it would decide which of them is left out
+    # Two of three members prefer a, but the third is surer: the mean of probabilities is .25 / 3 above one half.
+    np.testing.assert_array_equal(labels_from_scores(np.zeros((1, 3)), np.array([[-0.1, -0.1, 5.0]]), hard=True), [1.0])
+
+
+def test_a_temperature_softens_and_a_margin_stays_in_units_of_scores():
+    a, b = np.zeros(2), np.array([2 * math.log(3), -1.0])
+    np.testing.assert_allclose(labels_from_scores(a, b, temperature=2.0), [0.75, 1 / (1 + math.exp(0.5))], atol=1e-12)
+    np.testing.assert_array_equal(labels_from_scores(a, b, hard=True, tie_margin=1.5, temperature=10.0), [1.0, 0.5])
+
+
+@given(st.lists(st.lists(st.floats(-30, 30), min_size=3, max_size=3), min_size=1, max_size=9), st.floats(0.1, 10))
+def test_log_odds_are_those_of_the_label(b, temperature):
+    a = np.zeros_like(b)
+    label, logit = labels_from_scores(a, b, temperature=temperature), log_odds(a, b, temperature)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logit)), label, atol=1e-12)
+    np.testing.assert_allclose(log_odds(b, a, temperature), -logit, atol=1e-9)
+
+
+def test_log_odds_tell_apart_what_probabilities_no_longer_do():
+    a, b = np.zeros((2, 2)), np.array([[900.0, 1000.0], [900.0, 950.0]])
+    assert labels_from_scores(a, b).tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(log_odds(a, b), 900 + math.log(2))  # half of the members' sum e^-900 + nearly nothing
+    assert log_odds(np.array([0.1]), np.array([0.3]))[0] == 0.3 - 0.1
+
+
+def test_the_pairs_without_a_label_are_those_of_most_disagreement_then_least_confidence():
+    logit, spread = np.array([3.0, -0.1, 0.2, -5.0, 0.0]), np.array([0.3, 0.1, 0.3, 0.0, 0.1])
+    assert least_sure(0.4, logit).tolist() == [False, True, False, False, True]
+    assert least_sure(0.4, logit, spread).tolist() == [True, False, True, False, False]
+    assert least_sure(0.6, logit, spread).tolist() == [True, False, True, False, True]
+    assert least_sure(0.39, logit).sum() == 1 and least_sure(0.99, logit).sum() == 4  # never more than the share
+    assert least_sure(0.29, np.arange(100.0)).sum() == 29
+
+
 def test_reference_scorers():
     np.testing.assert_array_equal(Constant().score(NO_PIXELS, ["x"] * 3), np.zeros(3))
     np.testing.assert_array_equal(ScriptedReturn(np.arange(3)).score(NO_PIXELS, ["x"] * 3), [0.0, 1.0, 2.0])
@@ -113,6 +166,15 @@ def test_human_labels_are_found_whichever_way_round(tmp_path):
     np.testing.assert_array_equal(people.label(asked), [0.0, 0.25])
     with pytest.raises(RoboprefError, match="1 pairs have no label"):
         people.label(asked.assign(start_a=[1, 0]))
+
+
+def test_what_a_labeller_abstained_on_is_no_tie_to_people_either(tmp_path):
+    listed = "video_a,video_b,label,abstained\nx.mp4,y.mp4,0.5,False\nx.mp4,z.mp4,0.5,True\n"
+    (tmp_path / "labels.csv").write_text(listed)
+    people = HumanFile(tmp_path / "labels.csv")
+    assert people.label(pd.DataFrame({"video_a": ["y.mp4"], "video_b": ["x.mp4"]})).tolist() == [0.5]
+    with pytest.raises(RoboprefError, match=r"1 pairs have no label in it, the first is \('x.mp4', 'z.mp4'\)"):
+        people.label(pd.DataFrame({"video_a": ["x.mp4"], "video_b": ["z.mp4"]}))
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from robopref.configs.annotate import AnnotateConfig
+from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
 from robopref.datasets.episodes import EpisodeStore
-from robopref.datasets.preferences import read_preferences
+from robopref.datasets.preferences import COLUMNS, read_preferences
 from robopref.datasets.videos import video_clip
 from robopref.embodied.video import write_video
 from robopref.policies.benchmarks.annotate import record_episodes, untrained_vlp
 from robopref.preference import annotate
-from robopref.preference.vlp import VLPScorer
+from robopref.preference.agreement import agreement
+from robopref.preference.vlp import KIND, VLPScorer
 
 VIDEOS = 8
 
@@ -30,6 +35,19 @@ VIDEOS = 8
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return untrained_vlp(tmp_path_factory.mktemp("vlp"))
+
+
+@pytest.fixture(scope="module")
+def models(model, tmp_path_factory):
+    """Three VLPs on copies of one backbone that disagree, of which the last one looks through another camera."""
+    folder = tmp_path_factory.mktemp("vlps")
+    state, config = load_model(model, KIND)
+    for number, camera in enumerate(("corner2-zoom", "corner2-zoom", "corner3")):
+        shutil.copytree(model / "backbone", folder / f"{number}" / "backbone")
+        noise = torch.Generator().manual_seed(number)
+        changed = {name: tensor + 0.3 * torch.randn(tensor.shape, generator=noise) for name, tensor in state.items()}
+        save_model(folder / f"{number}", KIND, changed | {"image_std": state["image_std"]}, config | {"camera": camera})
+    return tuple(folder / f"{number}" for number in range(3))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +72,7 @@ def of_videos(tmp_path, model, films):
         out=tmp_path / "videos.parquet",
         videos=(f"{films}/*.mp4",),
         instruction="close the drawer",
-        model=model,
+        model=(model,),
         pairs=20,
         chunk=3,
         threads=1,
@@ -63,20 +81,22 @@ def of_videos(tmp_path, model, films):
 
 @pytest.fixture
 def of_episodes(tmp_path, model, episodes):
-    return AnnotateConfig(out=tmp_path / "labels.parquet", episodes=episodes, model=model, pairs=12, clips=6, chunk=4, threads=1)
+    return AnnotateConfig(
+        out=tmp_path / "labels.parquet", episodes=episodes, model=(model,), pairs=12, clips=6, chunk=4, threads=1
+    )
 
 
 @pytest.fixture
 def scored(monkeypatch):
-    """How many clips each call to the scorer had."""
+    """How many clips each call to the backbone had."""
     calls = []
-    score = VLPScorer.score
+    encode = VLPScorer.encode
 
-    def counting(self, clips, instructions):
+    def counting(self, clips):
         calls.append(len(clips))
-        return score(self, clips, instructions)
+        return encode(self, clips)
 
-    monkeypatch.setattr(VLPScorer, "score", counting)
+    monkeypatch.setattr(VLPScorer, "encode", counting)
     return calls
 
 
@@ -118,7 +138,7 @@ def test_segments_of_episodes_are_labelled_from_pixels(of_episodes, scored, epis
 
 
 def test_both_labellers_label_the_same_pairs(of_episodes, scored):
-    settings = replace(of_episodes, labeller="scripted", model=None, pairing="clusters", clips=None)
+    settings = replace(of_episodes, labeller="scripted", model=(), pairing="clusters", clips=None)
     one = read_preferences(annotate.run(settings))
     other = read_preferences(annotate.run(replace(settings, labeller="constant", out=settings.out.with_name("c.parquet"))))
     clips = [f"{name}_{side}" for side in "ab" for name in ("episode", "start", "stop")]
@@ -169,7 +189,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(of_videos, scored, tmp_
         "--instruction",
         str(settings.instruction),
         "--model",
-        str(settings.model),
+        *map(str, settings.model),
     ]
     with subprocess.Popen([*command, "--pairs", "20", "--threads", "1"], stdout=subprocess.DEVNULL) as process:
         chunks = settings.out.with_suffix("")
@@ -183,6 +203,74 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(of_videos, scored, tmp_
     assert annotate.run(settings).read_bytes() == whole
     assert scored == [1] * (VIDEOS - kept)
     assert sorted(path.name for path in chunks.iterdir()) == ["manifest.json"]
+
+
+def test_an_ensemble_says_the_mean_of_its_members_probabilities_and_how_far_they_disagree(of_episodes, models, scored):
+    alone = [
+        read_preferences(annotate.run(replace(of_episodes, model=(model,), out=of_episodes.out.with_name(f"{number}.parquet"))))
+        for number, model in enumerate(models)
+    ]
+    scored.clear()
+    table = read_preferences(annotate.run(replace(of_episodes, model=models)))
+    assert scored == [4, 2, 4, 2]  # two cameras: the members of one share its features
+    assert set(table.columns) == {*COLUMNS, "disagreement"} and set(alone[0].columns) == set(COLUMNS)
+    said = np.stack([one["label"] for one in alone])
+    np.testing.assert_allclose(table["label"], said.mean(0), atol=1e-6)
+    for_b = (said > 0.5).mean(0)
+    np.testing.assert_allclose(table["disagreement"], np.minimum(for_b, 1 - for_b), atol=1e-12)
+    assert set(table["disagreement"].round(6)) == {0.0, 0.333333}
+    for side in "ab":
+        np.testing.assert_allclose(table[f"score_{side}"], np.mean([one[f"score_{side}"] for one in alone], 0), atol=1e-5)
+    manifest = read_json(of_episodes.out.with_suffix("") / "manifest.json")
+    assert set(manifest["inputs"]) == {"episodes", "model 1", "model 2", "model 3"}  # no card of one of them quotes these labels
+
+
+def test_the_pairs_that_an_ensemble_abstains_on_are_marked_and_measured_apart(of_episodes, models):
+    every = read_preferences(annotate.run(replace(of_episodes, model=models)))
+    settings = replace(of_episodes, model=models, abstain=0.25)
+    out = annotate.run(settings)
+    table = read_preferences(out)
+    gone = table["abstained"]
+    assert gone.sum() == 3 and (table["label"][gone] == 0.5).all()
+    assert table["disagreement"][gone].min() >= table["disagreement"][~gone].max()
+    pd.testing.assert_series_equal(table["label"][~gone], every["label"][~gone])
+    measures, store = read_json(out.with_suffix("") / "agreement.json"), EpisodeStore(of_episodes.episodes)
+    rows = {side: table[[f"{name}_{side}" for name in ("episode", "start", "stop")]].to_numpy(int) for side in "ab"}
+    truth = np.subtract(*([store.rewards(e)[start:stop].sum() for e, start, stop in rows[side]] for side in "ba"))
+    expected = agreement(every["label"][~gone] - 0.5, truth[~gone])
+    left_out = agreement(every["label"][gone] - 0.5, truth[gone])
+    assert measures["abstained"] == 3 and measures["left_out"]["accuracy"] == pytest.approx(left_out["accuracy"])
+    for name, value in expected.items():
+        assert measures[name] == pytest.approx(value), name
+    assert measures["n"] + measures["ties"] == 9
+    text = annotate.summary(out)
+    assert "9 pairs, 0 ties" in text and "3 of 12 pairs have no label" in text and "\nleft out" in text and "of 9 are" in text
+
+
+def test_one_labeller_abstains_where_it_is_least_confident(of_episodes):
+    table = read_preferences(annotate.run(replace(of_episodes, abstain=0.5, abstain_by="confidence")))
+    distance = (table["score_b"] - table["score_a"]).abs()
+    assert table["abstained"].sum() == 6 and "disagreement" not in table
+    assert distance[table["abstained"]].max() <= distance[~table["abstained"]].min()
+
+
+def test_a_killed_ensemble_goes_on_and_ends_in_the_same_bytes(of_episodes, models, scored, monkeypatch, tmp_path):
+    settings = replace(of_episodes, model=models, abstain=0.3, chunk=2)
+    whole = annotate.run(replace(settings, out=tmp_path / "whole.parquet")).read_bytes()
+    assert scored == [2] * 6
+    scored.clear()
+    encode = VLPScorer.encode
+
+    def killed(self, clips):
+        if len(scored) == 4:
+            raise KeyboardInterrupt
+        return encode(self, clips)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(VLPScorer, "encode", killed)
+        annotate.run(settings)
+    assert not settings.out.exists()
+    assert annotate.run(settings).read_bytes() == whole and scored == [2] * 6  # four before, two after
 
 
 def test_a_damaged_video_leaves_no_labels(of_videos, films, tmp_path):
@@ -219,12 +307,19 @@ def test_the_tasks_own_sentence_is_the_default_for_episodes_only_when_nothing_is
     ("changes", "message"),
     [
         ({"videos": ()}, "either --episodes DIR or --videos"),
-        ({"model": None}, "--labeller vlp needs --model"),
+        ({"model": ()}, "--labeller vlp needs --model"),
         ({"labeller": "scripted"}, "scripted needs --episodes"),
         ({"labeller": "human"}, "human needs --human-file"),
         ({"pairing": "clusters"}, "clusters needs --episodes"),
         ({"pairing": "file"}, "needs --pairs-file"),
         ({"chunk": 0}, "--chunk"),
+        ({"temperature": 0.0}, "--temperature 0.0 must be above 0"),
+        ({"temperature": float("nan")}, "--temperature nan must be above 0"),
+        ({"temperature": 2.0, "labeller": "human", "human_file": Path("x.csv")}, "human has none"),
+        ({"abstain": 1.0}, "--abstain 1.0 is a share"),
+        ({"abstain": -0.1}, "--abstain -0.1 is a share"),
+        ({"abstain": 0.1}, "give --model A B, or --abstain-by confidence"),
+        ({"abstain": 0.1, "labeller": "constant"}, "constant has none to be unsure of"),
     ],
 )
 def test_settings_that_do_not_go_together(of_videos, changes, message):
@@ -247,7 +342,20 @@ def test_what_cannot_be_done_is_said(of_videos, changes, message):
 
 def test_a_folder_without_a_model_is_named(of_videos, tmp_path):
     with pytest.raises(RoboprefError, match="nowhere"):
-        annotate.run(replace(of_videos, model=tmp_path / "nowhere"))
+        annotate.run(replace(of_videos, model=(tmp_path / "nowhere",)))
+
+
+def test_an_ensemble_of_one_model_twice_is_none(of_videos, model, tmp_path):
+    shutil.copytree(model, tmp_path / "copy")
+    with pytest.raises(UsageError, match=r"copy hold the same weights"):
+        annotate.run(replace(of_videos, model=(model, tmp_path / "copy")))
+
+
+def test_the_command_takes_several_models(of_videos, models, capsys):
+    argv = ["--videos", *of_videos.videos, "--instruction", "close the drawer", "--model", *map(str, models[:2])]
+    annotate.main([*argv, "--pairs", "9", "--abstain", "0.34", "--temperature", "2", "--out", str(of_videos.out)])
+    assert "6 pairs, 0 ties" in capsys.readouterr().out
+    assert read_preferences(of_videos.out)["abstained"].sum() == 3
 
 
 def test_the_command_prints_what_it_wrote(of_episodes, capsys):

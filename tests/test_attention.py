@@ -53,6 +53,24 @@ def test_cross_attention_of_pairs_is_torchs_attention_pair_by_pair():
         torch.testing.assert_close(mean, (tokens + attended).mean(1)[0], atol=1e-5, rtol=1e-5)
 
 
+def test_shares_are_torchs_attention_weights_of_real_words():
+    torch.manual_seed(0)
+    ours = CrossAttentionMean(DIM, HEADS, 0.1).eval()
+    own = ours.state_dict()
+    peer = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+    weights = {f"in_proj_{kind}": torch.cat([own[f"query.{kind}"], own[f"key_value.{kind}"]]) for kind in ("weight", "bias")}
+    copy(peer, **weights, **{f"out_proj.{kind}": own[f"out.{kind}"] for kind in ("weight", "bias")})
+    x, context = torch.randn(2, 5, DIM), torch.randn(3, 4, DIM)
+    real_x = torch.tensor([[True] * 5, [True, True, True, False, False]])
+    found = ours.shares(x, context, (torch.tensor([0, 1]), torch.tensor([0, 1])), real_x, REAL)
+    for row in range(2):
+        seen = ours.norm_context(context[row])[None]
+        _, expected = peer(ours.norm_x(x[row][real_x[row]])[None], seen, seen, ~REAL[row][None])  # mean over heads
+        torch.testing.assert_close(found[row], expected[0].mean(0), atol=1e-6, rtol=1e-5)
+    assert found[0, 2:].tolist() == [0.0, 0.0]  # padding gets none
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+
 def test_dropout_drops_its_share_and_keeps_the_mean():
     torch.manual_seed(0)
     x = torch.ones(1001, 333)  # no multiple of eight bytes

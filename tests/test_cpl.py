@@ -45,7 +45,7 @@ def test_the_order_of_a_pair_does_not_matter(a: float, b: float, label: float, b
 @given(scores, scores, st.floats(0, 1))
 def test_without_bias_it_is_the_bradley_terry_loss(a: float, b: float, label: float) -> None:
     values = [torch.tensor([value], dtype=torch.float64) for value in (a, b, label)]
-    assert loss_of(a, b, label, 1.0) == pytest.approx(preference_loss(*values)[0].item(), abs=1e-9)
+    assert loss_of(a, b, label, 1.0) == pytest.approx(preference_loss(*values)[0].item(), abs=1e-8)
 
 
 @given(scores, scores, st.floats(0.01, 0.99), st.floats(0.1, 5))
@@ -112,6 +112,29 @@ def test_the_reference_is_the_cloned_policy(data: Transitions, pairs: Pairs) -> 
     for reference, actor, was in zip(learner.reference.parameters(), learner.actor.parameters(), cloned, strict=True):
         assert torch.equal(reference, was)
         assert not torch.equal(actor, was)
+
+
+@pytest.mark.parametrize("algorithm", ["piql", "cpl"])
+def test_a_soft_label_is_learnt_as_a_probability(data: Transitions, pairs: Pairs, algorithm: str) -> None:
+    """Three in four prefer b: what is learnt ends where it says so itself, at a log-ratio of ln 3, and not beyond."""
+    said = Pairs(pairs.start[:1], pairs.length[:1], torch.tensor([0.75]))
+    net = {"hidden": (16, 16), "dropout": 0.0, "batch": 16, "pairs": 4, "steps": 300}
+    learner: PIQL | CPL
+    if algorithm == "piql":
+        learner = PIQL(PIQLConfig(**net, reward_steps=300, reward_learning_rate=1e-2), data, said, (0, 1))
+    else:
+        settings = {"alpha": 0.3, "bias": 1.0, "clone_steps": 0, "warmup": 0.0, "learning_rate": 3e-3}
+        learner = CPL(CPLConfig(**net, **settings), data, said, (0, 1))
+    rngs = member_rngs((0, 1), "training")
+    for step in range(300):
+        learner.update(step, rngs)
+    batch = said.sample(rngs, 1)
+    with torch.no_grad():
+        if isinstance(learner, PIQL):
+            a, b = (learner.reward(*data.state_action(side.flatten(1))).sum(1) for side in (batch.a, batch.b))
+        else:
+            a, b = (0.3 * learner.actor.log_prob(*data.state_action(side.flatten(1))).sum(1) for side in (batch.a, batch.b))
+    torch.testing.assert_close(b - a, torch.full((2,), math.log(3)), atol=0.05, rtol=0)
 
 
 def test_cloning_can_look_at_the_segments_or_at_everything(data: Transitions, pairs: Pairs) -> None:

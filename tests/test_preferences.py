@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from robopref.configs.errors import RoboprefError
-from robopref.datasets.preferences import COLUMNS, read_preferences, write_preferences
+from robopref.datasets.preferences import COLUMNS, labelled, read_preferences, write_preferences
 
 
 @pytest.fixture
@@ -54,6 +54,18 @@ def test_equal_pairs_give_equal_bytes_and_leave_nothing_else(tmp_path, pairs):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "two.parquet"]
 
 
+def test_abstention_and_disagreement_are_kept_where_there_are_any(tmp_path, pairs):
+    marked = pairs.assign(abstained=[False, True], disagreement=[0.1, 0.4], label=[0.25, 0.5], note="not ours")
+    for columns in ({"abstained"}, {"disagreement"}, {"abstained", "disagreement"}, set()):
+        other = {"abstained", "disagreement"} - columns
+        write_preferences(tmp_path / "labels.parquet", marked.drop(columns=list(other)))
+        back = read_preferences(tmp_path / "labels.parquet")
+        assert set(back.columns) == set(COLUMNS) | columns
+        assert labelled(back)["pair_id"].tolist() == ([0] if "abstained" in columns else [0, 1])
+        for name in columns:
+            assert back[name].tolist() == marked[name].tolist()
+
+
 @pytest.mark.parametrize("size", [0, 3, 200, -1])
 def test_a_truncated_file_is_named(tmp_path, pairs, size):
     path = tmp_path / "labels.parquet"
@@ -90,6 +102,9 @@ def test_a_file_of_another_kind_is_named(tmp_path, pairs):
         ({"start_b": pd.array([-1, None], dtype="Int64")}, "pair 0 has a clip b that is neither"),
         ({"video_b": ["z.mp4", "y.mp4"]}, "pair 0 has a clip b that is neither"),
         ({"video_a": [None, None]}, "pair 1 has a clip a that is neither"),
+        ({"abstained": [True, False]}, "pair 0 was abstained on, yet has a label"),
+        ({"abstained": [False, None]}, "pair 1 does not say whether it was abstained on"),
+        ({"disagreement": [np.nan, 0.6]}, "pair 1 has a disagreement outside"),
     ],
 )
 def test_a_pair_that_makes_no_sense_is_neither_written_nor_read(tmp_path, pairs, changes, message):

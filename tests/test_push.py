@@ -161,6 +161,15 @@ def test_the_card_says_what_the_files_of_the_run_say(run, tmp_path):
         assert part in card.text, part
 
 
+def test_the_card_says_how_many_pairs_the_labels_left_out(run, tmp_path):
+    labels = run.parent / "labels" / "vlp"
+    write_json(labels / "agreement.json", AGREED | {"abstained": 5, "left_out": AGREED | {"accuracy": 0.111}})
+    push.run(PushConfig(run, str(tmp_path / "drawers")))
+    card = ModelCard.load(tmp_path / "drawers" / "README.md")
+    assert "20 labelled pairs of segments, 3 of them near-ties (5 more left out by abstention)" in card.text
+    assert "0.111" not in card.text
+
+
 @pytest.mark.parametrize("measured", ["never", "before other training"])
 def test_without_measures_of_these_weights_none_is_given(measured, run, tmp_path):
     for path in (run / "generalisation.json", run.parent / "labels" / "vlp" / "manifest.json"):
@@ -346,7 +355,7 @@ def test_to_the_hub_and_back(run, hub, tmp_path, inside):
     (annotate,) = re.findall(r"^robopref (annotate .*)$", card.text, flags=re.MULTILINE)
     python(hub, home, ROBOPREF, *shlex.split(annotate), HF_TOKEN=TOKEN)
     manifest = read_json("labels/manifest.json")
-    assert manifest["config"]["model"] == "hf-hub:me/drawers"
+    assert manifest["config"]["model"] == ["hf-hub:me/drawers"]
     model = manifest["inputs"]["model"]
     assert f"/snapshots/{commit}/" in model["path"] and model["sha256"] == digest(run / "model.safetensors")
     assert scores(Path(model["path"]).parent) == expected

@@ -84,6 +84,18 @@ def test_no_pair_is_an_error() -> None:
         stack_pairs(preferences().iloc[:0], np.array([0, 30, 60]))
 
 
+def test_pairs_without_a_label_never_reach_a_batch() -> None:
+    table = pd.concat([preferences(start_a=5, label=0.5), preferences(start_a=5, label=0.5)])
+    table = table.assign(abstained=[False, True, False, True])
+    pairs = stack_pairs(table, np.array([0, 30, 60]))
+    assert len(pairs) == 2 and pairs.start[:, 0].tolist() == [2, 2]
+    batch = pairs.sample(member_rngs([0, 1], "t"), 50)
+    assert batch.a[..., 0].unique().tolist() == [2] and batch.label.unique().tolist() == [1.0]
+    assert pairs.transitions().tolist() == [*range(2, 12), *range(30, 40)]
+    with pytest.raises(RoboprefError, match="no labelled pair"):
+        stack_pairs(table[table["abstained"]], np.array([0, 30, 60]))
+
+
 def test_pairs_point_into_the_transitions() -> None:
     pairs = stack_pairs(preferences(label=0.25), np.array([0, 30, 60]))
     assert pairs.start.tolist() == [[2, 30], [2, 30]]

@@ -12,6 +12,7 @@ from small_run import SUCCESS, make_run
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.show import ReportConfig
+from robopref.datasets.preferences import read_preferences, write_preferences
 from robopref.policies.figures import curves, success_chart
 from robopref.policies.report import duration, run, seeds
 from robopref.policies.results import beside_references, top_stages
@@ -84,6 +85,18 @@ def test_page_says_everything(html: str) -> None:
     assert "80 %" in text and "68 % to 90 %" in text
     assert "overlap" in text and "goal 0 achieved after 31 steps" in text
     assert "Missing from this run" not in text
+
+
+def test_pairs_without_a_label_are_counted_apart(folder: Path, tmp_path: Path) -> None:
+    here = copied(folder, tmp_path)
+    labels = read_preferences(here / "labels" / "vlp.parquet")
+    abstained = np.arange(len(labels)) < 5
+    write_preferences(
+        here / "labels" / "vlp.parquet", labels.assign(abstained=abstained, label=labels["label"].mask(abstained, 0.5))
+    )
+    text = Page(run(ReportConfig(here)).read_text(encoding="utf-8")).text
+    assert f"VLP labelled {len(labels) - 5} pairs and abstained on 5 more; it prefers" in text
+    assert "ties." not in text, "no abstention is a tie"
 
 
 def test_hostile_instruction_is_text(html: str) -> None:

@@ -104,6 +104,24 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(
     assert not (parts / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.parametrize("name", ["piql", "cpl"])
+def test_pairs_without_a_label_teach_nothing(inputs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    """Trained from a file with abstentions, a policy is the one trained from a file without those pairs, to the bit."""
+    table = labels(np.random.default_rng(0))
+    abstained = np.array([False, True, False, False, True, False])
+    write_preferences(tmp_path / "few.parquet", table[~abstained])
+    marked = table.assign(abstained=abstained, label=table["label"].mask(abstained, 0.5))
+    write_preferences(tmp_path / "marked.parquet", marked)
+    write_preferences(tmp_path / "ties.parquet", marked.drop(columns="abstained"))
+    few, marked, ties = (
+        load_model(train.run(settings(inputs, tmp_path / file, name, labels=tmp_path / f"{file}.parquet")), "policy")[0]
+        for file in ("few", "marked", "ties")
+    )
+    for key, tensor in few.items():
+        assert torch.equal(tensor, marked[key]), key
+    assert not all(torch.equal(tensor, ties[key]) for key, tensor in few.items())
+
+
 def test_a_finished_run_is_kept_and_other_settings_train_anew(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     config = settings(inputs, tmp_path / "out", "bc")
     model = train.run(config) / "model.safetensors"

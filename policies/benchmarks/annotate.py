@@ -52,7 +52,7 @@ def run(model: Path | None = None) -> dict[str, float]:
         model = model or untrained_vlp(folder / "vlp")
         few, many = (record_episodes(folder / f"{count}", count) for count in (FEW, MANY))
         config = AnnotateConfig(
-            out=folder / "once.parquet", episodes=many, model=model, pairs=PAIRS, clips=CLIPS, threads=THREADS
+            out=folder / "once.parquet", episodes=many, model=(model,), pairs=PAIRS, clips=CLIPS, threads=THREADS
         )
         plan = plan_pairs(config, many)
         before = time_plainly(model, many, plan[: SAMPLE // 2])
@@ -123,7 +123,7 @@ def time_plainly(model: Path, episodes: Path, pairs: list[tuple[Segment, Segment
 def peak_in_new_process(model: Path, episodes: Path, folder: Path) -> float:
     """Peak memory (MB) of a process that labels 40 pairs of `episodes`."""
     config = AnnotateConfig(
-        out=folder / f"{episodes.name}.parquet", episodes=episodes, model=model, pairs=40, clips=40, threads=THREADS
+        out=folder / f"{episodes.name}.parquet", episodes=episodes, model=(model,), pairs=40, clips=40, threads=THREADS
     )
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak_of, config).result()
