@@ -25,7 +25,7 @@ from robopref.datasets.preferences import COLUMNS, read_preferences
 from robopref.datasets.videos import video_clip
 from robopref.embodied.video import write_video
 from robopref.policies.benchmarks.annotate import record_episodes, untrained_vlp
-from robopref.preference import annotate
+from robopref.preference import annotate, ensemble
 from robopref.preference.agreement import agreement
 from robopref.preference.vlp import KIND, VLPScorer
 
@@ -90,13 +90,13 @@ def of_episodes(tmp_path, model, episodes):
 def scored(monkeypatch):
     """How many clips each call to the backbone had."""
     calls = []
-    encode = VLPScorer.encode
+    encode = ensemble.encode_clips
 
-    def counting(self, clips):
+    def counting(clips, encoder):
         calls.append(len(clips))
-        return encode(self, clips)
+        return encode(clips, encoder)
 
-    monkeypatch.setattr(VLPScorer, "encode", counting)
+    monkeypatch.setattr(ensemble, "encode_clips", counting)
     return calls
 
 
@@ -259,15 +259,15 @@ def test_a_killed_ensemble_goes_on_and_ends_in_the_same_bytes(of_episodes, model
     whole = annotate.run(replace(settings, out=tmp_path / "whole.parquet")).read_bytes()
     assert scored == [2] * 6
     scored.clear()
-    encode = VLPScorer.encode
+    encode = ensemble.encode_clips
 
-    def killed(self, clips):
+    def killed(clips, encoder):
         if len(scored) == 4:
             raise KeyboardInterrupt
-        return encode(self, clips)
+        return encode(clips, encoder)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(VLPScorer, "encode", killed)
+        patch.setattr(ensemble, "encode_clips", killed)
         annotate.run(settings)
     assert not settings.out.exists()
     assert annotate.run(settings).read_bytes() == whole and scored == [2] * 6  # four before, two after

@@ -24,7 +24,7 @@ FEWER = {
     "--goals 20 --max-steps 200": "--goals 1 --max-steps 40",
     "--goals 4": "--goals 1 --max-steps 40",
 }
-ELSEWHERE = ("pipeline", "report", "bench")  # test_pipeline.py and test_bench.py run these
+ELSEWHERE = ("pipeline", "report", "bench", "unseen")  # test_pipeline.py, test_bench.py and test_unseen.py run these
 
 
 def commands(readme: Path) -> list[str]:
