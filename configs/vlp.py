@@ -50,6 +50,8 @@ class ModelConfig:
     dropout: float = 0.1
     scale: float = 1.0
     """Ours, factored only: k, how far from indifference the preferences are."""
+    object_error: tuple[float, float] = (0.05, 0.02)
+    """Ours, factored only: by how much progress is shown objects wrongly in training, a clip and a frame, in metres."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from test_vlp import TASKS, bank_index
 
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions, task
-from robopref.preference.factored import FLOOR, SHARPNESS, THRESHOLD, FactoredVLP, match_loss, motion, progress_loss
+from robopref.preference.factored import FLOOR, SHARPNESS, THRESHOLD, FactoredVLP, match_loss, misread, motion, progress_loss
 from robopref.preference.orders import OrderSampler
 from robopref.preference.small import hash_words
 
@@ -77,6 +77,26 @@ def test_motion_does_not_know_where_in_the_room_it_is(shift):
     for first in (0, 4, 11):
         moved[..., first : first + 3] += torch.tensor(shift, dtype=torch.float64)
     torch.testing.assert_close(motion(moved), motion(state))
+
+
+def test_objects_are_misread_in_training_alone_and_the_hand_never():
+    torch.manual_seed(0)
+    state = torch.randn(2000, 9, 18)
+    error = misread(state, 0.05, 0.0) - state
+    objects = [*range(4, 7), *range(11, 14)]
+    others = [column for column in range(18) if column not in objects]
+    assert (error[..., others] == 0).all()
+    torch.testing.assert_close(error[:, 1:], error[:, :1].expand(-1, 8, -1), atol=1e-6, rtol=0, msg="one error a clip")
+    assert error[:, 0, objects].std(0).numpy() == pytest.approx(0.05, rel=0.1)
+    wandering = (misread(state, 0.0, 0.02) - state)[..., objects]
+    assert wandering.std(1).mean().item() == pytest.approx(0.02, rel=0.1)
+    assert (misread(state, 0.0, 0.0) == state).all()
+
+    model, clip = tiny(object_error=(0.5, 0.5)), torch.randn(1, 9, 12)
+    torch.nn.init.normal_(model.state_weight)
+    assert model.progress(clip) == model.progress(clip)
+    model.train()
+    assert model.progress(clip) != model.progress(clip)
 
 
 def test_the_state_is_read_off_features_that_hold_it():
