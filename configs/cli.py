@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "label pairs of segments or videos from pixels and an instruction",
         "robopref.preference.annotate:main",
     ),
-    "train": ("train policies (bc, iql, piql, cpl) from episodes and labels", "robopref.policies.train:main"),
+    "train": ("train policies (bc, iql, piql, ipl, cpl) from episodes and labels", "robopref.policies.train:main"),
     "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
     "video": ("film policies: mp4 with instruction, step, score and success", "robopref.policies.video:main"),
     "report": ("one HTML page with tables, curves and videos of a run", "robopref.policies.report:main"),

@@ -30,6 +30,7 @@ from robopref.policies import evaluate, train
 from robopref.preference import annotate
 
 KEY = ["task", "seed", "labeller", "variant"]
+KINDS = ("bc", "piql", "ipl", "cpl")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StudyConfig:
     """Which settings are compared, on what."""
 
     variants: Annotated[Path, tyro.conf.Positional]
-    """YAML: name -> {policy: bc | piql | cpl, set: [overrides of `robopref pipeline`]}."""
+    """YAML: name -> {policy: bc | piql | ipl | cpl, set: [overrides of `robopref pipeline`]}."""
     out: Path
     """CSV to append to."""
     work: Path = Path("runs/study")
@@ -100,8 +101,8 @@ def read_variants(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(read, dict):
         raise RoboprefError(f"{path}: write NAME: {{policy: cpl, set: [cpl.alpha=0.2]}}, a line a variant")
     for name, variant in read.items():
-        if not isinstance(variant, Mapping) or variant.get("policy") not in ("bc", "piql", "cpl"):
-            raise RoboprefError(f"{path}: variant {name} needs `policy: bc`, `piql` or `cpl`")
+        if not isinstance(variant, Mapping) or variant.get("policy") not in KINDS:
+            raise RoboprefError(f"{path}: variant {name} needs `policy: {KINDS[0]}`, or {', '.join(KINDS[1:])}")
     return read
 
 
