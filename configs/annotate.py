@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from robopref.configs.baselines import BaselineConfig, ChatConfig
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,15 @@ class AnnotateConfig:
     instruction: str | None = None
     """What the robot was asked to do, one sentence; with --episodes the task's plain sentence by default."""
     model: Path | None = None
-    """VLP run folder (`robopref train-vlp`), for --labeller vlp."""
-    labeller: Literal["vlp", "scripted", "constant", "human"] = "vlp"
-    """vlp: pixels and instruction; scripted: the true return; constant: always a tie; human: the labels of
-    --human-file.
+    """VLP for --labeller vlp: a run folder (`robopref train-vlp`), one of `robopref push`, or hf-hub:OWNER/NAME[@REVISION]."""
+    labeller: Literal["vlp", "scripted", "constant", "human", "goal-image", "cosine", "vlm-rm", "roboclip", "rl-vlm-f"] = "vlp"
+    """vlp: pixels and instruction; scripted: the true return; constant: always a tie; human: the labels of --human-file; the
+    others: baselines (docs/vlp.md).
     """
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    """For --labeller goal-image, cosine, vlm-rm and roboclip."""
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    """For --labeller rl-vlm-f."""
     human_file: Path | None = None
     """CSV or Parquet with the columns of a pairs file and `label`, P(b preferred); default: the pairs file itself."""
     pairs: int = 100

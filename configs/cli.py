@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "label pairs of segments or videos from pixels and an instruction",
         "robopref.preference.annotate:main",
     ),
+    "unseen": ("train VLP on one part of a split and measure it on the other, to a table", "robopref.preference.unseen:main"),
+    "push": ("share a trained VLP: one folder or hub repository, with a model card", "robopref.preference.push:main"),
     "train": ("train policies (bc, iql, piql, ipl, cpl) from episodes and labels", "robopref.policies.train:main"),
     "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
     "video": ("film policies: mp4 with instruction, step, score and success", "robopref.policies.video:main"),
@@ -38,10 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C), 143 (terminated).
-
-    ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
-    """
+    """Run one command; returns the exit status, as `guarded` does."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -49,9 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"robopref {importlib.metadata.version('robopref')}")
         return 0
+    return guarded(lambda: _function(words[0])(words[1:]))
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run `command`; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C), 143 (terminated).
+
+    ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
+    """
     try:
         with _terminable():
-            _function(words[0])(words[1:])
+            command()
     except RoboprefError as error:
         if os.environ.get("ROBOPREF_DEBUG") == "1":
             raise

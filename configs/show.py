@@ -24,7 +24,9 @@ class VideoConfig:
     member: int = 0
     """Which of the policies that were trained side by side in a run folder; of `random`, its seed."""
     model: Path | None = None
-    """VLP run folder: shows its score of the episode so far.  Without it the score is the return so far."""
+    """VLP run folder or hf-hub:OWNER/NAME[@REVISION]: shows its score of the episode so far.  Without it the score is the
+    return so far.
+    """
     instruction: str | None = None
     """What VLP is asked and the video shows; default: the task's plain sentence."""
     size: int = 320

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class PretrainConfig:
     width: int = 32
     features: int = 128
     keypoints: int = 48
+    scene: bool = False
+    """Features of a frame also hold what is in it, wherever that is; what the factored VLP matches with words."""
     holdout: float = 0.05
     """Share of episodes kept aside to measure the error of the state estimate."""
     seed: int = 0
@@ -36,6 +39,8 @@ class PretrainConfig:
 class ModelConfig:
     """Shape of VLP; depth and fusion follow the paper's second-hand description, width is ours."""
 
+    architecture: Literal["cross", "factored"] = "cross"
+    """cross: attention both ways, as in the paper.  factored: ours, what was asked for and what has been done apart."""
     dim: int = 96
     heads: int = 4
     layers: int = 2
@@ -43,6 +48,8 @@ class ModelConfig:
     hidden: tuple[int, int] = (512, 256)
     """Score head [VLP, grade B]."""
     dropout: float = 0.1
+    scale: float = 1.0
+    """Ours, factored only: k, how far from indifference the preferences are."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,12 @@ class OrdersConfig:
     """Ours, not the paper's: a later segment of an expert episode over an earlier one."""
     foreign_share: float = 0.0
     """Ours: share of the worst clips in which another task's expert acts, instead of a random policy (level `foreign`)."""
+    prefix_share: float = 0.0
+    """Ours, factored only: pairs a tuple of an expert episode's prefix over a shorter one or over a random episode's."""
+    later_share: float = 0.0
+    """Ours, factored only: pairs a tuple of a later segment of an expert episode over an earlier one."""
+    reversed_share: float = 0.0
+    """Ours, factored only: share of these two whose expert is played backwards, where that shows something being done too."""
     segment_share: float = 0.5
     """Share of tuples made of segments instead of whole episodes; ours, because it is segments that get labelled."""
 

@@ -1,10 +1,13 @@
 """Clips: a few frames that stand for a segment of an episode, drawn from simulator states.
 
+A clip is 1 + T frames: the opening, which is the first frame of its episode, and T frames spread over the segment.  The
+opening shows what there was to be done, also where the segment comes late [ours; VLP's paper scores the T frames alone].
+
 Two ways to hold them.  `render_clips` draws the frames of given segments at once, for annotation.  A `FrameBank` holds the
-frames of whole episodes at a fixed stride, for training: every window of T consecutive frames is a clip, and so are T frames
+frames of whole episodes at a fixed stride, for training: every window of T consecutive frames makes a clip, and so do T frames
 spread over the episode, so one picture serves in many clips and is encoded once.
 
-Axes: N clips, T frames, H, W, 3 colours, always uint8.
+Axes: N clips, T frames after the opening, H, W, 3 colours, always uint8.
 """
 
 from __future__ import annotations
@@ -46,10 +49,19 @@ def frame_steps(start: int, stop: int, frames: int = FRAMES) -> np.ndarray:
 def render_clips(
     store: EpisodeStore, segments: Sequence[Segment], renderer: Renderer, frames: int = FRAMES
 ) -> Iterator[np.ndarray]:
-    """Draw one clip (T, H, W, 3) a segment, in the given order, one at a time in memory."""
+    """Draw one clip (1 + T, H, W, 3) a segment, in the given order, one at a time in memory.
+
+    Segments of one episode that follow each other share its opening, which is then drawn once.
+    """
+    episode, opening = None, np.empty(0)
     for segment in segments:
-        static, dynamic = store.states(segment.episode, frame_steps(segment.start, segment.stop, frames))
-        yield renderer.frames(static, dynamic)
+        steps = frame_steps(segment.start, segment.stop, frames)
+        fresh = segment.episode != episode
+        static, dynamic = store.states(segment.episode, np.append(0, steps) if fresh else steps)
+        drawn = renderer.frames(static, dynamic)
+        if fresh:
+            episode, opening, drawn = segment.episode, drawn[:1], drawn[1:]
+        yield np.concatenate([opening, drawn])
 
 
 def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: int = STRIDE) -> None:

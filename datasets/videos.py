@@ -32,14 +32,14 @@ def video_clip(path: Path, frames: int = FRAMES, size: int = 64) -> np.ndarray:
     last: np.ndarray | None = None
     for last in read_video(Path(path)):
         if count % stride == 0:
-            kept.append(_fit(last, size))
+            kept.append(fit(last, size))
             if len(kept) == MOST_KEPT:
                 kept, stride = kept[::2], 2 * stride
         count += 1
     assert last is not None  # read_video raises when there is no picture
     wanted = np.linspace(0, count - 1, frames) / stride
     clip = np.stack([kept[min(round(position), len(kept) - 1)] for position in wanted])
-    clip[-1] = _fit(last, size)
+    clip[-1] = fit(last, size)
     return clip
 
 
@@ -57,8 +57,8 @@ def find_videos(patterns: Sequence[str]) -> list[Path]:
     return sorted(found)
 
 
-def _fit(picture: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) -> (size, size, 3): the centred square, resized with antialiasing."""
+def fit(picture: np.ndarray, size: int) -> np.ndarray:
+    """A picture (H, W, 3) -> (size, size, 3) uint8: the largest centred square, resized with antialiasing."""
     height, width, _ = picture.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -21,7 +21,7 @@ KINDS = ("seen", "phrase", "description", "correct colour", "wrong colour")
 """Kinds of wording in VLP's table of language generalisation; our reading of them is in docs/tasks.md."""
 
 PARTS: Mapping[str, tuple[str, ...]] = {"train": ("seen",), "heldout": ("phrase", "description", "correct colour")}
-"""What instructions() returns; wrong colours are asked for by kind only, since they do not describe the scene."""
+"""Parts of what instructions() returns; wrong colours are asked for by kind only, since they do not describe the scene."""
 
 # Sentences taken from each grid of frames and fillers; with the bare commands this makes 32 to train on, 17 held out.
 SEEN_FRAMED, SEEN_GOALS, PHRASES_FRAMED, DESCRIPTIONS, COLOURED = 16, 8, 4, 6, 3
@@ -133,11 +133,12 @@ def task(name: str) -> Task:
 
 
 def instructions(name: str, part: str = "train") -> tuple[str, ...]:
-    """Sentences that ask for task `name`; `part` is "train" or "heldout".  Always the same ones in the same order."""
-    if part not in PARTS:
-        raise RoboprefError(f"Unknown part {part!r} of the instructions: train or heldout.{nearest(part, PARTS)}")
+    """Sentences that ask for task `name`, always the same ones in the same order; `part`: of PARTS, or one of KINDS."""
+    if part not in (*PARTS, *KINDS):
+        options = (*PARTS, *KINDS)
+        raise RoboprefError(f"Unknown part {part!r} of the instructions: {', '.join(options)}.{nearest(part, options)}")
     wordings = task(name).wordings
-    return tuple(sentence for kind in PARTS[part] for sentence in wordings[kind])
+    return tuple(sentence for kind in PARTS.get(part, (part,)) for sentence in wordings[kind])
 
 
 def canonical(name: str) -> str:

@@ -125,7 +125,8 @@ class Job:
             part: generalisation(scorer, bank, self.task, self.train_tasks, folder / "features", part=part)
             for part in ("train", "heldout")
         }
-        write_json(folder / "generalisation.json", {"task": self.task, "wordings": measures})
+        # The digest, because a VLP trained anew in the same folder would leave these measures beside other weights.
+        write_json(folder / "generalisation.json", {"task": self.task, "model": scorer.digest, "wordings": measures})
         itp, ivp, ilp = (measures["train"][key] for key in ("itp_accuracy", "ivp_accuracy", "ilp_loss"))
         return f"{self.task}, never seen: ITP accuracy {itp:.3f}, IVP accuracy {ivp:.3f}, ILP loss {ilp:.3f}"
 

@@ -50,7 +50,7 @@ class StudyConfig:
     only: tuple[str, ...] = ()
     """Variants to run, by name; default: all."""
     model: Path | None = None
-    """VLP run folder that labels, if it never saw these tasks; default: the true return."""
+    """VLP run folder or hf-hub:OWNER/NAME that labels, if it never saw these tasks; default: the true return."""
     first_goal: int = 1000
     """Environment seed of the first goal; the pipeline reports on those from 0 on."""
     processes: int = 2

@@ -27,6 +27,7 @@ from robopref.embodied.rollout import Episode, rollout
 from robopref.embodied.tasks import canonical
 from robopref.embodied.video import grid, overlay, write_video
 from robopref.policies.evaluate import REFERENCES, make_policy
+from robopref.preference.hub import WEIGHTS, find_model
 from robopref.preference.vlp import VLPScorer
 
 LINGER = 20  # environment steps filmed after the first success
@@ -49,8 +50,9 @@ def run(config: VideoConfig) -> Path:
         for name, policy in zip(names, config.policy, strict=True)
         if policy not in REFERENCES
     }
-    if config.model is not None:
-        inputs["--model"] = config.model / "model.safetensors"
+    model = None if config.model is None else find_model(config.model)
+    if model is not None:
+        inputs["--model"] = model / WEIGHTS
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
@@ -64,7 +66,7 @@ def run(config: VideoConfig) -> Path:
     with ExitStack() as stack:
         stack.callback(env.close)
         large = stack.enter_context(Renderer(env, config.size, config.camera, config.quality))
-        critic = None if config.model is None else Critic(config.model, env, instruction, stack)
+        critic = None if model is None else Critic(model, env, instruction, stack)
         for name, policy in zip(names, config.policy, strict=True):
             acting = make_policy(policy, config.member, config.env)
             reel: list[list[np.ndarray]] = []
@@ -132,7 +134,7 @@ class Critic:
         """f(v | l) of the episode up to each of `steps` (n,), from frames spread over those already seen; (n,)."""
         frames = self.renderer.frames(episode.sim_static, episode.sim_dynamic[steps])
         features = self.scorer.encode(frames[:, None])  # (n, P, D): each frame once, however many clips it is in
-        spread = np.stack([frame_steps(0, seen + 1, self.scorer.frames) for seen in range(len(steps))])
+        spread = np.stack([np.append(0, frame_steps(0, seen + 1, self.scorer.frames)) for seen in range(len(steps))])
         clips = features[spread].reshape(len(steps), -1, features.shape[-1])
         return self.scorer.score_features(clips, [self.instruction] * len(steps))
 

@@ -29,6 +29,12 @@ from robopref.datasets.preferences import COLUMNS, read_preferences, write_prefe
 from robopref.datasets.videos import find_videos
 from robopref.embodied.tasks import canonical
 from robopref.preference.agreement import NEAR_TIE, agreement, format_table
+from robopref.preference.baselines.chat import Chat
+from robopref.preference.baselines.goal_image import Goals, read_goal
+from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking, load_baseline
+from robopref.preference.baselines.rl_vlm_f import LastFrames, label_pairs
+from robopref.preference.features import FeatureScorer
+from robopref.preference.hub import WEIGHTS, find_model
 from robopref.preference.labellers import Constant, HumanFile, Scorer, ScriptedReturn, labels_from_scores
 from robopref.preference.pairs import choose_segments, choose_videos
 from robopref.preference.scoring import Clips, open_clips, score_in_chunks, true_returns
@@ -36,6 +42,7 @@ from robopref.preference.vlp import VLPScorer
 
 LONGEST_INSTRUCTION = 300  # characters; the encoders set limits of their own: 24 words (small), 77 tokens (CLIP)
 AGREEMENT = "agreement.json"
+ANSWERS = "answers"  # of the model that rl-vlm-f asks: paid for, so kept
 UNFINISHED = ".scores-"
 
 
@@ -50,7 +57,8 @@ def run(config: AnnotateConfig) -> Path:
     started = time.time()
     check_config(config)
     videos = find_videos(config.videos)
-    inputs = list_inputs(config, videos)
+    model = find_model(config.model) if config.labeller == "vlp" and config.model is not None else None
+    inputs = list_inputs(config, videos, model)
     side = side_folder(config.out)
     if config.out.exists() and is_complete(side, config, inputs):
         return config.out
@@ -72,8 +80,12 @@ def run(config: AnnotateConfig) -> Path:
         people = config.human_file or config.pairs_file
         assert people is not None
         table["label"] = HumanFile(people).label(table)
+    elif config.labeller == PAIRWISE:
+        chat = Chat(config.chat, side / ANSWERS)
+        with open_clips(store, clips, LastFrames()) as draw:
+            table["label"] = label_pairs(chat, pairs, draw, instruction)
     else:
-        scores = score_clips(config, store, clips, returns, instruction)
+        scores = score_clips(config, model, store, clips, returns, instruction)
         score_a, score_b = scores[pairs].T
         label = labels_from_scores(score_a, score_b, config.hard, config.tie_margin)
         table = table.assign(score_a=score_a, score_b=score_b, label=label)
@@ -106,6 +118,8 @@ def check_config(config: AnnotateConfig) -> None:
         problem = f"--pairs-file is not read with --pairing {config.pairing}; use --pairing file"
     elif config.labeller == "human" and config.human_file is None and config.pairs_file is None:
         problem = "--labeller human needs --human-file FILE (or --pairing file with labels in the pairs file)"
+    elif lack := lacking(config.labeller, config.baseline, config.chat):
+        problem = lack
     elif config.out.suffix != ".parquet":
         problem = f"--out {config.out} should end in .parquet"
     elif min(config.chunk, config.frames, config.threads) < 1 or config.tie_margin < 0:
@@ -131,11 +145,12 @@ def side_folder(out: Path) -> Path:
     return out.with_suffix("")
 
 
-def list_inputs(config: AnnotateConfig, videos: Sequence[Path]) -> dict[str, Path]:
-    """Every file and folder whose content the labels depend on."""
+def list_inputs(config: AnnotateConfig, videos: Sequence[Path], model: Path | None) -> dict[str, Path]:
+    """Every file and folder whose content the labels depend on; model: the folder of the VLP that labels."""
     inputs = {"episodes": config.episodes, "human_file": config.human_file, "pairs_file": config.pairs_file}
-    if config.labeller == "vlp" and config.model is not None:
-        inputs["model"] = config.model / "model.safetensors"  # knows the digest of its backbone
+    if model is not None:
+        inputs["model"] = model / WEIGHTS  # knows the digest of its backbone
+    inputs |= files(config.labeller, config.baseline)
     return {name: path for name, path in inputs.items() if path is not None} | {str(path): path for path in videos}
 
 
@@ -161,18 +176,27 @@ def pair_table(clips: Clips, pairs: np.ndarray, task: str, instruction: str, lab
 
 
 def score_clips(
-    config: AnnotateConfig, store: EpisodeStore | None, clips: Clips, returns: np.ndarray | None, instruction: str
+    config: AnnotateConfig,
+    model: Path | None,
+    store: EpisodeStore | None,
+    clips: Clips,
+    returns: np.ndarray | None,
+    instruction: str,
 ) -> np.ndarray:
-    """f(v | l) of every clip by the labeller of `config`, (N,)."""
-    if config.labeller != "vlp":
+    """f(v | l) of every clip, (N,): by the VLP in the folder `model`, or without one by the labeller of `config`."""
+    if model is None and config.labeller not in BASELINES:
         scorer: Scorer = Constant() if returns is None or config.labeller == "constant" else ScriptedReturn(returns)
         no_pixels = np.empty((len(clips), 0, 0, 0, 3), np.uint8)
         return scorer.score(no_pixels, [instruction] * len(clips))
     import torch
 
-    assert config.model is not None
     torch.set_num_threads(config.threads)
-    vlp = VLPScorer.load(config.model, str(choose_device(config.device)))
+    device = str(choose_device(config.device))
+    if model is not None:
+        vlp: FeatureScorer = VLPScorer.load(model, device)
+    else:
+        goals = Goals([read_goal(config.baseline.goal)], {instruction: 0}) if config.baseline.goal else None
+        vlp = load_baseline(config.labeller, config.baseline, config.frames, device, goals)
     if vlp.frames != config.frames:
         raise RoboprefError(f"{config.model} reads {vlp.frames} frames a clip, not {config.frames}; set --frames {vlp.frames}.")
     sources = [config.episodes] if config.episodes else [clip for clip in clips if isinstance(clip, Path)]

@@ -8,6 +8,7 @@ Axes: N images or texts, P tokens a frame, D and Dt features, L words.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +20,8 @@ from robopref.configs.errors import RoboprefError, UsageError, nearest
 FORMS = "small:FOLDER, open_clip:NAME:WEIGHTS, open_clip:hf-hub:ORG/MODEL or open_clip:local-dir:FOLDER"
 
 
-class Backbone(Protocol):
-    """Turns frames and instructions into tokens; frozen, so that features can be cached under its digest."""
+class FrameEncoder(Protocol):
+    """Turns frames into tokens; frozen, so that features can be cached under its digest."""
 
     @property
     def name(self) -> str:
@@ -38,12 +39,16 @@ class Backbone(Protocol):
     def image_dim(self) -> int:
         """D."""
 
+    def encode_frames(self, frames: np.ndarray) -> Tensor:
+        """frames (N, H, W, 3) uint8 -> (N, P, D) float32."""
+
+
+class Backbone(FrameEncoder, Protocol):
+    """Turns frames and instructions into tokens."""
+
     @property
     def text_dim(self) -> int:
         """Dt."""
-
-    def encode_frames(self, frames: np.ndarray) -> Tensor:
-        """frames (N, H, W, 3) uint8 -> (N, P, D) float32."""
 
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """N texts -> tokens (N, L, Dt) float32 and mask (N, L), True = a real token."""
@@ -68,6 +73,15 @@ def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = Non
 
     name, weights, grid = parse_open_clip(where)
     return OpenClipBackbone(name, weights, device, grid)
+
+
+def keep_backbone(spec: str, folder: Path) -> str:
+    """Copy a small backbone into the model folder `folder`, so that it alone scores clips; the spec to load it by from there."""
+    kind, _, where = spec.partition(":")
+    if kind != "small":
+        return spec
+    shutil.copytree(where, folder / "backbone", dirs_exist_ok=True, ignore=shutil.ignore_patterns("events*", "checkpoint*"))
+    return "small:backbone"
 
 
 def parse_open_clip(where: str) -> tuple[str, str | None, int | None]:

@@ -1,30 +1,65 @@
-"""The cache of frame features: each frame of the banks is encoded once, whatever number of clips it is in.
+"""Features of frames, and their cache: each frame of the banks is encoded once, whatever number of clips it is in.
 
 A file a bank, keyed by the backbone's digest (weights and preprocessing) and the frames' own, so a stale cache is never
 read, and a bank that is used with others another time is not encoded again.
+
+Axes: N clips, T frames after the opening, M frames of a bank, P tokens a frame, D features.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, new_array_file
 from robopref.datasets.clips import FrameBank, Stacked
-from robopref.preference.backbone import Backbone
+from robopref.preference.backbone import FrameEncoder
 
 CHUNK = 256  # frames encoded at a time
 
 
-def cached_features(bank: FrameBank, backbone: Backbone, folder: Path) -> Stacked:
+class FeatureScorer(Protocol):
+    """A Scorer (preference/labellers.py) that looks at frames through a frozen encoder, so that each is encoded only once."""
+
+    digest: str
+    """Changes with everything that the scores depend on."""
+    camera: str
+    """The view that it wants to be shown,"""
+    frame_size: int
+    """of this height and width in pixels,"""
+    frames: int
+    """with T frames a clip."""
+
+    @property
+    def backbone(self) -> FrameEncoder:
+        """What the features come from."""
+
+    def score_features(self, features: np.ndarray, instructions: list[str]) -> np.ndarray:
+        """features (N, (1 + T) * P, D), what `encode_clips` gives, and one instruction a clip -> f(v | l), (N,)."""
+
+    def score(self, clips: np.ndarray, instructions: list[str]) -> np.ndarray:
+        """The same from pixels: clips (N, 1 + T, H, W, 3) uint8."""
+
+
+@torch.no_grad()
+def encode_clips(clips: np.ndarray, encoder: FrameEncoder) -> np.ndarray:
+    """clips (N, 1 + T, H, W, 3) uint8 -> features (N, (1 + T) * P, D) float16."""
+    n, t = clips.shape[:2]
+    features = encoder.encode_frames(clips.reshape(n * t, *clips.shape[2:]))
+    return features.reshape(n, t * features.shape[1], -1).cpu().numpy().astype(np.float16)
+
+
+def cached_features(bank: FrameBank, backbone: FrameEncoder, folder: Path) -> Stacked:
     """Features of every frame of `bank`, (M, P, D) float16, memory mapped in `folder`; encoded now unless they are there."""
     return Stacked([_one_bank(source, backbone, folder) for source in bank.folders])
 
 
-def _one_bank(source: Path, backbone: Backbone, folder: Path) -> np.ndarray:
+def _one_bank(source: Path, backbone: FrameEncoder, folder: Path) -> np.ndarray:
     key = hashlib.sha256((backbone.digest + digest(source / "frames.npy")).encode()).hexdigest()[:16]
     path = folder / f"{backbone.name.replace('/', '_')}-{source.name}-{key}.npy"
     if not path.exists():

@@ -19,7 +19,7 @@ class Scorer(Protocol):
     """f(v | l): how well each clip does what its instruction says."""
 
     def score(self, clips: np.ndarray, instructions: list[str]) -> np.ndarray:
-        """clips (N, T, H, W, 3) uint8, one instruction a clip -> (N,) float."""
+        """clips (N, 1 + T, H, W, 3) uint8, one instruction a clip -> (N,) float."""
 
 
 class Constant:

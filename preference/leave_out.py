@@ -172,7 +172,7 @@ def run_one(config: LeaveOutConfig, seed: int, variant: str, settings: PipelineC
 def offline_clips(
     config: LeaveOutConfig, seed: int, settings: PipelineConfig, name: str, scorer: VLPScorer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clips (N, T, H, W, 3), pairs (P, 2) and true returns (N,) of a task's offline data; drawn once for all variants."""
+    """Clips (N, 1 + T, H, W, 3), pairs (P, 2) and true returns (N,) of a task's offline data; drawn once for all variants."""
     store = EpisodeStore(config.work / f"offline-{seed}" / name)
     segments, pairs = choose_segments(replace(settings.annotate, seed=seed), store, np.random.default_rng(seed))
     path = config.work / f"offline-{seed}" / f"{name}-{key_of([settings.annotate, scorer.frame_size, scorer.camera])}.npy"

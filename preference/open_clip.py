@@ -62,14 +62,38 @@ class OpenClipBackbone:
         """frames (N, H, W, 3) uint8 -> patch tokens (N, P, D) float32, row by row from the top left."""
         return torch.cat([self._patches(frames[start : start + BATCH]) for start in range(0, len(frames), BATCH)])
 
-    def _patches(self, frames: np.ndarray) -> Tensor:
-        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device).permute(0, 3, 1, 2).float() / 255.0
+    @torch.no_grad()
+    def embed_frames(self, frames: np.ndarray) -> Tensor:
+        """frames (N, H, W, 3) uint8 -> one vector of length 1 a frame, in the joint space of images and texts: (N, E) float32."""
+        chunks = (self._images(frames[start : start + BATCH]) for start in range(0, len(frames), BATCH))
+        return torch.cat([self._model.encode_image(images, normalize=True).float() for images in chunks])
+
+    @torch.no_grad()
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """texts -> one vector of length 1 a text, in the same space: (N, E) float32.  Too long a text raises."""
+        return self._model.encode_text(self._numbers(texts), normalize=True).float()
+
+    @property
+    def logit_scale(self) -> float:
+        """What this CLIP's softmax multiplies cosines by: 100 in OpenAI's weights, the most that training allowed."""
+        return float(self._model.logit_scale.exp())
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width in pixels that frames are resized to."""
         size = self._preprocessing["size"]
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0.0, 1.0)
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    def _images(self, frames: np.ndarray) -> Tensor:
+        """frames (N, H, W, 3) uint8 -> what the model reads, (N, 3, H', W')."""
+        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device).permute(0, 3, 1, 2).float() / 255.0
+        images = F.interpolate(images, self.input_size, mode="bicubic", antialias=True).clamp(0.0, 1.0)
         mean, std = (torch.tensor(self._preprocessing[key], device=self._device)[:, None, None] for key in ("mean", "std"))
+        return (images - mean) / std
+
+    def _patches(self, frames: np.ndarray) -> Tensor:
         found = self._visual.forward_intermediates(
-            (images - mean) / std, indices=1, normalize_intermediates=True, intermediates_only=True, output_fmt="NCHW"
+            self._images(frames), indices=1, normalize_intermediates=True, intermediates_only=True, output_fmt="NCHW"
         )
         maps = found["image_intermediates"][-1]
         if self.grid is not None:
@@ -83,17 +107,9 @@ class OpenClipBackbone:
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """texts -> tokens (N, L, Dt) float32 and mask (N, L); L: the longest text.  RoboprefError above the model's context
-        (77 tokens for CLIP), where open_clip itself would cut.
+        (77 tokens for CLIP).
         """
-        numbers = self._tokenizer(list(texts))
-        context = numbers.shape[1]
-        beyond = (self._tokenizer(list(texts), context_length=2 * context)[:, context:] != self._pad).any(1)
-        if beyond.any():
-            text = texts[int(beyond.nonzero()[0])]
-            raise RoboprefError(
-                f"An instruction ({text[:40]} ...) is longer than the {context} tokens {self.name} reads: shorten it."
-            )
-        numbers = numbers.to(self._device)
+        numbers = self._numbers(texts)
         mask = numbers != self._pad
         mask[:, 0] = True  # an empty text in a model without a start token would otherwise leave nothing to attend to
         tower = getattr(self._model, "text", None)
@@ -108,6 +124,18 @@ class OpenClipBackbone:
         tokens = _project(found["text_intermediates"][-1], projection)
         longest = int(mask.nonzero()[:, 1].max()) + 1
         return tokens[:, :longest].float(), mask[:, :longest]
+
+    def _numbers(self, texts: list[str]) -> Tensor:
+        """The tokenizer's numbers (N, context) of texts that fit; open_clip itself would cut."""
+        numbers = self._tokenizer(list(texts))
+        context = numbers.shape[1]
+        beyond = (self._tokenizer(list(texts), context_length=2 * context)[:, context:] != self._pad).any(1)
+        if beyond.any():
+            text = texts[int(beyond.nonzero()[0])]
+            raise RoboprefError(
+                f"An instruction ({text[:40]} ...) is longer than the {context} tokens {self.name} reads: shorten it."
+            )
+        return numbers.to(self._device)
 
     def _digest(self) -> str:
         total = hashlib.sha256(json.dumps([self._preprocessing, self.grid], sort_keys=True, default=list).encode())

@@ -9,8 +9,11 @@ of distinct levels, one clip of another task, an instruction of b and one of ano
 | ILP | the same two | another task's | equal, 0.5 |
 | IVP | either, against one of another task | b | the clip of b, whatever its level |
 | progress (ours) | an earlier and a later segment of one expert episode of b | b | the later |
+| prefix (ours) | how an expert episode of b begins; a shorter or a random beginning | none | the expert's, the longer |
 
-Axes: B tuples, T frames.
+The last two may be drawn with the expert played backwards, where that shows something being done too (tasks.py).
+
+Axes: B tuples, T frames after the opening.
 """
 
 from __future__ import annotations
@@ -24,18 +27,19 @@ import pandas as pd
 from robopref.configs.errors import RoboprefError
 from robopref.configs.vlp import OrdersConfig
 from robopref.datasets.clips import FRAMES
-from robopref.embodied.tasks import instructions
+from robopref.embodied.tasks import instructions, task
 
 LEVELS = ("random", "medium", "expert")  # from worst to best
+CLOSEST = 0.15  # share of an episode: prefixes whose lengths differ by less nobody could tell apart
 
 
 @dataclass(frozen=True)
 class Tuples:
     """A batch of preference orders; frames are row numbers of the bank."""
 
-    a: np.ndarray  # (B, T) rows of the first clip of task b
-    b: np.ndarray  # (B, T) rows of the second clip of task b
-    other: np.ndarray  # (B, T) rows of a clip of another task
+    a: np.ndarray  # (B, 1 + T) rows of the first clip of task b
+    b: np.ndarray  # (B, 1 + T) rows of the second clip of task b
+    other: np.ndarray  # (B, 1 + T) rows of a clip of another task
     label: np.ndarray  # (B,) P(b preferred) under `own`, in {0, 1}
     own: list[str]  # an instruction of task b
     foreign: list[str]  # an instruction of another task
@@ -69,6 +73,7 @@ class OrderSampler:
         missing = [(name, level) for name in self.tasks for level in levels if (name, level) not in self.episodes]
         if missing:
             raise RoboprefError(f"The frame banks hold no {missing[0][1]} episode of {missing[0][0]}; collect it first.")
+        self.reversible = tuple(name for name in self.tasks if task(name).truly_reversible)
         self.instructions = {name: instructions(name, part) for name in self.tasks}
 
     def draw(self, batch: int, rng: np.random.Generator, own_task: str | None = None) -> Tuples:
@@ -93,7 +98,7 @@ class OrderSampler:
         return Tuples(a, b, other, np.asarray(labels, np.float32), own, foreign, levels)
 
     def draw_progress(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Earlier and later segments of expert episodes, (B, T) rows each, and an instruction of their task [ours]."""
+        """Earlier and later segments of expert episodes, (B, 1 + T) rows each, and an instruction of their task [ours]."""
         earlier, later, sentences = [], [], []
         for _ in range(batch):
             name = self.tasks[rng.integers(len(self.tasks))]
@@ -103,6 +108,51 @@ class OrderSampler:
             later.append(self._segment(episode, int(second)))
             sentences.append(self._sentence(name, rng))
         return np.stack(earlier), np.stack(later), sentences
+
+    def draw_prefixes(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Worse and better beginnings of episodes of one task, (B, 1 + T) rows each: more levels than three [ours].
+
+        One in four is an expert's over a shorter one of the same episode, the others an expert's over a random episode's.
+        """
+        worse, better = [], []
+        for _ in range(batch):
+            expert, backwards = self._expert(rng)
+            if rng.random() < 0.25:
+                short, long = np.sort(rng.uniform(0.1, 1.0, 2))
+                worse.append(self._spread(expert, short, backwards))
+                better.append(self._spread(expert, min(1.0, max(long, short + CLOSEST)), backwards))
+            else:
+                worse.append(self._spread(self._episode(expert.task, "random", rng), rng.uniform(0.5, 1.0)))
+                better.append(self._spread(expert, rng.uniform(0.25, 1.0), backwards))
+        return np.stack(worse), np.stack(better)
+
+    def draw_later(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Earlier and later segments of expert episodes, (B, 1 + T) rows each; some played backwards [ours]."""
+        earlier, later = [], []
+        for _ in range(batch):
+            expert, backwards = self._expert(rng)
+            first, second = np.sort(rng.choice(np.arange(1, max(expert.count, 3)), 2, replace=False))
+            earlier.append(self._segment(expert, int(first), backwards))
+            later.append(self._segment(expert, int(second), backwards))
+        return np.stack(earlier), np.stack(later)
+
+    def draw_scenes(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """Frames (B,) from anywhere in episodes of any level, instructions of their tasks, and the tasks' numbers (B,) [ours].
+
+        From anywhere, so that a drawer is a drawer whether it is open or closed.
+        """
+        rows, sentences, numbers = [], [], rng.integers(len(self.tasks), size=batch)
+        for number in numbers:
+            episode = self._episode(self.tasks[number], LEVELS[rng.integers(3)], rng)
+            rows.append(episode.first + int(rng.integers(episode.count)))
+            sentences.append(self._sentence(self.tasks[number], rng))
+        return np.array(rows), sentences, numbers
+
+    def _expert(self, rng: np.random.Generator) -> tuple[BankEpisode, bool]:
+        """An expert episode, and whether it is to be played backwards."""
+        backwards = bool(self.reversible) and rng.random() < self.config.reversed_share
+        names = self.reversible if backwards else self.tasks
+        return self._episode(names[rng.integers(len(names))], "expert", rng), backwards
 
     def _distinct_tasks(self, rng: np.random.Generator, own_task: str | None) -> tuple[str, str, str]:
         own = int(rng.integers(len(self.tasks))) if own_task is None else self.tasks.index(own_task)
@@ -130,12 +180,16 @@ class OrderSampler:
         last = episode.count - 1 - int(rng.integers(3)) if level != "random" else int(rng.integers(1, episode.count))
         return self._segment(episode, max(last, 1))
 
-    def _spread(self, episode: BankEpisode) -> np.ndarray:
-        """T frames over the whole episode."""
-        return episode.first + np.linspace(0, episode.count - 1, self.frames).round().astype(int)
+    def _spread(self, episode: BankEpisode, share: float = 1.0, backwards: bool = False) -> np.ndarray:
+        """The opening and T frames over the first `share` of the episode."""
+        return self._rows(episode, 0, share * (episode.count - 1), backwards)
 
-    def _segment(self, episode: BankEpisode, last: int) -> np.ndarray:
-        """T consecutive frames that end with frame `last` of the episode; fewer are spread when it has not gone that far."""
+    def _segment(self, episode: BankEpisode, last: int, backwards: bool = False) -> np.ndarray:
+        """The opening and T consecutive frames that end with frame `last`; fewer are spread when there are not as many."""
         last = min(last, episode.count - 1)
-        first = max(0, last - self.frames + 1)
-        return episode.first + np.linspace(first, last, self.frames).round().astype(int)
+        return self._rows(episode, max(0, last - self.frames + 1), last, backwards)
+
+    def _rows(self, episode: BankEpisode, first: float, last: float, backwards: bool) -> np.ndarray:
+        """Rows (1 + T,) of the opening and of frames `first` to `last`; backwards: counted from the episode's end."""
+        rows = np.append(0, np.linspace(first, last, self.frames).round().astype(int))
+        return episode.first + (episode.count - 1 - rows if backwards else rows)

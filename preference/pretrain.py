@@ -59,7 +59,7 @@ def run(config: PretrainConfig) -> Path:
     targets = torch.from_numpy((bank.states[:, :STATE_SIZE] - mean) / std)
 
     size = bank.frames(np.array([0])).shape[1]
-    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints)).to(device)
+    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints, config.scene)).to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
     first = 0

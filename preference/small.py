@@ -37,6 +37,8 @@ class SmallConfig:
     width: int = 32
     features: int = 128
     keypoints: int = 48
+    scene: bool = False
+    """The token also holds what is in the picture, wherever it is: the deep features' mean, another `features` numbers."""
 
 
 class SmallEncoder(nn.Module):
@@ -81,8 +83,10 @@ class SmallEncoder(nn.Module):
         near = self.stem((frames - 0.5).contiguous(memory_format=torch.channels_last))  # (N, 2w, H/4, W/4)
         far = self.deep(near)  # (N, D, H/8, W/8)
         points = soft_argmax(self.heat(near))  # (N, 2K)
-        place = self.place(torch.cat([points, far.mean((2, 3))], dim=1))
-        return place[:, None], self.state(place)
+        scene = far.mean((2, 3))
+        place = self.place(torch.cat([points, scene], dim=1))
+        token = torch.cat([place, scene], dim=1) if self.config.scene else place
+        return token[:, None], self.state(place)
 
 
 def soft_argmax(heat: Tensor) -> Tensor:
@@ -106,7 +110,7 @@ class SmallBackbone:
 
     def __init__(self, encoder: SmallEncoder, weights_digest: str, device: str = "cpu") -> None:
         self.encoder = encoder.eval().to(device)
-        self.image_dim = encoder.config.features
+        self.image_dim = encoder.config.features * (2 if encoder.config.scene else 1)
         self.frame_size = encoder.config.size
         self.digest = weights_digest
         self._device = device

@@ -6,7 +6,6 @@ cross-modal model.  Each clip and each sentence of a batch is encoded once, what
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -32,14 +31,16 @@ from robopref.configs.run import MetricsLogger, is_complete, seed_everything, wr
 from robopref.configs.vlp import TrainVLPConfig
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks
-from robopref.preference.backbone import Backbone, load_backbone
+from robopref.preference.backbone import Backbone, keep_backbone, load_backbone
+from robopref.preference.factored import FactoredVLP, match_loss, progress_loss
 from robopref.preference.features import cached_features
 from robopref.preference.orders import OrderSampler
 from robopref.preference.pretrain import schedule, step_rate
 from robopref.preference.ranks import Ranks
-from robopref.preference.vlp import KIND, VLP, vlp_loss
+from robopref.preference.vlp import KIND, VLP, build, vlp_loss
 
 CHECKPOINT = "vlp-training"
+STATE_FRAMES = 20_000  # at most, that the factored model learns to read the state from
 PLACES = ("clips", "out", "threads", "device", "devices", "num_nodes", "strategy")  # may differ when training is resumed
 
 
@@ -70,8 +71,17 @@ def run(config: TrainVLPConfig) -> Path:
     sampler = OrderSampler(bank.index, tasks, config.orders)
     texts = TextTable(sampler, backbone, device)
 
-    model = VLP(config.model, FRAMES, backbone.tokens_per_frame, backbone.image_dim, backbone.text_dim).to(device)
+    shape = {
+        "frames": FRAMES,
+        "tokens_per_frame": backbone.tokens_per_frame,
+        "image_dim": backbone.image_dim,
+        "text_dim": backbone.text_dim,
+    }
+    model = build(config.model, shape).to(device)
     standardise(model, features)
+    if isinstance(model, FactoredVLP):
+        every = max(1, len(features) // STATE_FRAMES)
+        model.fit_state(features[::every], bank.states[::every])
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
     checkpoint = config.out / "checkpoint.safetensors"
     resumable = plain({k: v for k, v in asdict(config).items() if k not in PLACES})
@@ -92,7 +102,10 @@ def run(config: TrainVLPConfig) -> Path:
     for step in range(first + 1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
-        loss, metrics = training_loss(model, features, sampler, texts, config, rng, ranks)
+        if isinstance(model, FactoredVLP):
+            loss, metrics = factored_training_loss(model, features, sampler, texts, config, rng, ranks)
+        else:
+            loss, metrics = training_loss(model, features, sampler, texts, config, rng, ranks)
         descend(loss, model, optimizer, ranks)
         if step % config.log_every == 0 or step == config.steps:
             ranks.average(metrics.values())
@@ -157,7 +170,60 @@ def training_loss(
     return vlp_loss(dict(zip(asked, scores.chunk(len(asked)), strict=True)), label, config.orders)
 
 
-def descend(loss: Tensor, model: VLP, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+def factored_training_loss(
+    model: FactoredVLP,
+    features: Stacked,
+    sampler: OrderSampler,
+    texts: TextTable,
+    config: TrainVLPConfig,
+    rng: np.random.Generator,
+    ranks: Ranks,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Progress from orders within a task, match from which scene and sentence belong together, on this process's share.
+
+    lambda_1 and lambda_2 weigh the two directions of match; at the paper's values both weigh one.  Of several processes each
+    tells the scenes and sentences of its own share apart.
+    """
+    device, share, orders = ranks.device, ranks.share, config.orders
+    tuples = sampler.draw(config.batch, rng)
+    label = tuples.label[share, None] > 0.5
+    pairs = [(np.where(label, tuples.a[share], tuples.b[share]), np.where(label, tuples.b[share], tuples.a[share]))]
+    draws = ((sampler.draw_prefixes, orders.prefix_share), (sampler.draw_later, orders.later_share))
+    for draw, times in draws:
+        if times > 0:
+            worse, better = draw(round(times * config.batch), rng)
+            pairs.append((worse[share], better[share]))
+    clips = np.concatenate([side for sides in zip(*pairs, strict=True) for side in sides])  # all worse ones, all better ones
+    scenes, said, tasks = sampler.draw_scenes(config.batch, rng)
+
+    def look(rows: np.ndarray) -> Tensor:
+        seen = torch.from_numpy(features[rows].astype(np.float32)).to(device)
+        seen = ((seen - model.image_mean) / model.image_std).mean(-2)
+        return seen + config.feature_noise * torch.randn_like(seen)
+
+    low, high = model.progress(look(clips))[:, 0].chunk(2)
+    own = len(tuples.a[share])
+    words, mask = texts.look_up(said[share])
+    number = torch.from_numpy(tasks[share]).to(device)
+    match = match_loss(
+        model.embed_opening(look(scenes[share])),
+        model.encode_text(words, mask),
+        number[:, None] == number,
+        model.log_temperature.exp(),
+        (2 * orders.ivp_weight, 10 * orders.ilp_weight),
+    )
+    progress = progress_loss(low, high)
+    loss = progress + match
+    metrics = {
+        "loss": loss.detach(),
+        "progress": progress.detach(),
+        "match": match.detach(),
+        "itp_accuracy": (high > low)[:own].float().mean(),
+    }
+    return loss, metrics
+
+
+def descend(loss: Tensor, model: VLP | FactoredVLP, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
     """One optimiser step on `loss`, with gradients averaged over the processes and their norm clipped to 1."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -181,26 +247,19 @@ class TextTable:
         return self._words[rows], self._mask[rows]
 
 
-def standardise(model: VLP, features: Stacked, most: int = 4096) -> None:
+def standardise(model: VLP | FactoredVLP, features: Stacked, most: int = 4096) -> None:
     """Set the model's feature statistics from (at most `most` of) the training frames."""
     sample = features[:: max(1, len(features) // most)].astype(np.float32)
     model.image_mean.copy_(torch.from_numpy(sample.mean(0)))
     model.image_std.copy_(torch.from_numpy(sample.std(0) + 1e-3))
 
 
-def save(config: TrainVLPConfig, model: VLP, backbone: Backbone, bank: FrameBank) -> None:
+def save(config: TrainVLPConfig, model: VLP | FactoredVLP, backbone: Backbone, bank: FrameBank) -> None:
     """Write the model; a small backbone is copied into the folder, so that the folder alone scores clips."""
-    kind, _, where = config.backbone.partition(":")
-    spec = config.backbone
-    if kind == "small":
-        shutil.copytree(
-            where, config.out / "backbone", dirs_exist_ok=True, ignore=shutil.ignore_patterns("events*", "checkpoint*")
-        )
-        spec = "small:backbone"
     settings = {
         "model": asdict(config.model),
         "shape": model.shape,
-        "backbone": spec,
+        "backbone": keep_backbone(config.backbone, config.out),
         "backbone_digest": backbone.digest,
         "camera": bank.camera,
         "frame_size": bank.frames(np.array([0])).shape[1],

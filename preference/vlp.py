@@ -4,7 +4,7 @@ Liu et al., "VLP: Vision-Language Preference Learning for Embodied Manipulation"
 fusion and head follow second-hand notes of the paper, width and optimiser are ours (docs/vlp.md says which is which).
 
 Tokens of the frames and of the words each pass self-attention, then attend to each other, are averaged, joined and scored.
-Axes: N clips, T frames, P tokens a frame, D backbone features, L words, M instructions, C model width.
+Axes: N clips, T frames after the opening, P tokens a frame, D backbone features, L words, M instructions, C model width.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.preference.attention import CrossAttentionMean, SelfAttention
 from robopref.preference.backbone import Backbone, load_backbone
 from robopref.preference.dropout import ByteDropout
+from robopref.preference.factored import FactoredVLP
+from robopref.preference.features import encode_clips
 
 KIND = "vlp"
 
@@ -67,8 +69,8 @@ class VLP(nn.Module):
         )
 
     def encode_video(self, features: Tensor) -> Tensor:
-        """features (N, T, P, D) -> video tokens (N, T * P, C)."""
-        x = (features - self.image_mean) / self.image_std
+        """features (N, 1 + T, P, D) -> video tokens (N, T * P, C); the opening is not looked at."""
+        x = (features[:, 1:] - self.image_mean) / self.image_std
         x = (self.image_in(x) + self.time + self.place).flatten(1, 2)
         for layer in self.video_self:
             x = layer(x)
@@ -89,6 +91,11 @@ class VLP(nn.Module):
         seen = self.video_to_text(video, text, (clips, sentences), real_context=mask)
         read = self.text_to_video(text, video, (sentences, clips), real_x=mask)
         return self.head(torch.cat([seen, read], dim=1)).squeeze(1)
+
+
+def build(config: ModelConfig, shape: dict[str, int]) -> VLP | FactoredVLP:
+    """The model of `config.architecture`, untrained."""
+    return FactoredVLP(config, **shape) if config.architecture == "factored" else VLP(config, **shape)
 
 
 def order_loss(logit: Tensor, target: Tensor) -> Tensor:
@@ -131,7 +138,7 @@ class VLPScorer:
     Encoding is separate from scoring, so that a clip is encoded once however many instructions or pairs it is in.
     """
 
-    def __init__(self, model: VLP, backbone: Backbone, digest: str, camera: str, frame_size: int) -> None:
+    def __init__(self, model: VLP | FactoredVLP, backbone: Backbone, digest: str, camera: str, frame_size: int) -> None:
         self.model, self.backbone = model.eval(), backbone
         self.digest, self.camera, self.frame_size = digest, camera, frame_size
         self.frames = model.shape["frames"]
@@ -147,20 +154,17 @@ class VLPScorer:
             raise RoboprefError(f"{folder}: trained on another backbone than {config['backbone']!r}; train VLP again.")
         if backbone.digest != config["backbone_digest"]:
             raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train VLP again.")
-        model = VLP(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), **shape)
+        model = build(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), shape)
         load_strict(model, state, folder)
         return cls(model.to(device), backbone, digest(folder / "model.safetensors"), config["camera"], config["frame_size"])
 
-    @torch.no_grad()
     def encode(self, clips: np.ndarray) -> np.ndarray:
-        """clips (N, T, H, W, 3) uint8 -> backbone features (N, T * P, D) float16, what `score_features` reads."""
-        n, t = clips.shape[:2]
-        features = self.backbone.encode_frames(clips.reshape(n * t, *clips.shape[2:]))
-        return features.reshape(n, t * features.shape[1], -1).cpu().numpy().astype(np.float16)
+        """clips (N, 1 + T, H, W, 3) uint8 -> backbone features (N, (1 + T) * P, D) float16, what `score_features` reads."""
+        return encode_clips(clips, self.backbone)
 
     @torch.no_grad()
     def score_features(self, features: np.ndarray, instructions: list[str]) -> np.ndarray:
-        """features (N, T * P, D) and one instruction a clip -> f(v | l), (N,) float64."""
+        """features (N, (1 + T) * P, D) and one instruction a clip -> f(v | l), (N,) float64."""
         device = next(self.model.parameters()).device
         tokens = self.model.shape["tokens_per_frame"]
         unique = sorted(set(instructions))
@@ -170,11 +174,11 @@ class VLPScorer:
         scores = []
         for start in range(0, len(features), 64):
             chunk = torch.from_numpy(np.asarray(features[start : start + 64], np.float32)).to(device)
-            video = self.model.encode_video(chunk.unflatten(1, (self.frames, tokens)))
+            video = self.model.encode_video(chunk.unflatten(1, (1 + self.frames, tokens)))
             clips = torch.arange(len(chunk), device=device)
             scores.append(self.model.score(video, text, mask, clips, which[start : start + 64]))
         return torch.cat(scores).double().cpu().numpy()
 
     def score(self, clips: np.ndarray, instructions: list[str]) -> np.ndarray:
-        """clips (N, T, H, W, 3) uint8, instructions (N) -> f(v | l), (N,)."""
+        """clips (N, 1 + T, H, W, 3) uint8, instructions (N) -> f(v | l), (N,)."""
         return self.score_features(self.encode(clips), instructions)

@@ -86,7 +86,7 @@ def test_videos_are_scored_once_whatever_the_number_of_pairs(of_videos, scored, 
     assert len(table) == 20 and table["episode_a"].isna().all()
     vlp = VLPScorer.load(model)
     for side in "ab":
-        clips = np.stack([video_clip(name) for name in table[f"video_{side}"]])
+        clips = np.stack([video_clip(name)[[0, *range(8)]] for name in table[f"video_{side}"]])  # its first frame opens it
         found = vlp.score(clips, ["close the drawer"] * len(clips))
         np.testing.assert_allclose(table[f"score_{side}"], found, atol=1e-5)
     np.testing.assert_allclose(table["label"], 1 / (1 + np.exp(table["score_a"] - table["score_b"])))

@@ -63,9 +63,18 @@ def test_a_clip_shows_what_the_environment_showed(env, store, episodes):
     with Renderer(env, size=64) as renderer:
         (clip,) = render_clips(store, [Segment(0, 0, len(episodes[0]))], renderer, frames=3)
         env.reset(seed=1)
-        np.testing.assert_array_equal(clip[0], renderer.frame())
-    assert clip.shape == (3, 64, 64, 3) and clip.dtype == np.uint8
+        np.testing.assert_array_equal(clip[:2], [renderer.frame()] * 2)
+    assert clip.shape == (1 + 3, 64, 64, 3) and clip.dtype == np.uint8
     assert np.abs(clip[0].astype(int) - clip[-1]).mean() > 1  # something moved
+
+
+def test_a_clip_opens_where_its_episode_began(env, store):
+    segments = [Segment(0, 3, 9), Segment(0, 5, 11), Segment(1, 2, 8), Segment(0, 3, 9)]
+    with Renderer(env, size=64) as renderer:
+        clips = list(render_clips(store, segments, renderer, frames=2))
+        for segment, clip in zip(segments, clips, strict=True):
+            static, dynamic = store.states(segment.episode, [0, segment.start, segment.stop - 1])
+            np.testing.assert_array_equal(clip, renderer.frames(static, dynamic))
 
 
 def test_a_frame_bank_holds_every_seventh_state(env, store, tmp_path):

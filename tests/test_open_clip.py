@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import huggingface_hub.constants
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from robopref.configs.baselines import BaselineConfig
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.preference.backbone import load_backbone, parse_open_clip
+from robopref.preference.baselines.goal_image import Goals
+from robopref.preference.baselines.load import load_baseline
 
 TINY = {
     "embed_dim": 24,
@@ -84,6 +88,35 @@ def test_an_instruction_that_fills_the_context_is_read_and_a_longer_one_is_an_er
         backbone.encode_text(["close the drawer", "close " * 15])
 
 
+def test_a_joint_space_of_pictures_and_sentences(tiny, frames):
+    model, weights, _ = tiny
+    settings = BaselineConfig(f"open_clip:robopref-tiny:{weights}", frames="last")
+    scorer = load_baseline("cosine", settings, 2, "cpu")
+    assert scorer.frame_size == 32 and scorer.backbone.tokens_per_frame == 1
+    # By hand: CLIP's own two vectors of the last frame and the sentence, and its own logit scale.
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255.0
+    mean, std = (torch.tensor(values)[:, None, None] for values in (model.visual.image_mean, model.visual.image_std))
+    said = ["close the drawer", "push"]
+    with torch.no_grad():
+        pictures = model.encode_image((images - mean) / std, normalize=True)
+        texts = model.encode_text(open_clip.get_tokenizer("robopref-tiny")(said), normalize=True)
+        expected = model.logit_scale.exp() * pictures[[2, 1]] @ texts.T
+    clips = np.stack([frames, frames[[2, 0, 1]]])
+    np.testing.assert_allclose(scorer.score(clips, said), expected.diagonal(), atol=5e-3)  # the cache holds float16
+    alike = load_baseline("vlm-rm", replace(settings, alpha=0.0), 2, "cpu")
+    np.testing.assert_allclose(alike.score(clips, said), scorer.score(clips, said), atol=1e-4)
+    assert len({scorer.digest, alike.digest, load_baseline("vlm-rm", settings, 2, "cpu").digest}) == 3
+    with pytest.raises(RoboprefError, match="longer than the 16 tokens"):
+        scorer.score(clips[:1], ["close " * 15])
+
+
+def test_a_goal_picture_through_clip(tiny, frames):
+    settings = BaselineConfig(f"open_clip:robopref-tiny:{tiny[1]}")
+    scorer = load_baseline("goal-image", settings, 2, "cpu", Goals([frames[2]], {"push": 0}))
+    near, far = scorer.score(np.stack([frames, frames[[2, 0, 1]]]), ["push"] * 2)
+    assert near == pytest.approx(0.0, abs=1e-3) and far < -1e-2
+
+
 def test_patches_can_be_averaged_to_a_smaller_grid(tiny, frames):
     spec = f"open_clip:robopref-tiny:{tiny[1]}"
     every, four = load_backbone(spec), load_backbone(f"{spec}@2")
@@ -144,6 +177,8 @@ def test_weights_that_cannot_be_had_are_an_error(spec, message, monkeypatch, tmp
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))  # whatever this machine has cached
     with pytest.raises(RoboprefError, match=message):
         load_backbone(spec)
+    with pytest.raises(RoboprefError, match=message):
+        load_baseline("cosine", BaselineConfig(spec), 8, "cpu")
 
 
 def test_a_tag_outside_the_hub_is_not_fetched_offline(tiny, monkeypatch, tmp_path):

@@ -36,7 +36,7 @@ def test_wheel_holds_every_source_template_and_settings_file(wheel: Path, root: 
     wanted = {
         f"robopref/{path.relative_to(root).as_posix()}"
         for folder in FOLDERS
-        for pattern in ("*.py", "*.yaml", "*.html.j2")
+        for pattern in ("*.py", "*.yaml", "*.j2")
         for path in (root / folder).rglob(pattern)
     }
     assert not wanted - names

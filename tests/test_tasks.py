@@ -79,6 +79,15 @@ def test_unknown_task_names_the_nearest(call):
 def test_unknown_part_names_the_nearest():
     with pytest.raises(RoboprefError, match="Did you mean 'heldout'"):
         instructions("push", "held-out")
+    with pytest.raises(RoboprefError, match="Did you mean 'wrong colour'"):
+        instructions("push", "wrong color")
+
+
+def test_a_part_may_be_one_kind_of_wording():
+    kinds = {kind: instructions("push", kind) for kind in KINDS}
+    assert kinds == dict(task("push").wordings)
+    assert instructions("push") == kinds["seen"]
+    assert instructions("push", "heldout") == (*kinds["phrase"], *kinds["description"], *kinds["correct colour"])
 
 
 def test_expand_tasks():

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
+from toy_bank import make_banks
 
 from robopref.configs import run as run_module
 from robopref.configs.errors import RoboprefError
-from robopref.configs.vlp import ModelConfig, PretrainConfig, TrainVLPConfig
+from robopref.configs.vlp import ModelConfig, OrdersConfig, PretrainConfig, TrainVLPConfig
 from robopref.datasets.clips import FrameBank
 from robopref.preference import pretrain, train
 from robopref.preference.generalisation import generalisation
@@ -27,26 +28,7 @@ TASKS = ("drawer-open", "door-open", "window-close")
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Frame banks of a toy world: a white square climbs with the level, its column says which task it is."""
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    for column, task in enumerate(TASKS):
-        rows, frames, states = [], [], []
-        for rank, level in enumerate(("random", "medium", "expert")):
-            for episode in range(4):
-                for step in range(10):
-                    height = rank * step / 9 / 2 + rng.uniform(0, 0.02)  # of the picture
-                    frame = rng.integers(0, 40, (64, 64, 3), dtype=np.uint8)
-                    top, left = int(52 * (1 - height)), 20 * column
-                    frame[top : top + 10, left : left + 10] = 255
-                    frames.append(frame)
-                    states.append(np.r_[np.tile([left / 64, height], 9), np.zeros(21)])
-                    rows.append({"task": task, "level": level, "episode": 4 * rank + episode, "step": 7 * step, "length": 70})
-        (folder / task).mkdir()
-        pd.DataFrame(rows).assign(success_step=-1, camera="corner2-zoom").to_parquet(folder / task / "index.parquet")
-        np.save(folder / task / "frames.npy", np.stack(frames))
-        np.save(folder / task / "states.npy", np.stack(states).astype(np.float32))
-    return folder
+    return make_banks(tmp_path_factory.mktemp("clips"), TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +76,24 @@ def vlp(training):
     return train.run(training)
 
 
+@pytest.fixture(scope="module")
+def factoring(clips, pretraining, training, tmp_path_factory):
+    backbone = pretrain.run(replace(pretraining, out=tmp_path_factory.mktemp("scene"), scene=True))
+    return replace(
+        training,
+        out=tmp_path_factory.mktemp("factored"),
+        backbone=f"small:{backbone}",
+        model=ModelConfig(architecture="factored", dim=32, heads=2, layers=1),
+        orders=OrdersConfig(prefix_share=0.5, later_share=0.25, reversed_share=0.5),
+        lr=5e-3,
+    )
+
+
+@pytest.fixture(scope="module")
+def factored(factoring):
+    return train.run(factoring)
+
+
 def weights(folder):
     return load_file(folder / "model.safetensors")
 
@@ -127,10 +127,15 @@ def test_pretraining_learns_to_see_the_state(backbone):
     assert error.iloc[-1] < 0.4  # of a standard deviation, on episodes kept aside; the mean alone would score about 0.8
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "train-vlp"])
-def test_resumed_equals_uninterrupted(stage, pretraining, training, backbone, vlp, tmp_path, monkeypatch):
-    module, config, whole = (pretrain, pretraining, backbone) if stage == "pretrain" else (train, training, vlp)
-    config = replace(config, out=tmp_path / "again", checkpoint_every=20)
+@pytest.mark.parametrize("stage", ["pretrain", "train-vlp", "train-vlp factored"])
+def test_resumed_equals_uninterrupted(stage, request, tmp_path, monkeypatch):
+    settings, done = {
+        "pretrain": ("pretraining", "backbone"),
+        "train-vlp": ("training", "vlp"),
+        "train-vlp factored": ("factoring", "factored"),
+    }[stage]
+    module, whole = pretrain if stage == "pretrain" else train, request.getfixturevalue(done)
+    config = replace(request.getfixturevalue(settings), out=tmp_path / "again", checkpoint_every=20)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, module, 33)
         module.run(config)
@@ -187,12 +192,20 @@ def test_vlp_orders_what_it_has_learnt(clips, vlp, tmp_path):
     assert result["ilp_loss"] >= np.log(2)
 
 
+def test_the_factored_vlp_orders_what_it_has_learnt(clips, factored, tmp_path):
+    bank = FrameBank([clips / task for task in TASKS])
+    scorer = VLPScorer.load(factored)
+    result = generalisation(scorer, bank, TASKS[0], TASKS[1:], tmp_path)
+    assert result["itp_accuracy"] > 0.9 and result["ivp_accuracy"] > 0.8
+    assert scorer.backbone.image_dim == 2 * 32, "where things are, and what is there"
+
+
 def test_the_model_folder_scores_alone_and_encoding_apart_changes_nothing(clips, vlp, tmp_path):
     moved = tmp_path / "moved"
     vlp.rename(moved)  # the backbone travels inside
     try:
         scorer = VLPScorer.load(moved)
-        frames = FrameBank([clips / TASKS[0]]).frames(np.arange(16).reshape(2, 8))
+        frames = FrameBank([clips / TASKS[0]]).frames(np.arange(18).reshape(2, 9))
         said = ["open the drawer", "open the door"]
         np.testing.assert_allclose(scorer.score(frames, said), scorer.score_features(scorer.encode(frames), said))
     finally:

@@ -41,7 +41,7 @@ class Watcher:
         return np.arange(len(clips), dtype=float)[:, None, None]
 
     def score_features(self, features: np.ndarray, instructions: list[str]) -> np.ndarray:
-        assert features.shape == (self.encoded, 8, 1) and set(instructions) == {"shut it"}
+        assert features.shape == (self.encoded, 1 + 8, 1) and set(instructions) == {"shut it"}
         return np.array([len(np.unique(clip)) for clip in features], float)
 
 
@@ -75,6 +75,20 @@ def test_score_of_vlp_grows_with_what_it_has_seen(tmp_path: Path, monkeypatch: p
     settings = SMALL | {"goals": 1}
     video.run(VideoConfig(("random",), out=tmp_path / "films", model=tmp_path, instruction="shut it", **settings))
     assert shown == [(8 * n, n + 1.0, "score") for n in range(6)]
+
+
+def test_a_model_of_the_hub_is_found_once_and_its_place_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"")
+    asked: list[Path] = []
+    monkeypatch.setattr(video, "find_model", lambda reference: asked.append(reference) or snapshot)
+    monkeypatch.setattr(video, "VLPScorer", Watcher)
+    model = Path("hf-hub:me/vlp")
+    out = video.run(VideoConfig(("random",), out=tmp_path / "films", model=model, instruction="shut it", **SMALL | {"goals": 1}))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert asked == [model] and manifest["config"]["model"] == "hf-hub:me/vlp"
+    assert manifest["inputs"]["--model"]["path"] == str(snapshot / "model.safetensors")
 
 
 @pytest.mark.parametrize(

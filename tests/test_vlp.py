@@ -87,8 +87,8 @@ def test_every_tuple_is_what_its_table_row_says(seed):
     for i in range(8):
         first, second, third = (index.iloc[rows[i]] for rows in (tuples.a, tuples.b, tuples.other))
         for clip in (first, second, third):
-            assert clip["episode"].nunique() == 1 and clip["task"].nunique() == 1 and len(clip) == 8
-            assert (np.diff(clip["step"]) >= 0).all()
+            assert clip["episode"].nunique() == 1 and clip["task"].nunique() == 1 and len(clip) == 1 + 8
+            assert clip["step"].iloc[0] == 0 and (np.diff(clip["step"]) >= 0).all()
         own = sentences[tuples.own[i]]
         assert first["task"].iloc[0] == second["task"].iloc[0] == own
         assert third["task"].iloc[0] != own and sentences[tuples.foreign[i]] != own
@@ -151,7 +151,7 @@ def paired(*rows):
 
 def test_padding_and_batch_mates_do_not_change_a_score():
     model = tiny_vlp()
-    video = model.encode_video(torch.randn(2, 8, 5, 12))
+    video = model.encode_video(torch.randn(2, 9, 5, 12))
     alone_words, alone_mask = hash_words(["close the drawer"])
     words, mask = hash_words(["close the drawer", "please push the long wooden stick against the box now"])
     alone = model.score(video[:1], model.encode_text(alone_words, alone_mask), alone_mask, *paired([0], [0]))
@@ -161,7 +161,7 @@ def test_padding_and_batch_mates_do_not_change_a_score():
 
 def test_pairs_say_which_clip_is_asked_about_which_sentence():
     model = tiny_vlp()
-    video = model.encode_video(torch.randn(3, 8, 5, 12))
+    video = model.encode_video(torch.randn(3, 9, 5, 12))
     words, mask = hash_words(["close the drawer", "push the long wooden stick"])
     text = model.encode_text(words, mask)
     clips, sentences = [2, 0, 0, 1], [1, 1, 0, 0]
@@ -173,7 +173,7 @@ def test_pairs_say_which_clip_is_asked_about_which_sentence():
 
 def test_the_score_depends_on_frame_order_and_on_the_words():
     model = tiny_vlp()
-    clip = torch.randn(1, 8, 5, 12)
+    clip = torch.randn(1, 9, 5, 12)
     words, mask = hash_words(["close the drawer", "open the drawer"])
     text = model.encode_text(words, mask)
     both = torch.cat([model.encode_video(clip), model.encode_video(clip.flip(1))])

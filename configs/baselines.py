@@ -1,0 +1,71 @@
+"""Settings of the baseline labellers (preference/baselines) and of the small contrastive model that some look through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """What a baseline of single clips looks through, and its constants."""
+
+    encoder: str | None = None
+    """cosine, vlm-rm, roboclip: contrastive:FOLDER (python -m robopref.preference.baselines.train) or
+    open_clip:NAME:WEIGHTS; goal-image: small:FOLDER or open_clip:NAME:WEIGHTS.
+    """
+    goal: Path | None = None
+    """goal-image: a picture of the finished task, or its frame bank, whose first expert episode's last frame it then is."""
+    frames: Literal["last", "mean"] = "mean"
+    """cosine and vlm-rm: the reward of the clip's last frame, or the mean over its frames, which did better on train tasks."""
+    neutral: str = "a robot arm at a table"
+    """vlm-rm: the baseline sentence, which says what is there without saying what is to be done; ours."""
+    alpha: float = 0.5
+    """vlm-rm: how much of what does not lie on the line from baseline to goal is left out, 0 (cosine) to 1; 0.5 is ours."""
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    """The vision-language model that rl-vlm-f asks, behind an OpenAI-compatible chat endpoint."""
+
+    model: str | None = None
+    """Its name at the endpoint; it must read pictures."""
+    base_url: str = "https://api.openai.com/v1"
+    """What comes before /chat/completions."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; a server of your own that asks for none takes any."""
+    temperature: float | None = 0.0
+    """None leaves it to the endpoint, for models that refuse to be told."""
+    timeout: float = 120.0
+    """Seconds without a byte after which a request is given up."""
+    attempts: int = 6
+    """Requests for one answer: it is asked again after 408, 429, 5xx, a cut connection, silence or a reply that is no answer."""
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """Train the small contrastive model: InfoNCE between what experts achieve and the sentences that ask for it."""
+
+    clips: Path = Path("data/clips")
+    """Folder of frame banks, one a task (`robopref collect --clips`)."""
+    out: Path = Path("runs/contrastive")
+    """Folder of models, one a seed: seed-0, seed-1, ..."""
+    backbone: str = "small:runs/backbone"
+    """Frozen encoder of frames and words: small:FOLDER or open_clip:NAME:WEIGHTS."""
+    tasks: tuple[str, ...] = ("paper:train",)
+    """Tasks to learn from: never one that is tested on."""
+    sees: Literal["frame", "clip"] = "frame"
+    """frame: one picture, as CLIP does; clip: the frames of a clip in their order, for roboclip."""
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 400
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    dim: int = 64
+    """Of the joint space."""
+    hidden: int = 256
+    noise: float = 0.1
+    """Standard deviation of the noise on the standardised features while training, as for VLP."""
+    threads: int = 2
+    device: str = "auto"
+    """auto: a GPU if there is one; or cpu, cuda, cuda:1."""

@@ -1,0 +1,23 @@
+"""Settings of `robopref push`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    """Write a trained VLP as one folder that scores anywhere, with a model card, here or in the Hugging Face hub."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """VLP run folder (`robopref train-vlp`; of a pipeline, its `vlp`)."""
+    to: str
+    """Folder to write, or hf-hub:OWNER/NAME; the hub's token comes from the environment (HF_TOKEN)."""
+    private: bool = False
+    """Make the hub's repository private; one that is already there and public is refused."""
+    dry_run: bool = False
+    """Only list the files and their sizes; nothing is written or sent."""

@@ -1,0 +1,118 @@
+"""Models in the Hugging Face hub: a reference becomes a folder, a folder becomes a repository.
+
+Between `robopref push` (preference/push.py) and every command that reads a VLP.  Only weights in safetensors, settings in
+JSON and the card are fetched.  The token is huggingface_hub's own affair (HF_TOKEN); no message here quotes what a server
+or an HTTP client says, because that may quote the request, and with it the token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import responses
+from pathlib import Path
+
+import huggingface_hub.constants
+from huggingface_hub import HfApi, get_token, snapshot_download
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.files import read_json
+
+PREFIX = "hf-hub:"
+WEIGHTS = "model.safetensors"
+SETTINGS = "config.json"
+CARD = "README.md"
+FILES = (CARD, SETTINGS, WEIGHTS, f"backbone/{SETTINGS}", f"backbone/{WEIGHTS}")
+"""All that a shared VLP may consist of; `backbone/` only where it is a small one."""
+READING = (
+    "check the name, connect once so that it is kept, and set HF_TOKEN if it is private; "
+    "or give the path of a folder that `robopref push RUN --to FOLDER` wrote"
+)
+WRITING = (
+    "check the name and that HF_TOKEN may write there, and connect; or push to a folder, --to FOLDER, and give that to others"
+)
+
+
+def parse_reference(reference: str) -> tuple[str, str | None]:
+    """`hf-hub:OWNER/NAME[@REVISION]` -> (OWNER/NAME, revision or None); UsageError for anything else."""
+    found = re.fullmatch(PREFIX + r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", reference)
+    if found is None:
+        raise UsageError(f"{reference}: write {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION")
+    try:
+        validate_repo_id(found[1])
+    except HFValidationError as error:
+        raise UsageError(f"{reference}: the hub allows no such name: letters, digits and single - . _ between them") from error
+    return found[1], found[2]
+
+
+def find_model(reference: str | Path) -> Path:
+    """The folder of the model that `reference` names: a folder as it is, or a download of hf-hub:OWNER/NAME[@REVISION].
+
+    A download is kept in the hub's cache, in a folder named after the commit that the revision stands for; manifests record
+    that path, and so the commit.  Without a network (or with HF_HUB_OFFLINE) what was kept is used.  Raises RoboprefError
+    when it can neither be fetched nor was kept, or was not written by robopref.
+    """
+    reference = str(reference)
+    if not reference.startswith(PREFIX):
+        return Path(reference)
+    repo, revision = parse_reference(reference)
+    with _hub_errors(f"{reference} cannot be had", READING):
+        # Card and settings first: a repository of another kind shall not be downloaded to find that out.
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[CARD, SETTINGS]))
+    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else None
+    if not isinstance(settings, dict) or "kind" not in settings:
+        raise RoboprefError(
+            f"{reference} was not written by robopref ({SETTINGS} says no kind): name one that `robopref push` wrote"
+        )
+    with _hub_errors(f"{reference} cannot be had", READING):
+        return Path(snapshot_download(repo, revision=folder.name, allow_patterns=list(FILES)))
+
+
+def check_upload(reference: str) -> None:
+    """Raise RoboprefError where an upload cannot work: offline, or without a token."""
+    with _hub_errors(f"{reference} cannot be written", WRITING):
+        if huggingface_hub.constants.is_offline_mode():
+            raise OfflineModeIsEnabled
+        token = get_token()
+    if token is None:
+        raise RoboprefError(f"{reference} cannot be written: there is no token; set HF_TOKEN to one that may write there")
+
+
+def upload(folder: Path, repo: str, private: bool) -> str:
+    """Upload every file of `folder` to OWNER/NAME, made if need be, as one commit; returns hf-hub:OWNER/NAME@COMMIT."""
+    reference = f"{PREFIX}{repo}"
+    api = HfApi(library_name="robopref")
+    with _hub_errors(f"{reference} cannot be written", WRITING):
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        public = not api.model_info(repo).private
+    if private and public:
+        raise RoboprefError(f"{reference} is there already and public: make it private in its settings, or leave out --private")
+    with _hub_errors(f"{reference} cannot be written", WRITING):
+        commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="VLP pushed by robopref")
+    return f"{reference}@{commit.oid}"
+
+
+@contextmanager
+def _hub_errors(what: str, way_out: str) -> Iterator[None]:
+    """Turn whatever goes wrong between here and the hub into a RoboprefError of one line: what, why and the way out."""
+    try:
+        yield
+    except Exception as error:  # of the library, of its HTTP client (another one in each major version) and of the disk
+        raise RoboprefError(f"{what}: {_why(error)}; {way_out}") from error
+
+
+def _why(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:  # "not in the cache" is raised from the reason why the hub was not asked
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(cause, OfflineModeIsEnabled):
+            return "HF_HUB_OFFLINE is set"
+        if isinstance(cause, RevisionNotFoundError):
+            return "the hub has no such revision of it"
+        if status is not None:
+            return f"the hub answers {status} {responses.get(status, '')}".rstrip()
+        error, cause = cause, cause.__cause__
+    return (isinstance(error, OSError) and error.strerror) or f"no usable answer from the hub ({type(error).__name__})"

@@ -1,0 +1,165 @@
+"""What a comparison (preference/compare.py) is made of: who judges clips, and the clips that all of them are asked about.
+
+Axes: B tuples, M frames of the banks, N segments, P pairs, T frames after the opening.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from robopref.configs.annotate import AnnotateConfig
+from robopref.configs.compare import CompareConfig
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_file, digest
+from robopref.configs.run import choose_device
+from robopref.datasets.clips import FRAMES, FrameBank, Segment, render_clips
+from robopref.datasets.episodes import EpisodeStore
+from robopref.embodied.envs import make_env
+from robopref.embodied.render import Renderer
+from robopref.embodied.tasks import KINDS, expand_tasks, instructions
+from robopref.preference.baselines.goal_image import Goals, goal_of_bank
+from robopref.preference.baselines.load import constants, files, load_baseline
+from robopref.preference.features import FeatureScorer, cached_features, encode_clips
+from robopref.preference.generalisation import RowScores, feature_scores
+from robopref.preference.hub import WEIGHTS
+from robopref.preference.pairs import choose_segments
+from robopref.preference.scoring import returns_so_far, true_returns
+from robopref.preference.vlp import VLPScorer
+
+CHUNK = 32  # clips encoded at a time
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model or baseline, of one seed."""
+
+    name: str
+    seed: int
+    kind: str  # vlp, constant, scripted or of BASELINES
+    where: str = ""  # run folder, or encoder
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What an entry says of clips of the banks, and of a task's segments."""
+
+    orders: RowScores
+    segments: Callable[[str, str], np.ndarray]
+    """(task, instruction) -> f(v | l), (N,)."""
+
+
+class Data:
+    """What all are measured on: banks, and segments of offline data with their true returns."""
+
+    def __init__(self, config: CompareConfig) -> None:
+        self.config = config
+        self.tasks = expand_tasks(config.tasks)
+        self.others = tuple(name for name in expand_tasks(config.others) if name not in self.tasks)
+        self._segments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._digests: dict[Path, str] = {}
+
+    @cached_property
+    def bank(self) -> FrameBank:
+        """The frames of all tasks."""
+        return FrameBank([self.config.clips / name for name in (*self.others, *self.tasks)])
+
+    def store(self, task: str) -> EpisodeStore:
+        """The offline data of a task."""
+        assert self.config.offline is not None
+        return EpisodeStore(self.config.offline / task)
+
+    def pairs(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs (P, 2) of a task's segments, from two clusters of episodes as in the paper, and true returns (N,)."""
+        if task not in self._segments:
+            store = self.store(task)
+            segments, pairs = self._choose(store)
+            self._segments[task] = pairs, true_returns(store, segments)
+        return self._segments[task]
+
+    def pixels(self, task: str, size: int) -> np.ndarray:
+        """The clips (N, 1 + T, size, size, 3) of a task's segments, as the banks' camera sees them; drawn once, then kept."""
+        store, config = self.store(task), self.config
+        made_from = [self._digest(store.path), self.bank.camera, size, config.pairs, config.seed]
+        path = config.work / "segments" / f"{task}-{_key(made_from)}.npy"
+        if not path.exists():
+            with closing(make_env(store.env_id)) as env, Renderer(env, size, self.bank.camera) as renderer:
+                drawn = np.stack(list(render_clips(store, self._choose(store)[0], renderer)))
+            with atomic_file(path) as aside:
+                np.save(aside, drawn)
+        return np.load(path, mmap_mode="r")
+
+    def judge(self, entry: Entry) -> Judge:
+        """The entry, loaded, with the features of every frame that it may be asked about."""
+        config = self.config
+        if entry.kind == "constant":
+            return Judge(lambda rows, said: np.zeros(len(rows)), lambda task, said: np.zeros(len(self.pairs(task)[1])))
+        if entry.kind == "scripted":
+            assert config.episodes is not None
+            return Judge(self._mean_rewards(config.episodes), lambda task, said: self.pairs(task)[1])
+        device = str(choose_device(config.device))
+        if entry.kind == "vlp":
+            scorer: FeatureScorer = VLPScorer.load(Path(entry.where), device)
+        else:
+            settings = replace(config.settings, encoder=entry.where)
+            scorer = load_baseline(entry.kind, settings, FRAMES, device, self.goals() if entry.kind == "goal-image" else None)
+        if scorer.camera != self.bank.camera or scorer.frames != FRAMES:
+            wants = f"{scorer.frames} frames a clip from {scorer.camera}"
+            raise RoboprefError(f"{entry.name} wants {wants}; the banks in {config.clips} hold {FRAMES} from {self.bank.camera}")
+        features: dict[str, np.ndarray] = {}
+
+        def segments(task: str, said: str) -> np.ndarray:
+            if task not in features:
+                clips = self.pixels(task, scorer.frame_size)
+                chunks = [np.array(clips[start : start + CHUNK]) for start in range(0, len(clips), CHUNK)]
+                features[task] = np.concatenate([encode_clips(chunk, scorer.backbone) for chunk in chunks])
+            return scorer.score_features(features[task], [said] * len(features[task]))
+
+        return Judge(feature_scores(scorer, cached_features(self.bank, scorer.backbone, config.work / "features")), segments)
+
+    def goals(self) -> Goals:
+        """A goal picture of each task, and all sentences that ask for it."""
+        names = (*self.others, *self.tasks)
+        asked_by = {sentence: k for k, name in enumerate(names) for kind in KINDS for sentence in instructions(name, kind)}
+        return Goals([goal_of_bank(self.bank, name) for name in names], asked_by)
+
+    def identity(self, entry: Entry, task: str) -> str:
+        """Changes with everything that the rows of an entry on a task depend on."""
+        config = self.config
+        settings = replace(config.settings, encoder=entry.where)
+        weights = {"model": Path(entry.where) / WEIGHTS} if entry.kind == "vlp" else files(entry.kind, settings)
+        named = entry.where if entry.where.startswith("open_clip:") else ""  # what is a file counts by its content
+        banks = [self._digest(config.clips / name / "index.parquet") for name in (*self.others, task)]
+        offline = [self._digest(config.offline / task), config.pairs] if config.offline is not None else []
+        used = {name: self._digest(path) for name, path in weights.items()}
+        return _key([entry.kind, named, used, constants(entry.kind, settings), banks, offline, config.tuples, config.seed])
+
+    def _mean_rewards(self, episodes: Path) -> RowScores:
+        """The true reward a step between the first frame of a clip and its last: the sum would count how long it is."""
+        so_far, step = returns_so_far(self.bank, episodes), self.bank.index["step"].to_numpy()
+
+        def scores(rows: np.ndarray, said: list[str]) -> np.ndarray:
+            first, last = rows[:, 1], rows[:, -1]
+            return (so_far[last] - so_far[first]) / np.maximum(step[last] - step[first], 1)
+
+        return scores
+
+    def _choose(self, store: EpisodeStore) -> tuple[list[Segment], np.ndarray]:
+        settings = AnnotateConfig(pairs=self.config.pairs, pairing="clusters")
+        return choose_segments(settings, store, np.random.default_rng(self.config.seed))
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests:
+            self._digests[path] = digest(path)
+        return self._digests[path]
+
+
+def _key(parts: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,110 @@
+"""`robopref push`: a trained VLP -> one folder that scores anywhere, with a model card, here or in the Hugging Face hub.
+
+Comes after training (and, in a pipeline, after the measures that the card quotes); goes to `--model` of whoever gets it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import tyro
+
+from robopref.configs.checkpoint import load_model, save_model
+from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.files import MANIFEST, atomic_folder, read_json
+from robopref.configs.push import PushConfig
+from robopref.preference.backbone import parse_open_clip
+from robopref.preference.card import LIBRARY, model_card
+from robopref.preference.hub import CARD, FILES, PREFIX, SETTINGS, WEIGHTS, check_upload, parse_reference, upload
+from robopref.preference.small import KIND as SMALL
+from robopref.preference.vlp import KIND, VLPScorer
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref push`."""
+    config = tyro.cli(PushConfig, args=argv, prog="robopref push", description=__doc__)
+    where, sizes = run(config)
+    for name, size in sizes.items():
+        print(f"{name:<28}{size:>12} bytes")
+    said = "would be written" if config.dry_run else "give it to --model"
+    print(f"{where}: {len(sizes)} files, {sum(sizes.values()) / 2**20:.1f} MB, {said}")
+
+
+def run(config: PushConfig) -> tuple[str, dict[str, int]]:
+    """Write or upload what is shared of a run; returns what --model is given, and the bytes of each file."""
+    check_run(config.run)
+    if config.to.startswith(PREFIX):
+        repo, revision = parse_reference(config.to)
+        if revision is not None:
+            raise UsageError(f"--to {config.to}: a push goes to the main branch; leave out @{revision}")
+        if not config.dry_run:
+            check_upload(config.to)
+        with tempfile.TemporaryDirectory() as made:
+            aside = Path(made)
+            sizes = write_folder(config.run, aside, repo.partition("/")[2], config.to)
+            return config.to if config.dry_run else upload(aside, repo, config.private), sizes
+    target = check_target(config)
+    if config.dry_run:
+        with tempfile.TemporaryDirectory() as made:
+            return config.to, write_folder(config.run, Path(made), target.name, target.name)
+    with atomic_folder(target) as aside:
+        return config.to, write_folder(config.run, aside, target.name, target.name)
+
+
+def check_run(run: Path) -> None:
+    """Raise RoboprefError unless `run` is a folder that `robopref train-vlp` finished."""
+    if (run / MANIFEST).exists() and read_json(run / MANIFEST).get("stage") == "train-vlp":
+        return
+    inside = run / "vlp"
+    hint = f"; {inside} may be" if inside.is_dir() else ""
+    raise RoboprefError(f"{run} is not what `robopref train-vlp` leaves when it is finished: no {MANIFEST} of it{hint}")
+
+
+def check_target(config: PushConfig) -> Path:
+    """The folder to write; RoboprefError when something lies there that a push did not write and would destroy."""
+    if ":" in config.to:
+        raise UsageError(f"--to {config.to}: neither a folder nor {PREFIX}OWNER/NAME")
+    if config.private:
+        raise UsageError(f"--private is for the hub's repositories: write --to {PREFIX}OWNER/NAME, or leave it out")
+    target = Path(config.to).resolve()
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return target
+    foreign = [path for path in target.rglob("*") if path.is_file() and path.relative_to(target).as_posix() not in FILES]
+    card = target / CARD
+    if not card.is_file() or foreign or LIBRARY not in card.read_text(encoding="utf-8", errors="replace").splitlines():
+        what = f"it holds {foreign[0].name}" if foreign else f"it has no {CARD} of one"
+        raise RoboprefError(f"--to {target} is there already, and no folder that `robopref push` wrote ({what}): choose another")
+    return target
+
+
+def write_folder(run: Path, folder: Path, name: str, reference: str) -> dict[str, int]:
+    """Write model, small backbone and card of `run` into the empty `folder`; returns the bytes of each file.
+
+    name and reference: what the card calls the model, and what --model is given.  Raises RoboprefError when the run does not
+    load here, or looks through weights that lie on this machine alone.
+    """
+    scorer = VLPScorer.load(run)
+    state, config = load_model(run, KIND)
+    parameters = {WEIGHTS: sum(parameter.numel() for parameter in scorer.model.parameters())}
+    kind, _, where = config["backbone"].partition(":")
+    if kind == "small":
+        (folder / "backbone").mkdir()
+        for file in (SETTINGS, WEIGHTS):  # copied and not saved anew: its digest is in VLP's settings
+            shutil.copyfile(run / where / file, folder / "backbone" / file)
+        parameters[f"backbone/{WEIGHTS}"] = sum(tensor.numel() for tensor in load_model(run / where, SMALL)[0].values())
+        config["backbone"] = "small:backbone"
+    else:
+        model, weights, _ = parse_open_clip(where)
+        if model.startswith("local-dir:") or (weights is not None and Path(weights).is_file()):
+            raise RoboprefError(
+                f"{run}: its backbone {config['backbone']} lies on this machine alone; train VLP with a pretrained tag or an "
+                "hf-hub: name, which others can get too"
+            )
+    save_model(folder, KIND, state, config)
+    (folder / WEIGHTS).chmod((folder / SETTINGS).stat().st_mode)  # safetensors lets nobody but the owner read
+    sizes = {file: (folder / file).stat().st_size for file in FILES if (folder / file).exists()}
+    text = model_card(name, reference, run, config, sizes, parameters)
+    (folder / CARD).write_text(text, encoding="utf-8")
+    return {CARD: (folder / CARD).stat().st_size} | sizes

@@ -1,0 +1,118 @@
+"""`robopref unseen`: how well VLP orders and labels tasks that it never saw, from nothing to the table.
+
+    collect -> pretrain and train-vlp, seed by seed -> compare
+
+`experiment=vlp_paper` has the paper's split, `experiment=vlp_ml45` Meta-World's own.  Each stage keeps what it has finished, so
+a killed command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from robopref.configs.compare import CompareConfig
+from robopref.configs.errors import UsageError, nearest
+from robopref.configs.files import plain
+from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.memory import PeakMemory
+from robopref.configs.parallel import in_processes
+from robopref.configs.run import write_manifest
+from robopref.configs.unseen import UnseenConfig
+from robopref.configs.vlp import TrainVLPConfig
+from robopref.datasets import collect
+from robopref.embodied.tasks import SPLITS
+from robopref.preference import compare, pretrain, train
+from robopref.preference.targets import summarise
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref unseen`."""
+    run_hydra("unseen", argv, lambda settings: run(to_dataclass(UnseenConfig, settings)))
+
+
+def run(config: UnseenConfig) -> Path:
+    """Run every stage; return the table.  Prints what each took, the table's summary, and time and memory of it all."""
+    started = time.time()
+    unknown = [name for name in config.only if name not in config.variants]
+    if unknown:
+        raise UsageError(f"only: there is no variant {unknown[0]!r}.{nearest(unknown[0], config.variants)}")
+    variants = {name: variant(config.vlp, name, config.variants[name]) for name in config.only or config.variants}
+    stages: tuple[Callable[[], object], ...] = (
+        lambda: collect_all(config),
+        lambda: learn_all(config, variants),
+        lambda: measure(config, tuple(variants)),
+    )
+    with PeakMemory() as memory:
+        for name, stage in zip(("collect", "learn", "measure"), stages, strict=True):
+            clock = time.time()
+            print(f"{name} ...", flush=True)
+            stage()
+            print(f"      {time.time() - clock:.0f} s", flush=True)
+    table = config.out / "table.csv"
+    write_manifest(config.out, "unseen", config, {}, config.seeds[0], started, outputs=[table.name])
+    print(summarise(compare.read_table(table)))
+    took = f"{time.time() - started:.0f} s, {memory.mb:.0f} MB at most, {config.processes} processes"
+    print(f"{table.resolve()}: {took}", flush=True)
+    return table
+
+
+def variant(base: TrainVLPConfig, name: str, overrides: list[str]) -> TrainVLPConfig:
+    """`base` with the `key=value` overrides of a variant; UsageError for a key or value that does not fit."""
+    if "/" in name or not name:
+        raise UsageError(f"variants: {name!r} names a folder, so it can be neither empty nor hold a slash")
+    settings = OmegaConf.to_container(OmegaConf.merge(plain(base), OmegaConf.from_dotlist(list(overrides))))
+    assert isinstance(settings, dict)
+    return to_dataclass(TrainVLPConfig, {str(key): value for key, value in settings.items()})
+
+
+def collect_all(config: UnseenConfig) -> None:
+    """Episodes and frames of all tasks, and the test tasks' offline data."""
+    split, seed = SPLITS[config.split], config.seeds[0]
+    shared = replace(config.collect, processes=config.processes, out=config.out / "episodes", clips=config.out / "clips")
+    collect.run(replace(shared, tasks=(*split.train, *split.test), seed=seed))
+    # Another seed: the offline data must not share an episode with those that ITP and IVP are measured on.
+    own = replace(config.offline, processes=config.processes, out=config.out / "offline", clips=None)
+    collect.run(replace(own, tasks=split.test, seed=seed + 1))
+
+
+def learn_all(config: UnseenConfig, variants: dict[str, TrainVLPConfig]) -> None:
+    """The backbone and the VLPs of every seed, from the train tasks alone: a process a seed, one thread each."""
+    for _ in in_processes(learn, [(config, variants, seed) for seed in config.seeds], config.processes):
+        pass
+
+
+def learn(config: UnseenConfig, variants: dict[str, TrainVLPConfig], seed: int) -> None:
+    """The backbone of a seed and its VLPs."""
+    threads = 2 if config.processes == 1 else 1  # not by how many seeds: adding one must not undo the others
+    clips, tasks = config.out / "clips", SPLITS[config.split].train
+    backbone = config.out / f"backbone-{seed}"
+    pretrain.run(replace(config.pretrain, out=backbone, clips=clips, tasks=tasks, seed=seed, threads=threads))
+    for name, settings in variants.items():
+        settings = replace(settings, out=config.out / f"{name}-{seed}", backbone=f"small:{backbone}")
+        train.run(replace(settings, clips=clips, tasks=tasks, seed=seed, threads=threads))
+
+
+def measure(config: UnseenConfig, names: tuple[str, ...]) -> None:
+    """The rows of every VLP and of the two labellers that need no model."""
+    split = SPLITS[config.split]
+    compare.run(
+        CompareConfig(
+            table=config.out / "table.csv",
+            model=tuple(f"{name}={config.out / f'{name}-{seed}'}" for name in names for seed in config.seeds),
+            baseline=("constant=constant", "scripted=scripted"),
+            clips=config.out / "clips",
+            tasks=split.test,
+            others=split.train,
+            episodes=config.out / "episodes",
+            offline=config.out / "offline",
+            tuples=config.tuples,
+            pairs=config.pairs,
+            work=config.out / "compare",
+            threads=2,
+        )
+    )

@@ -1,0 +1,80 @@
+"""`robopref unseen`: from nothing to the table at toy size, kept when it is done; and its settings."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robopref.configs.errors import UsageError
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.memory import PeakMemory
+from robopref.configs.unseen import UnseenConfig
+from robopref.embodied.tasks import SPLITS, Split
+from robopref.preference import train, unseen
+
+SMALL = [
+    "seeds=[0]", "processes=1", "tuples=12", "pairs=4",
+    "collect.episodes=2", "collect.max_steps=120", "offline.episodes=2", "offline.max_steps=120",
+    "pretrain.steps=4", "pretrain.width=8", "pretrain.features=16", "pretrain.keypoints=4", "pretrain.batch=8",
+    "vlp.steps=3", "vlp.batch=4", "vlp.model.dim=16", "vlp.model.heads=2", "vlp.warmup=1",
+    "only=[factored,cross]", 'variants.cross=["model.architecture=cross","steps=2"]',
+]  # fmt: skip
+
+
+@pytest.fixture
+def split(monkeypatch):
+    """The paper's split, with four tasks for fifty."""
+    chosen = Split(train=("drawer-open", "door-open", "window-close"), test=("drawer-close",))
+    monkeypatch.setattr(unseen, "SPLITS", {**SPLITS, "paper": chosen})
+
+
+def settings(*overrides):
+    return to_dataclass(UnseenConfig, compose("unseen", [*SMALL, *overrides]))
+
+
+def test_from_nothing_to_the_table_and_not_twice(split, tmp_path, capsys, monkeypatch):
+    config = settings(f"out={tmp_path / 'run'}")
+    table = unseen.run(config)
+    rows = pd.read_csv(table)
+    assert set(rows["model"]) == {"factored", "cross", "constant", "scripted"} and set(rows["task"]) == {"drawer-close"}
+    assert len(rows) == 4 * 5 and rows["balanced_accuracy"].between(0, 1).all()
+    scripted = rows[rows["model"] == "scripted"]
+    np.testing.assert_allclose(scripted["balanced_accuracy"], 1.0)
+    said = capsys.readouterr().out
+    seconds, megabytes = map(float, re.search(r"table\.csv: (\d+) s, (\d+) MB at most", said).groups())
+    assert seconds > 0 and megabytes > 100
+    monkeypatch.setattr(train, "OrderSampler", lambda *_: pytest.fail("it trained again"))
+    before = table.read_bytes()
+    unseen.run(config)
+    assert table.read_bytes() == before
+
+
+def test_the_two_experiments_have_their_splits_and_the_same_recipe():
+    paper, ml45 = (to_dataclass(UnseenConfig, compose("unseen", [f"experiment={name}"])) for name in ("vlp_paper", "vlp_ml45"))
+    assert paper.split == "paper" and ml45.split == "ml45" and paper.out != ml45.out
+    assert replace(paper, split=ml45.split, out=ml45.out) == ml45
+    assert set(SPLITS["ml45"].test) == {"bin-picking", "box-close", "door-lock", "door-unlock", "hand-insert"}
+
+
+def test_a_variant_is_checked():
+    base = settings("out=x").vlp
+    assert unseen.variant(base, "wide", ["model.dim=32", "steps=7"]).model.dim == 32
+    with pytest.raises(UsageError, match="orders"):
+        unseen.variant(base, "typo", ["orders.prefix_shar=0.1"])
+    with pytest.raises(UsageError, match="slash"):
+        unseen.variant(base, "a/b", [])
+
+
+def test_memory_of_workers_counts():
+    with PeakMemory(every=0.05) as alone:
+        time.sleep(0.3)
+    with PeakMemory(every=0.05) as both:
+        subprocess.run([sys.executable, "-c", "x = bytearray(150 * 2**20); import time; time.sleep(1)"], check=True)
+    assert both.mb - alone.mb > 140

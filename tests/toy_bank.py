@@ -1,0 +1,32 @@
+"""Frame banks of a toy world: a white square climbs with the level, its column says which task it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+def make_banks(folder: Path, tasks: Sequence[str], episodes: int = 4) -> Path:
+    """Banks of `episodes` episodes a level of ten frames, 70 steps long, one folder a task; returns `folder`."""
+    rng = np.random.default_rng(0)
+    for column, task in enumerate(tasks):
+        rows, frames, states = [], [], []
+        for rank, level in enumerate(("random", "medium", "expert")):
+            for episode in range(episodes):
+                for step in range(10):
+                    height = rank * step / 9 / 2 + rng.uniform(0, 0.02)  # of the picture
+                    frame = rng.integers(0, 40, (64, 64, 3), dtype=np.uint8)
+                    top, left = int(52 * (1 - height)), 20 * column % 60
+                    frame[top : top + 10, left : left + 10] = 255
+                    frames.append(frame)
+                    states.append(np.r_[np.tile([left / 64, height], 9), np.zeros(21)])
+                    number = episodes * rank + episode
+                    rows.append({"task": task, "level": level, "episode": number, "step": 7 * step, "length": 70})
+        (folder / task).mkdir(parents=True)
+        pd.DataFrame(rows).assign(success_step=-1, camera="corner2-zoom").to_parquet(folder / task / "index.parquet")
+        np.save(folder / task / "frames.npy", np.stack(frames))
+        np.save(folder / task / "states.npy", np.stack(states).astype(np.float32))
+    return folder
