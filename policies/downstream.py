@@ -32,6 +32,7 @@ from robopref.embodied.evaluate import bootstrap_interval, iqm
 from robopref.embodied.tasks import SPLITS, expand_tasks
 from robopref.policies.study import append_rows, collect_offline, evaluate_policy, pipeline_settings, train_policy
 from robopref.preference import annotate
+from robopref.preference.hub import SETTINGS, WEIGHTS, find_model
 
 SCRIPTED, NONE = "scripted", "none"  # labeller of the true return; of policies that read no label
 POLICIES = ("bc", "piql", "ipl", "cpl", "cpl_kl", "dpo")
@@ -56,7 +57,7 @@ class DownstreamConfig:
     seeds: tuple[int, ...] = (0,)
     """Of the data and the pairs; policies have policy_seeds."""
     model: tuple[str, ...] = ()
-    """NAME=RUN_FOLDER of VLPs that label, beside the true return; they must never have seen the tasks."""
+    """NAME=RUN_FOLDER or NAME=hf-hub:OWNER/NAME: VLPs that label, beside the true return, and have not seen the tasks."""
     policies: tuple[str, ...] = POLICIES
     """bc, piql, ipl, cpl, cpl_kl, dpo; bc reads no label."""
     soft: bool = False
@@ -122,20 +123,21 @@ def run(config: DownstreamConfig) -> None:
 
 
 def read_models(given: tuple[str, ...], tasks: tuple[str, ...]) -> dict[str, Path]:
-    """NAME -> run folder; RoboprefError for what is not NAME=FOLDER, a name twice, no model, or one that has seen a task."""
+    """NAME -> folder; RoboprefError for what is not NAME=FOLDER, a name twice, no model, or one that has seen a task."""
     models: dict[str, Path] = {}
     for word in given:
-        name, _, folder = word.partition("=")
-        if not name or not folder or name in (*models, SCRIPTED, NONE):
+        name, _, reference = word.partition("=")
+        if not name or not reference or name in (*models, SCRIPTED, NONE):
             raise RoboprefError(f"--model {word}: write NAME=RUN_FOLDER, each NAME once, and not {SCRIPTED} or {NONE}")
-        if not (Path(folder) / "model.safetensors").exists():
+        folder = find_model(reference)
+        if not (folder / WEIGHTS).exists():
             raise RoboprefError(f"--model {word}: no model in {folder}; name a folder that `robopref train-vlp` wrote")
-        seen = set(expand_tasks(read_json(Path(folder) / "config.json")["config"].get("tasks", ()))) & set(tasks)
+        seen = set(expand_tasks(read_json(folder / SETTINGS)["config"].get("tasks", ()))) & set(tasks)
         if seen:
             raise RoboprefError(
                 f"--model {word}: it was trained on {', '.join(sorted(seen))}; train one without, or leave these tasks out"
             )
-        models[name] = Path(folder)
+        models[name] = folder
     return models
 
 
@@ -185,7 +187,7 @@ def fingerprint(config: DownstreamConfig, cell: Cell, models: Mapping[str, Path]
     if cell.labeller != NONE:
         decides.append(replace(settings.annotate, threads=1))
     if cell.labeller in models:
-        decides.append(digest(models[cell.labeller] / "model.safetensors"))
+        decides.append(digest(models[cell.labeller] / WEIGHTS))
     return hashlib.sha256(json.dumps(plain(decides), sort_keys=True).encode()).hexdigest()[:8]
 
 
