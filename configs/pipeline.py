@@ -8,7 +8,7 @@ from typing import Literal
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.collect import CollectConfig
-from robopref.configs.policy import BCConfig, CPLConfig, PIQLConfig
+from robopref.configs.policy import BCConfig, CPLConfig, IPLConfig, PIQLConfig
 from robopref.configs.vlp import PretrainConfig, TrainVLPConfig
 
 
@@ -45,3 +45,5 @@ class PipelineConfig:
     bc: BCConfig
     piql: PIQLConfig
     cpl: CPLConfig
+    ipl: IPLConfig
+    """Not trained by the pipeline: settings of `python -m robopref.policies.study` and `.downstream`."""

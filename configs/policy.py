@@ -1,7 +1,7 @@
 """Settings of `robopref train` and `robopref evaluate`.
 
-Defaults are those of the CPL repository's Meta-World runs where it has one, marked "ours" where not; they are made for a GPU
-and hours.  The quick scale of the pipeline shortens all schedules in proportion.
+Defaults are those of the CPL repository's Meta-World runs where it has one, of IPL's for IPL, marked "ours" where neither has;
+they are made for a GPU and hours.  The quick scale of the pipeline shortens all schedules in proportion.
 """
 
 from __future__ import annotations
@@ -72,6 +72,35 @@ class PIQLConfig(IQLConfig):
 
 
 @dataclass(frozen=True)
+class IPLConfig:
+    """Inverse preference learning: labelled pairs teach Q, and the reward is what Q implies."""
+
+    name: str = "ipl"
+    steps: int = 200_000
+    pairs: int = 16
+    """Pairs a step and member."""
+    segment_steps: int = 16
+    """Steps used of each segment, spread evenly (ours; IPL takes a window of 16 of 25); 0: all of them."""
+    batch: int = 256
+    """Transitions of the whole dataset a step and member, beside those of the pairs."""
+    data_share: float = 0.5
+    """Weight of these in V, the actor and the penalty; the pairs' steps have the rest."""
+    penalty: float = 3.0
+    """Weight of the mean squared reward, Q - discount V' squared."""
+    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (256, 256, 256)
+    actor: str = "gaussian"
+    dropout: float = 0.0
+    normalise: bool = True
+    expectile: float = 0.75
+    temperature: float = 0.3333
+    clip: float = 100.0
+    discount: float = 0.99
+    polyak: float = 0.005
+    actor_cosine: bool = False
+
+
+@dataclass(frozen=True)
 class CPLConfig:
     """Contrastive preference learning, with a reference policy CPL-KL, with bias 1 besides trajectory DPO."""
 
@@ -104,8 +133,14 @@ class CPLConfig:
     """Weight of the cloning loss on the pairs' segments during the preference steps."""
 
 
-PolicyConfig = BCConfig | IQLConfig | PIQLConfig | CPLConfig
-POLICIES: dict[str, type[PolicyConfig]] = {"bc": BCConfig, "iql": IQLConfig, "piql": PIQLConfig, "cpl": CPLConfig}
+PolicyConfig = BCConfig | IQLConfig | PIQLConfig | IPLConfig | CPLConfig
+POLICIES: dict[str, type[PolicyConfig]] = {
+    "bc": BCConfig,
+    "iql": IQLConfig,
+    "piql": PIQLConfig,
+    "ipl": IPLConfig,
+    "cpl": CPLConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -118,7 +153,7 @@ class TrainConfig:
     """Episode dataset of one task."""
     policy: PolicyConfig
     labels: Path | None = None
-    """Preferences file; needed by piql and cpl."""
+    """Preferences file; needed by piql, ipl and cpl."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """One member each."""
     log_every: int = 100

@@ -1,6 +1,6 @@
 """Offline data as tensors: the transitions of an episode dataset, and the labelled segment pairs that point into them.
 
-Comes from datasets.episodes and datasets.preferences; goes to bc.py, iql.py and cpl.py.  Observations are held once, in
+Comes from datasets.episodes and datasets.preferences; goes to bc.py, iql.py, ipl.py and cpl.py.  Observations are held once, in
 rows; a transition knows its row and the next row is its next observation.  No transition is terminal: Meta-World's episodes
 end by time, so values bootstrap through every end.
 

@@ -22,7 +22,7 @@ from robopref.configs.files import atomic_file
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
-from robopref.configs.policy import EvaluateConfig, TrainConfig
+from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
 from robopref.datasets import collect
 from robopref.embodied.evaluate import summarise
 from robopref.embodied.tasks import expand_tasks
@@ -30,6 +30,7 @@ from robopref.policies import evaluate, train
 from robopref.preference import annotate
 
 KEY = ["task", "seed", "labeller", "variant"]
+KINDS = ("bc", "piql", "ipl", "cpl")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StudyConfig:
     """Which settings are compared, on what."""
 
     variants: Annotated[Path, tyro.conf.Positional]
-    """YAML: name -> {policy: bc | piql | cpl, set: [overrides of `robopref pipeline`]}."""
+    """YAML: name -> {policy: bc | piql | ipl | cpl, set: [overrides of `robopref pipeline`]}."""
     out: Path
     """CSV to append to."""
     work: Path = Path("runs/study")
@@ -72,20 +73,14 @@ def main(argv: list[str]) -> None:
         for seed in config.seeds
         if (name, seed, labeller, variant) not in finished
     ]
-    # Data first, and a set once: variants of one task would collect it side by side.
     for seed in config.seeds:
-        settings = pipeline_settings([f"seed={seed}"]).offline
         names = tuple(sorted({name for name, of, _ in jobs if of == seed}))
-        if names:
-            out = config.work / f"data-{seed}"
-            collect.run(replace(settings, out=out, tasks=names, clips=None, seed=seed + 1, processes=config.processes))
+        collect_offline(pipeline_settings([f"seed={seed}"]), config.work / f"data-{seed}", names, config.processes)
     rows = in_processes(
         run_one, [(config, name, seed, variant, variants[variant]) for name, seed, variant in jobs], config.processes
     )
     for row in rows:
-        done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
-        with atomic_file(config.out) as temp:
-            done.sort_values(KEY).to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
+        done = append_rows(config.out, done, [row], KEY)
         print(f"{row['variant']}, {row['task']}, seed {row['seed']}: {row['mean']:.2f}  ({row['seconds']:.0f} s)", flush=True)
     table = done.pivot_table(index="variant", columns="task", values="mean")
     print(table.assign(mean=table.mean(axis=1)).to_string(float_format="%.2f"))
@@ -100,14 +95,29 @@ def read_variants(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(read, dict):
         raise RoboprefError(f"{path}: write NAME: {{policy: cpl, set: [cpl.alpha=0.2]}}, a line a variant")
     for name, variant in read.items():
-        if not isinstance(variant, Mapping) or variant.get("policy") not in ("bc", "piql", "cpl"):
-            raise RoboprefError(f"{path}: variant {name} needs `policy: bc`, `piql` or `cpl`")
+        if not isinstance(variant, Mapping) or variant.get("policy") not in KINDS:
+            raise RoboprefError(f"{path}: variant {name} needs `policy: {KINDS[0]}`, or {', '.join(KINDS[1:])}")
     return read
 
 
 def pipeline_settings(overrides: list[str]) -> PipelineConfig:
     """The pipeline's settings at the quick scale with `overrides`."""
     return to_dataclass(PipelineConfig, compose("pipeline", overrides))
+
+
+def collect_offline(settings: PipelineConfig, folder: Path, tasks: tuple[str, ...], processes: int) -> None:
+    """Offline data of `tasks` as the pipeline makes it, in `folder`: before the policies, which would collect it side by side."""
+    if tasks:
+        seed = settings.seed + 1
+        collect.run(replace(settings.offline, out=folder, tasks=tasks, clips=None, seed=seed, processes=processes))
+
+
+def append_rows(path: Path, done: pd.DataFrame, rows: list[dict[str, Any]], key: list[str]) -> pd.DataFrame:
+    """`done` and the new rows, also written to the CSV, all or nothing."""
+    done = pd.concat([done, pd.DataFrame(rows)], ignore_index=True).sort_values(key, ignore_index=True)
+    with atomic_file(path) as temp:
+        done.to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
+    return done
 
 
 def run_one(config: StudyConfig, name: str, seed: int, variant: str, what: dict[str, Any]) -> dict[str, Any]:
@@ -123,22 +133,30 @@ def run_one(config: StudyConfig, name: str, seed: int, variant: str, what: dict[
     )
     annotate.run(annotation)
     policy = getattr(settings, what["policy"])
-    taught = None if what["policy"] == "bc" else labels
-    train.run(TrainConfig(out / "policy", data, policy, taught, settings.policy_seeds, device="cpu"))
+    train_policy(settings, policy, data, None if what["policy"] == "bc" else labels, out)
     trained = time.time()
-    evaluate.run(
-        EvaluateConfig(
-            policy=(str(out / "policy"),),
-            out=out / "evaluation",
-            env=f"metaworld/{name}",
-            goals=settings.goals,
-            first_goal=config.first_goal,
-            max_steps=settings.max_steps,
-        )
-    )
-    (row,) = summarise(pd.read_csv(out / "evaluation" / "success.csv")).values()
+    success = evaluate_policy(settings, name, out, config.first_goal)
+    (row,) = summarise(success).values()
     which = dict(zip(KEY, (name, seed, labeller, variant), strict=True))
     return which | row | {"seconds": trained - started}
+
+
+def train_policy(settings: PipelineConfig, policy: PolicyConfig, data: Path, labels: Path | None, out: Path) -> None:
+    """All policy seeds in one program; the model goes to out/policy."""
+    train.run(TrainConfig(out / "policy", data, policy, labels, settings.policy_seeds, device="cpu"))
+
+
+def evaluate_policy(settings: PipelineConfig, task: str, out: Path, first_goal: int) -> pd.DataFrame:
+    """success.csv of out/policy on the goals from `first_goal` on."""
+    config = EvaluateConfig(
+        policy=(str(out / "policy"),),
+        out=out / "evaluation",
+        env=f"metaworld/{task}",
+        goals=settings.goals,
+        first_goal=first_goal,
+        max_steps=settings.max_steps,
+    )
+    return pd.read_csv(evaluate.run(config) / "success.csv")
 
 
 if __name__ == "__main__":

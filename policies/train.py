@@ -22,10 +22,11 @@ from robopref.configs.checkpoint import load_strict, load_tensors, pack_optimize
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import MANIFEST, digest, plain
 from robopref.configs.hydra import run_hydra, to_dataclass
-from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IQLConfig, PIQLConfig, TrainConfig
+from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IPLConfig, IQLConfig, PIQLConfig, TrainConfig
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
+from robopref.policies.ipl import IPL
 from robopref.policies.iql import IQL, PIQL
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Pairs, Transitions, load_pairs, load_transitions
@@ -110,11 +111,13 @@ def run(config: TrainConfig) -> Path:
 def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None) -> Learner:
     """The algorithm that config.policy asks for."""
     policy = config.policy
-    if isinstance(policy, PIQLConfig | CPLConfig):
+    if isinstance(policy, PIQLConfig | IPLConfig | CPLConfig):
         if pairs is None:
             raise RoboprefError(f"policy={policy.name} learns from preferences: give labels=FILE (`robopref annotate` makes it)")
         if isinstance(policy, CPLConfig):
             return CPL(policy, data, pairs, config.seeds)
+        if isinstance(policy, IPLConfig):
+            return IPL(policy, data, pairs, config.seeds)
         return PIQL(policy, data, pairs, config.seeds)
     if isinstance(policy, IQLConfig):
         return IQL(policy, data, config.seeds)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 
-def byte_mask(drawn: Tensor, rate: float, like: Tensor) -> Tensor:
-    """Mask of 0 and 1/(1 - rate) from random bytes `drawn` (any shape, uint8), with the type and device of `like`."""
+def in_bytes(rate: float) -> tuple[int, float]:
+    """(threshold, scale) of a rate: a unit stays when its byte is not below the threshold, and is then scaled up."""
     threshold = round(rate * 256)
-    return (drawn.to(like.device) >= threshold).to(like.dtype).mul_(256 / (256 - threshold))
+    return threshold, 256 / (256 - threshold)
 
 
 class ByteDropout(nn.Module):
@@ -27,5 +27,7 @@ class ByteDropout(nn.Module):
         """x of any shape -> x with a share of its entries zeroed and the others scaled up; x itself in evaluation."""
         if not self.training or self.rate == 0:
             return x
+        threshold, scale = in_bytes(self.rate)
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        return x * byte_mask(words.view(torch.uint8)[: x.numel()].view(x.shape), self.rate, x)
+        drawn = words.view(torch.uint8)[: x.numel()].view(x.shape)
+        return x * (drawn >= threshold).to(x.dtype).mul_(scale)

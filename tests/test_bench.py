@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from robopref.configs import cli
-from robopref.policies.benchmarks import annotate, collect, render, vlp
+from robopref.configs.policy import CPLConfig, PIQLConfig
+from robopref.policies.benchmarks import annotate, collect, downstream, render, vlp
+from robopref.policies.cpl import CPL
+from robopref.policies.iql import PIQL
+from robopref.preference.members import member_rngs
 
 
 def last_line(capsys, name):
@@ -60,6 +66,75 @@ def test_annotate(capsys, monkeypatch):
         monkeypatch.setattr(annotate, name, value)
     measured = last_line(capsys, "annotate")
     assert set(measured) == {"ratio", "peak_mb"} and measured["peak_mb"] > 0
+
+
+def test_downstream(capsys, monkeypatch):
+    monkeypatch.setattr(downstream, "ROUNDS", 1)
+    monkeypatch.setattr(downstream, "TURN_S", 0.0)
+    monkeypatch.setattr(downstream, "THREADS", (1,))
+    small = {"hidden": (8, 8), "batch": 8, "pairs": 4}
+    monkeypatch.setattr(downstream, "PIQLConfig", lambda: PIQLConfig(**small))
+    monkeypatch.setattr(downstream, "CPLConfig", lambda: CPLConfig(**small))
+    measured = last_line(capsys, "downstream")
+    assert set(measured) == {"ratio", "paper"} and min(measured.values()) > 0
+
+
+SIZES = {"hidden": (16, 16), "batch": 16, "dropout": 0.0, "pairs": 4}
+
+
+def put_into(plain: torch.nn.Module, batched: torch.nn.Module, member: int) -> None:
+    """A member's weights into plain layers."""
+    linear = [module for module in plain.modules() if isinstance(module, torch.nn.Linear)]
+    with torch.no_grad():
+        for ours, theirs in zip(linear, batched.mlp.layers if hasattr(batched, "mlp") else batched.layers, strict=True):
+            ours.weight.copy_(theirs.weight[member].T)
+            ours.bias.copy_(theirs.bias[member, 0])
+
+
+def assert_same(plain: torch.nn.Module, batched: torch.nn.Module, member: int) -> None:
+    linear = [module for module in plain.modules() if isinstance(module, torch.nn.Linear)]
+    for ours, theirs in zip(linear, batched.mlp.layers if hasattr(batched, "mlp") else batched.layers, strict=True):
+        torch.testing.assert_close(ours.weight, theirs.weight[member].T, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.bias, theirs.bias[member, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_plain_and_batched_p_iql_take_the_same_step():
+    data, pairs = downstream.noise()
+    config, seeds, member = PIQLConfig(**SIZES, learning_rate=1e-3, segment_steps=5), (3, 4), 1
+    batched, rngs = PIQL(config, data, pairs, seeds), member_rngs(seeds, "training")
+    plain = downstream.PlainPIQL(config, data, pairs, seeds[member])
+    networks = batched.iql.networks
+    put_into(plain.actor, batched.actor, member)
+    put_into(plain.value, networks.value, member)
+    put_into(plain.reward, batched.reward, member)
+    for critic in range(2):  # networks 0 and 1 are the first critics of both members, 2 and 3 the second
+        put_into(plain.critics[critic], networks.critic, 2 * critic + member)
+        put_into(plain.targets[critic], networks.critic, 2 * critic + member)
+
+    said = [batched.update_reward(rngs)["reward"][member], plain.update_reward()]
+    torch.testing.assert_close(*said)
+    assert_same(plain.reward, batched.reward, member)
+    plain.rewards = batched.iql.rewards[member]
+    ours, theirs = batched.iql.update(7, rngs), plain.update(7)
+    for name, loss in theirs.items():
+        torch.testing.assert_close(ours[name][member], loss)
+    assert_same(plain.actor, batched.actor, member)
+    assert_same(plain.value, networks.value, member)
+    for critic in range(2):
+        assert_same(plain.critics[critic], networks.critic, 2 * critic + member)
+        assert_same(plain.targets[critic], networks.target, 2 * critic + member)
+
+
+def test_plain_and_batched_cpl_take_the_same_steps():
+    data, pairs = downstream.noise()
+    config, seeds, member = CPLConfig(**SIZES, clone_weight=0.3, clone_from="transitions"), (3, 4), 1
+    batched, rngs = CPL(replace(config, steps=10), data, pairs, seeds), member_rngs(seeds, "training")
+    plain = downstream.PlainCPL(replace(config, steps=10), data, pairs, seeds[member])
+    put_into(plain.actor, batched.actor, member)
+    torch.testing.assert_close(batched.clone(rngs)["clone"][member], plain.clone())
+    assert_same(plain.actor, batched.actor, member)
+    torch.testing.assert_close(batched.prefer(0, rngs)["cpl"][member], plain.prefer(0))
+    assert_same(plain.actor, batched.actor, member)
 
 
 def test_a_mistyped_name_is_an_error_that_lists_the_choices(capsys):

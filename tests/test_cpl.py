@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.policy import BCConfig, CPLConfig, PIQLConfig
+from robopref.configs.policy import BCConfig, CPLConfig, IPLConfig, PIQLConfig
 from robopref.embodied.evaluate import evaluate
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL, contrastive_loss, segment_scores
+from robopref.policies.ipl import IPL
 from robopref.policies.iql import PIQL
 from robopref.policies.networks import load_policy, save_policy
 from robopref.policies.replay import PairBatch, Pairs, Transitions, stack_episodes, stack_pairs
@@ -159,12 +160,18 @@ def test_a_member_learns_as_if_it_were_alone(data: Transitions, pairs: Pairs) ->
 
 
 def test_preferences_beat_cloning_a_mixture(data: Transitions, pairs: Pairs, tmp_path) -> None:
-    """A third of the data runs away from the goal: cloning halts between, P-IQL and CPL learn to go there."""
+    """A third of the data runs away from the goal: cloning halts between, P-IQL, IPL and CPL learn to go there."""
     seeds, net = (0, 1), {"hidden": (32, 32), "dropout": 0.0, "batch": 64, "learning_rate": 2e-3}
     learners: dict[str, Learner] = {
         "bc": BC(BCConfig(**net, steps=300), data, seeds),
         "piql": PIQL(
             PIQLConfig(**net, steps=500, reward_steps=150, pairs=24, reward_learning_rate=3e-3, discount=0.9, polyak=0.02),
+            data,
+            pairs,
+            seeds,
+        ),
+        "ipl": IPL(
+            IPLConfig(**net, steps=500, pairs=24, segment_steps=0, discount=0.9, polyak=0.02, penalty=0.1, temperature=0.1),
             data,
             pairs,
             seeds,
@@ -178,9 +185,10 @@ def test_preferences_beat_cloning_a_mixture(data: Transitions, pairs: Pairs, tmp
         rngs = member_rngs(seeds, "training")
         for step in range(learner.steps):
             learner.update(step, rngs)
-        settings = {"seeds": seeds, "policy": {"hidden": learner.config.hidden, "actor": "deterministic"}}
+        settings = {"seeds": seeds, "policy": {"hidden": learner.config.hidden, "actor": learner.config.actor}}
         save_policy(tmp_path / name, learner.actor, data.normaliser, settings)
         results = [evaluate(load_policy(tmp_path / name, m), point_reach.PointEnv(), range(25)) for m in range(2)]
         success[name] = np.mean([[result.success for result in member] for member in results])
     assert success["piql"] > success["bc"] + 0.2, success
+    assert success["ipl"] > success["bc"] + 0.2, success
     assert success["cpl"] > success["bc"] + 0.2, success

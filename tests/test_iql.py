@@ -97,16 +97,16 @@ def test_values_bootstrap_through_the_end_of_an_episode(data: Transitions) -> No
     for step in range(config.steps):
         learner.update(step, rngs)
     last = torch.tensor(data.first[1:] - 1).unsqueeze(0)
-    q = learner.critic(*data.state_action(last))
+    q = learner.networks.critic(*data.state_action(last))
     torch.testing.assert_close(q, torch.full_like(q, 2.0), atol=0.15, rtol=0)
 
 
 def test_the_actor_sees_the_value_after_its_update_and_the_target_moves_last(data: Transitions) -> None:
     learner, rngs = IQL(IQLConfig(**SMALL), data, (0,)), member_rngs((0,), "training")
-    before = [p.clone() for p in learner.target.parameters()]
+    before = [p.clone() for p in learner.networks.target.parameters()]
     learner.update(0, rngs)
-    expected = [b.lerp(c, 0.005) for b, c in zip(before, learner.critic.parameters(), strict=True)]
-    for ours, wanted in zip(learner.target.parameters(), expected, strict=True):
+    expected = [b.lerp(c, 0.005) for b, c in zip(before, learner.networks.critic.parameters(), strict=True)]
+    for ours, wanted in zip(learner.networks.target.parameters(), expected, strict=True):
         torch.testing.assert_close(ours, wanted)
 
 

@@ -13,7 +13,8 @@ from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError
 from robopref.policies.networks import Actor, TwinCritic, load_policy, save_policy
 from robopref.policies.replay import Normaliser
-from robopref.preference.members import MemberMLP, adam, descend, dropout_mask, member_rngs
+from robopref.preference import members
+from robopref.preference.members import Layers, MemberMLP, adam, descend, draw_kept, member_rngs
 
 
 def trained(seeds: list[int], steps: int = 20) -> tuple[MemberMLP, torch.Tensor]:
@@ -52,10 +53,42 @@ def test_a_member_layer_is_a_linear_layer() -> None:
 
 
 def test_dropout_keeps_the_mean_and_drops_the_rate() -> None:
-    mask = dropout_mask(torch.empty(2, 400, 500), 0.25, member_rngs([0, 1], "mask"))
-    assert mask.unique().tolist() == pytest.approx([0.0, 4 / 3])
-    torch.testing.assert_close((mask == 0).float().mean((1, 2)), torch.full((2,), 0.25), atol=0.005, rtol=0)
-    assert not torch.equal(mask[0], mask[1])
+    kept = draw_kept(member_rngs([0, 1], "mask"), (400, 500), 64, torch.device("cpu"))
+    assert kept.unique().tolist() == [0, 1]
+    torch.testing.assert_close((kept == 0).float().mean((1, 2)), torch.full((2,), 0.25), atol=0.005, rtol=0)
+    assert not torch.equal(kept[0], kept[1])
+    mlp = MemberMLP(member_rngs([0, 1], "weights"), [1, 500, 1], dropout=0.25)
+    with torch.no_grad():
+        for parameter, value in zip(mlp.parameters(), (0.0, 1.0, 1 / 500, 0.0), strict=True):
+            parameter.fill_(value)  # every hidden unit is 1, the output their mean
+        out = mlp(torch.zeros(2, 400, 1), member_rngs([0, 1], "mask"))
+    torch.testing.assert_close(out.squeeze(-1), kept.float().mean(-1) * 4 / 3)
+
+
+@pytest.mark.parametrize("block", [2**18, 70, 12])  # all at once; a member and all its rows; a few of its rows
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_layers_are_differentiated_as_autograd_does(block: int, dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "BLOCK", block)
+    mlp = MemberMLP(member_rngs([0, 1, 2], "weights"), [3, 6, 5, 2]).double()
+    x = torch.randn(3, 11, 3, dtype=torch.float64, requires_grad=True)
+
+    def ours(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return Layers.apply(x, dropout, member_rngs([0, 1, 2], "mask"), True, *parameters)
+
+    def plain(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        rngs = member_rngs([0, 1, 2], "mask")
+        for layer in range(2):
+            x = torch.relu(x @ parameters[2 * layer] + parameters[2 * layer + 1])
+            if dropout:
+                drawn = np.stack([np.frombuffer(rng.bytes(x[0].numel()), np.uint8).reshape(x.shape[1:]) for rng in rngs])
+                x = x * torch.from_numpy(drawn >= 64) * 256 / 192
+        return x @ parameters[4] + parameters[5]
+
+    inputs = (x, *mlp.parameters())
+    torch.testing.assert_close(ours(*inputs), plain(*inputs))
+    weights = torch.randn(3, 11, 2, dtype=torch.float64)
+    grads = (torch.autograd.grad((weights * function(*inputs)).sum(), inputs) for function in (ours, plain))
+    torch.testing.assert_close(*grads)
 
 
 def test_dropout_is_off_without_generators() -> None:

@@ -12,7 +12,7 @@ from robopref.configs.checkpoint import load_model
 from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.hydra import compose
-from robopref.configs.policy import BCConfig, CPLConfig, IQLConfig, PIQLConfig, PolicyConfig, TrainConfig
+from robopref.configs.policy import BCConfig, CPLConfig, IPLConfig, IQLConfig, PIQLConfig, PolicyConfig, TrainConfig
 from robopref.configs.run import choose_device
 from robopref.datasets.episodes import write_episodes
 from robopref.datasets.preferences import COLUMNS, write_preferences
@@ -28,6 +28,7 @@ POLICIES: dict[str, PolicyConfig] = {
     "iql": IQLConfig(**SMALL, steps=12, actor="gaussian"),
     "piql": PIQLConfig(**SMALL, steps=8, reward_steps=4, pairs=4),
     "piql-late": PIQLConfig(**SMALL, steps=4, reward_steps=8, pairs=4),
+    "ipl": IPLConfig(**SMALL, steps=12, pairs=4, segment_steps=5, dropout=0.25, actor_cosine=True),
     "cpl": CPLConfig(**SMALL, clone_steps=4, steps=8, pairs=4, segment_steps=5),
     "cpl-kl-late": CPLConfig(**SMALL, clone_steps=6, steps=6, pairs=4, reference=True),
 }
@@ -165,7 +166,7 @@ def test_seeds_are_members_wherever_they_stand(inputs: tuple[Path, Path], tmp_pa
 
 
 def test_preferences_are_asked_for(inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    for name in ("piql", "cpl"):
+    for name in ("piql", "ipl", "cpl"):
         with pytest.raises(RoboprefError, match="give labels=FILE"):
             train.run(settings(inputs, tmp_path / "out", name, labels=None))
 
@@ -186,7 +187,7 @@ def test_a_diverged_loss_stops_the_run(inputs: tuple[Path, Path], tmp_path: Path
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["iql", "piql", "cpl-kl-late"])
+@pytest.mark.parametrize("name", ["iql", "piql", "ipl", "cpl-kl-late"])
 def test_it_trains_on_a_gpu(inputs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -230,6 +231,7 @@ def test_a_mistyped_key_names_the_nearest(capsys: pytest.CaptureFixture[str]) ->
         ("bc", BCConfig()),
         ("iql", IQLConfig()),
         ("piql", PIQLConfig()),
+        ("ipl", IPLConfig()),
         ("cpl", CPLConfig()),
         ("cpl_kl", CPLConfig(alpha=0.2, bias=0.75, reference=True)),
         ("dpo", CPLConfig(alpha=0.2, bias=1.0, reference=True)),

@@ -1,0 +1,291 @@
+"""`python -m robopref.policies.downstream --out FILE.csv`: labellers x policies x tasks in VLP's downstream protocol.
+
+For every task and data seed: offline data, 100 pairs of 50-step segments, one from each of two K-means clusters of episodes;
+for every labeller labels of these same pairs; for every policy five seeds in one program, judged on fixed goals.  A row a
+policy seed, appended to the CSV as its policy is done.  A second call does what is missing; `--summary` only reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from robopref.configs.annotate import AnnotateConfig
+from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.files import digest, plain, read_json
+from robopref.configs.parallel import in_processes
+from robopref.configs.pipeline import PipelineConfig
+from robopref.configs.policy import PolicyConfig
+from robopref.embodied.evaluate import bootstrap_interval, iqm
+from robopref.embodied.tasks import SPLITS, expand_tasks
+from robopref.policies.study import append_rows, collect_offline, evaluate_policy, pipeline_settings, train_policy
+from robopref.preference import annotate
+from robopref.preference.hub import SETTINGS, WEIGHTS, find_model
+
+SCRIPTED, NONE = "scripted", "none"  # labeller of the true return; of policies that read no label
+POLICIES = ("bc", "piql", "ipl", "cpl", "cpl_kl", "dpo")
+KEY = ["task", "seed", "labels", "labeller", "policy", "policy_seed"]
+CELL = KEY[:-1]  # all policy seeds are trained in one program
+MEASURES = ("accuracy", "balanced_accuracy", "kendall_tau", "constant_accuracy")
+PROTOCOL = ("policy_seeds=[0,1,2,3,4]", "annotate.pairs=100")  # beside what the pipeline does anyway
+TARGETS = {"piql": 71.0, "ipl": 57.5, "cpl": 83.8}
+"""Success (%) from VLP's labels, average over the paper's five test tasks [VLP, authors' site]."""
+
+
+@dataclass(frozen=True)
+class DownstreamConfig:
+    """Who labels, who learns, on which tasks."""
+
+    out: Path
+    """CSV to append to."""
+    work: Path = Path("runs/downstream")
+    """Folder for data, labels and policies, kept between calls."""
+    tasks: tuple[str, ...] = ("paper:test",)
+    """Task names, or SPLIT:PART."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the data and the pairs; policies have policy_seeds."""
+    model: tuple[str, ...] = ()
+    """NAME=RUN_FOLDER or NAME=hf-hub:OWNER/NAME: VLPs that label, beside the true return, and have not seen the tasks."""
+    policies: tuple[str, ...] = POLICIES
+    """bc, piql, ipl, cpl, cpl_kl, dpo; bc reads no label."""
+    soft: bool = False
+    """Labels are probabilities instead of 0, 0.5 and 1."""
+    set: tuple[str, ...] = ()
+    """Settings of `robopref pipeline`, such as piql.steps=4000 or scale=paper; cpl.* counts for cpl_kl and dpo as well."""
+    first_goal: int = 0
+    """Environment seed of the first goal."""
+    processes: int = 2
+    summary: bool = False
+    """Print what the CSV says, and do nothing."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One labeller, one policy, one task and data seed."""
+
+    task: str
+    seed: int
+    labeller: str
+    policy: str
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    config = tyro.cli(DownstreamConfig, args=argv, prog="python -m robopref.policies.downstream", description=__doc__)
+    if not config.summary:
+        run(config)
+    print(summary(read_rows(config.out)))
+
+
+def run(config: DownstreamConfig) -> None:
+    """Do what is missing in the CSV; RoboprefError when it holds the same cells with other settings."""
+    for name in config.policies:
+        if name not in POLICIES:
+            raise RoboprefError(f"--policies {name}: one of {', '.join(POLICIES)}.{nearest(name, POLICIES)}")
+    names, jobs = expand_tasks(config.tasks), []
+    models = read_models(config.model, names)
+    done = read_rows(config.out)
+    known = {tuple(row[:-1]): row[-1] for row in done[[*CELL, "settings"]].itertuples(index=False)}
+    for seed, task, policy in product(config.seeds, names, config.policies):
+        for labeller in (NONE,) if policy == "bc" else (SCRIPTED, *models):
+            cell = Cell(task, seed, labeller, policy)
+            made_with = fingerprint(config, cell, models)
+            before = known.get((task, seed, label_kind(config, cell), labeller, policy))
+            if before is None:
+                jobs.append((config, cell, models, made_with))
+            elif before != made_with:
+                raise RoboprefError(
+                    f"{config.out}: {policy} from labels of {labeller} on {task} was made with other settings or another model; "
+                    "choose another --out, or give the settings it was made with"
+                )
+    for seed in config.seeds:
+        missing = tuple(sorted({cell.task for _, cell, _, _ in jobs if cell.seed == seed}))
+        collect_offline(settings_of(config, seed), data_folder(config, seed), missing, config.processes)
+    labelled = {(cell.task, cell.seed, cell.labeller): cell for _, cell, _, _ in jobs if cell.labeller != NONE}
+    for path in in_processes(label, [(config, cell, models) for cell in labelled.values()], config.processes):
+        print(path, flush=True)
+    for rows in in_processes(run_cell, jobs, config.processes):
+        done = append_rows(config.out, done, rows, KEY)
+        row, success = rows[0], float(np.mean([row["success"] for row in rows]))
+        print(f"{row['task']}, {row['labeller']}, {row['policy']}: {success:.2f}  ({row['seconds']:.0f} s)", flush=True)
+
+
+def read_models(given: tuple[str, ...], tasks: tuple[str, ...]) -> dict[str, Path]:
+    """NAME -> folder; RoboprefError for what is not NAME=FOLDER, a name twice, no model, or one that has seen a task."""
+    models: dict[str, Path] = {}
+    for word in given:
+        name, _, reference = word.partition("=")
+        if not name or not reference or name in (*models, SCRIPTED, NONE):
+            raise RoboprefError(f"--model {word}: write NAME=RUN_FOLDER, each NAME once, and not {SCRIPTED} or {NONE}")
+        folder = find_model(reference)
+        if not (folder / WEIGHTS).exists():
+            raise RoboprefError(f"--model {word}: no model in {folder}; name a folder that `robopref train-vlp` wrote")
+        seen = set(expand_tasks(read_json(folder / SETTINGS)["config"].get("tasks", ()))) & set(tasks)
+        if seen:
+            raise RoboprefError(
+                f"--model {word}: it was trained on {', '.join(sorted(seen))}; train one without, or leave these tasks out"
+            )
+        models[name] = folder
+    return models
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
+    if not path.exists():
+        return pd.DataFrame(columns=[*KEY, "success", "settings"])
+    table = pd.read_csv(path, dtype={"settings": str}, keep_default_na=False, na_values=[""])  # "none" is a labeller
+    missing = {*KEY, "success", "settings"} - set(table.columns)
+    if missing:
+        raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
+    return table
+
+
+@cache
+def settings_of(config: DownstreamConfig, seed: int) -> PipelineConfig:
+    """The pipeline's settings at the quick scale, the protocol's numbers, then --set."""
+    return pipeline_settings([f"seed={seed}", *PROTOCOL, f"annotate.hard={not config.soft}", *config.set])
+
+
+def policy_settings(settings: PipelineConfig, name: str) -> PolicyConfig:
+    """The settings of a policy; CPL-KL and DPO differ from CPL as they do in the paper's files (configs/policy)."""
+    if name in ("cpl_kl", "dpo"):
+        bias = 1.0 if name == "dpo" else 0.75
+        return replace(settings.cpl, reference=True, alpha=2 * settings.cpl.alpha, bias=bias)
+    policy: PolicyConfig = getattr(settings, name)
+    return policy
+
+
+def labeller_settings(annotation: AnnotateConfig, labeller: str, models: Mapping[str, Path]) -> AnnotateConfig:
+    """The annotation by a labeller of the table; new kinds of labellers come in here."""
+    if labeller == SCRIPTED:
+        return replace(annotation, labeller="scripted", model=())
+    return replace(annotation, labeller="vlp", model=(models[labeller],))
+
+
+def label_kind(config: DownstreamConfig, cell: Cell) -> str:
+    """What the column `labels` says."""
+    return NONE if cell.labeller == NONE else "soft" if config.soft else "hard"
+
+
+def fingerprint(config: DownstreamConfig, cell: Cell, models: Mapping[str, Path]) -> str:
+    """A short name for everything that decides a cell's rows and is not in its key."""
+    settings = settings_of(config, cell.seed)
+    policy = policy_settings(settings, cell.policy)
+    decides: list[Any] = [policy, settings.offline, settings.policy_seeds, settings.goals, settings.max_steps, config.first_goal]
+    if cell.labeller != NONE:
+        decides.append(replace(settings.annotate, threads=1))
+    if cell.labeller in models:
+        decides.append(digest(models[cell.labeller] / WEIGHTS))
+    return hashlib.sha256(json.dumps(plain(decides), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def data_folder(config: DownstreamConfig, seed: int) -> Path:
+    """Offline data of a seed, a folder a task in it."""
+    return config.work / f"data-{seed}"
+
+
+def labels_file(config: DownstreamConfig, cell: Cell) -> Path:
+    """Labels of a task, seed and labeller; all policies learn from the same file."""
+    return config.work / f"labels-{cell.seed}" / label_kind(config, cell) / cell.labeller / f"{cell.task}.parquet"
+
+
+def label(config: DownstreamConfig, cell: Cell, models: Mapping[str, Path]) -> Path:
+    """Label the task's pairs, unless they are."""
+    annotation = labeller_settings(settings_of(config, cell.seed).annotate, cell.labeller, models)
+    data = data_folder(config, cell.seed) / cell.task
+    return annotate.run(replace(annotation, episodes=data, out=labels_file(config, cell), seed=cell.seed, threads=1))
+
+
+def run_cell(config: DownstreamConfig, cell: Cell, models: Mapping[str, Path], made_with: str) -> list[dict[str, Any]]:
+    """Train and judge one policy with all its seeds: their rows."""
+    started = time.time()
+    settings = settings_of(config, cell.seed)
+    policy = policy_settings(settings, cell.policy)
+    labels, measured = None, dict.fromkeys(MEASURES)  # of labels that nobody reads
+    if cell.labeller != NONE:
+        labels = labels_file(config, cell)
+        agreement = read_json(annotate.side_folder(labels) / annotate.AGREEMENT)
+        measured = {key: agreement[key] for key in MEASURES}
+    out = config.work / f"policies-{cell.seed}" / cell.task / label_kind(config, cell) / cell.labeller / cell.policy
+    train_policy(settings, policy, data_folder(config, cell.seed) / cell.task, labels, out)
+    success = evaluate_policy(settings, cell.task, out, config.first_goal).groupby("member")["success"].mean()
+    which = {
+        "task": cell.task,
+        "seed": cell.seed,
+        "labels": label_kind(config, cell),
+        "labeller": cell.labeller,
+        "policy": cell.policy,
+    }
+    sizes = {
+        "pairs": 0 if labels is None else settings.annotate.pairs,
+        "episodes": settings.offline.episodes * len(settings.offline.levels),
+        "updates": sum(getattr(policy, part, 0) for part in ("steps", "reward_steps", "clone_steps")),
+        "hidden": "x".join(map(str, policy.hidden)),
+        "seconds": time.time() - started,  # of all policy seeds together
+        "settings": made_with,
+    }
+    return [
+        which | {"policy_seed": seed, "success": success[member], "goals": settings.goals} | measured | sizes
+        for member, seed in enumerate(settings.policy_seeds)
+    ]
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """How good each labeller's labels are, what each policy makes of them, and which of the paper's numbers that reaches.
+
+    mean: success over tasks and seeds, in %; iqm: of the seeds' means over tasks; its 95 % interval draws seeds and tasks.
+    """
+    if rows.empty:
+        return "no rows yet"
+    lines = [f"{'labels':8}{'labeller':16}{'accuracy':>9}{'constant label':>16}{'balanced':>10}{'Kendall tau':>13}{'tasks':>7}"]
+    labelled = rows[rows["labeller"] != NONE].drop_duplicates(["labels", "labeller", "task", "seed"])
+    for (kind, labeller), part in labelled.groupby(["labels", "labeller"]):
+        accuracy, balanced, tau, constant = (part[measure].mean() for measure in MEASURES)
+        numbers = f"{accuracy:9.3f}{constant:16.3f}{balanced:10.3f}{tau:13.3f}"
+        lines.append(f"{kind:8}{labeller:16}{numbers}{part['task'].nunique():7}")
+    lines.append(f"\n{'labels':8}{'labeller':16}{'policy':8}{'mean':>6}{'iqm':>6}{'95 % interval':>16}{'tasks':>7}{'seeds':>7}")
+    means: dict[tuple[str, str, str], tuple[float, set[str]]] = {}
+    for (kind, labeller, policy), part in rows.groupby(["labels", "labeller", "policy"]):
+        x = 100 * part.pivot(index=["seed", "policy_seed"], columns="task", values="success").dropna()
+        if x.empty:
+            lines.append(f"{kind:8}{labeller:16}{policy:8}  no seed has all its tasks yet")
+            continue
+        mean, (low, high) = float(x.to_numpy().mean()), bootstrap_interval(x.to_numpy(), np.random.default_rng(0))
+        means[kind, labeller, policy] = mean, set(x.columns)
+        numbers = f"{mean:6.1f}{iqm(x.mean(axis=1).to_numpy()):6.1f}{f'[{low:.1f}, {high:.1f}]':>16}"
+        lines.append(f"{kind:8}{labeller:16}{policy:8}{numbers}{x.shape[1]:7}{x.shape[0]:7}")
+    return "\n".join([*lines, "", *verdicts(means)]).rstrip()
+
+
+def verdicts(means: Mapping[tuple[str, str, str], tuple[float, set[str]]]) -> list[str]:
+    """A line a target: whether a labeller reaches it, where all five test tasks have been run."""
+    lines = []
+    for (kind, labeller, policy), (mean, tasks) in means.items():
+        if labeller in (NONE, SCRIPTED) or policy not in TARGETS:
+            continue
+        targets = {"VLP's paper": TARGETS[policy]}
+        scripted, over = means.get((kind, SCRIPTED, policy), (0.0, set()))
+        if over == tasks:
+            targets["not below scripted labels"] = scripted
+        for what, target in targets.items():
+            verdict = "reached" if mean >= target else "missed"
+            if tasks != set(SPLITS["paper"].test):
+                verdict = "open: these are not the paper's test tasks"
+            lines.append(f"{kind} labels of {labeller}, {policy}: {mean:.1f} of {target:.1f} ({what}): {verdict}")
+    return lines
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
