@@ -277,7 +277,9 @@ def test_a_clip_backbone_must_be_one_that_others_can_get(run, inside, monkeypatc
     save_file(open_clip.create_model("robopref-tiny-push").state_dict(), "tiny.safetensors")
     backbone = f"open_clip:robopref-tiny-push:{Path('tiny.safetensors').resolve()}"
     loaded = load_backbone(backbone)
-    model = VLP(ModelConfig(dim=16, heads=2, layers=1, hidden=(16, 8)), 8, loaded.tokens_per_frame, loaded.image_dim, loaded.text_dim)
+    model = VLP(
+        ModelConfig(dim=16, heads=2, layers=1, hidden=(16, 8)), 8, loaded.tokens_per_frame, loaded.image_dim, loaded.text_dim
+    )
     _, config = load_model(run, KIND)
     of_clip = {"shape": model.shape, "backbone_digest": loaded.digest}
     save_model(run, KIND, model.state_dict(), config | of_clip | {"backbone": backbone})
