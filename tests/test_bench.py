@@ -22,8 +22,8 @@ def last_line(capsys, name):
 
 
 def test_vlp(capsys, monkeypatch):
-    monkeypatch.setattr(vlp, "ROUNDS", 1)
-    monkeypatch.setattr(vlp, "CACHED_STEPS", 1)
+    monkeypatch.setattr(vlp, "ROUNDS", 3)  # the median of three: one step alone is at the mercy of what runs beside it
+    monkeypatch.setattr(vlp, "CACHED_STEPS", 2)
     measured = last_line(capsys, "vlp")
     assert set(measured) == {"ratio", "tuples_per_s"} and measured["ratio"] > 1
 
