@@ -103,9 +103,9 @@ class OrderSampler:
         for _ in range(batch):
             name = self.tasks[rng.integers(len(self.tasks))]
             episode = self._episode(name, "expert", rng)
-            first, second = sorted(rng.choice(np.arange(1, max(episode.count, 3)), 2, replace=False))
-            earlier.append(self._segment(episode, int(first)))
-            later.append(self._segment(episode, int(second)))
+            first, second = self._two_segments(episode, rng)
+            earlier.append(first)
+            later.append(second)
             sentences.append(self._sentence(name, rng))
         return np.stack(earlier), np.stack(later), sentences
 
@@ -131,9 +131,9 @@ class OrderSampler:
         earlier, later = [], []
         for _ in range(batch):
             expert, backwards = self._expert(rng)
-            first, second = np.sort(rng.choice(np.arange(1, max(expert.count, 3)), 2, replace=False))
-            earlier.append(self._segment(expert, int(first), backwards))
-            later.append(self._segment(expert, int(second), backwards))
+            first, second = self._two_segments(expert, rng, backwards)
+            earlier.append(first)
+            later.append(second)
         return np.stack(earlier), np.stack(later)
 
     def draw_scenes(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -188,6 +188,13 @@ class OrderSampler:
         """The opening and T consecutive frames that end with frame `last`; fewer are spread when there are not as many."""
         last = min(last, episode.count - 1)
         return self._rows(episode, max(0, last - self.frames + 1), last, backwards)
+
+    def _two_segments(
+        self, episode: BankEpisode, rng: np.random.Generator, backwards: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """An earlier and a later segment of an episode."""
+        first, second = np.sort(rng.choice(np.arange(1, max(episode.count, 3)), 2, replace=False))
+        return self._segment(episode, int(first), backwards), self._segment(episode, int(second), backwards)
 
     def _rows(self, episode: BankEpisode, first: float, last: float, backwards: bool) -> np.ndarray:
         """Rows (1 + T,) of the opening and of frames `first` to `last`; backwards: counted from the episode's end."""
