@@ -18,6 +18,8 @@ class CollectConfig:
     """Height and width of the frames, in pixels."""
     camera: str = "corner2-zoom"
     """Camera name of embodied/render.py."""
+    parts: bool = False
+    """Also draw which part of the scene each pixel of an episode's first and last frame shows, for pretrain's scene=true."""
     tasks: tuple[str, ...] = ("drawer-close",)
     """Task names, or a part of a split: `paper:train`, `paper:test`, `ml45:train`, `ml45:test`."""
     levels: tuple[str, ...] = ("expert", "medium", "random")

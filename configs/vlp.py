@@ -24,7 +24,7 @@ class PretrainConfig:
     features: int = 128
     keypoints: int = 48
     scene: bool = False
-    """Features of a frame also hold what is in it, wherever that is; what the factored VLP matches with words."""
+    """Also learn what is what in the picture (`robopref collect --parts`); what the factored VLP matches with words."""
     holdout: float = 0.05
     """Share of episodes kept aside to measure the error of the state estimate."""
     seed: int = 0
@@ -52,6 +52,8 @@ class ModelConfig:
     """Ours, factored only: k, how far from indifference the preferences are."""
     object_error: tuple[float, float] = (0.05, 0.02)
     """Ours, factored only: by how much progress is shown objects wrongly in training, a clip and a frame, in metres."""
+    word_error: float = 0.3
+    """Ours, factored only: share of words that match hears as noise in training, as it hears words that are new to it."""
 
 
 @dataclass(frozen=True)

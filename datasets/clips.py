@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_folder, new_array_file
+from robopref.configs.files import atomic_folder, new_array_file, read_json, write_json
 from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.render import Renderer
 
@@ -64,10 +64,17 @@ def render_clips(
         yield np.concatenate([opening, drawn])
 
 
-def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: int = STRIDE) -> None:
-    """Draw every `stride`-th state of every episode of `store` into the frame bank `folder`, which appears when it is whole."""
+def render_bank(
+    store: EpisodeStore, folder: Path, renderer: Renderer, stride: int = STRIDE, with_parts: bool = False
+) -> None:
+    """Draw every `stride`-th state of every episode of `store` into the frame bank `folder`, which appears when it is whole.
+
+    with_parts: also what each pixel of an episode's first and last frame shows (embodied/parts.py).
+    """
     rows: list[dict[str, object]] = []
     states: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
+    parted: list[int] = []  # the rows that `parts` belong to
     steps_of = [np.arange(0, length + 1, stride) for length in store.index["length"]]
     total = sum(len(steps) for steps in steps_of)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +89,9 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
                 stack.callback(pixels.flush)
             pixels[position : position + len(steps)] = drawn
             states.append(store.episode(int(info["episode"])).observations[steps])
+            if with_parts:
+                parts.append(renderer.parts(static, dynamic[[0, -1]]))
+                parted += [position, position + len(steps) - 1]
             rows += [
                 {
                     "task": store.task,
@@ -96,6 +106,9 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
             ]
             position += len(steps)
         np.save(aside / "states.npy", np.concatenate(states).astype(np.float32))
+        if with_parts:
+            np.save(aside / "parts.npy", np.concatenate(parts))
+            write_json(aside / "parts.json", {"names": list(renderer.part_names), "rows": parted})
         pd.DataFrame(rows).to_parquet(aside / "index.parquet")
 
 
@@ -121,6 +134,17 @@ class Stacked:
             mine = which == part
             out[mine] = self._parts[part][flat[mine] - self._offsets[part]]
         return out.reshape(*wanted.shape, *self.shape[1:])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What each pixel of some frames shows."""
+
+    names: tuple[str, ...]
+    rows: np.ndarray
+    """(K,) row numbers of the frames."""
+    masks: np.ndarray
+    """(K, H, W) uint8, indices into `names`."""
 
 
 class FrameBank:
@@ -166,3 +190,23 @@ class FrameBank:
     def frames(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of the frames numbered `rows` (any shape): rows.shape + (H, W, 3) uint8."""
         return self._pixels[rows]
+
+    def parts(self) -> Parts:
+        """What the first and the last frame of every episode show; `RoboprefError` for banks that were drawn without."""
+        found = []
+        for folder in self.folders:
+            if not (folder / "parts.json").exists():
+                raise RoboprefError(f"{folder} does not say what its pixels show: run `robopref collect` again, with --parts.")
+            said = read_json(folder / "parts.json")
+            try:
+                masks = np.load(folder / "parts.npy")
+            except (OSError, ValueError) as error:
+                raise RoboprefError(f"{folder}/parts.npy: damaged ({error}). Run `robopref collect --parts` again.") from error
+            found.append((list(said["names"]), np.asarray(said["rows"]), masks))
+        names = sorted({name for known, _, _ in found for name in known})
+        starts = np.searchsorted(self.index["bank"].to_numpy(), np.arange(len(self.folders)))
+        return Parts(
+            tuple(names),
+            np.concatenate([start + rows for start, (_, rows, _) in zip(starts, found, strict=True)]),
+            np.concatenate([np.array([names.index(n) for n in known], np.uint8)[masks] for known, _, masks in found]),
+        )

@@ -72,7 +72,7 @@ def collect_task(config: CollectConfig) -> None:
         write_manifest(path, "collect", asked, {}, config.seed, started)
     if config.clips is not None and not (collected and drawn):  # frames of episodes that are gone would be wrong
         with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
-            render_bank(EpisodeStore(path), config.clips / name, renderer)
+            render_bank(EpisodeStore(path), config.clips / name, renderer, with_parts=config.parts)
     env.close()
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import atexit
 import copy
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Self, get_args
@@ -36,6 +37,7 @@ import numpy as np
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.embodied import simstate
 from robopref.embodied.gl import LIBRARIES, OFF, advice, choose_gl
+from robopref.embodied.parts import BACKGROUND, geoms_of, part_names
 
 Quality = Literal["fast", "pretty"]
 
@@ -99,6 +101,7 @@ class Renderer:
         buffer.offheight, buffer.offwidth = self._rectangle.height, self._rectangle.width
         if quality == "fast":
             simplify(self._model, cell=0.4 * pixel_size(self._model, self._camera.fixedcamid, self.height))
+        self.part_names = tuple(sorted({*part_names(self._model), BACKGROUND}))
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(self._model, maxgeom=1000)
         if quality == "fast":
@@ -114,22 +117,39 @@ class Renderer:
 
     def frames(self, static: np.ndarray, dynamics: np.ndarray) -> np.ndarray:
         """States of one episode, static (K,) and dynamics (N, S), as uint8 (N, H, W, 3); `env` stays as it is."""
+        pictures = np.empty((len(dynamics), self.height, self.width, 3), np.uint8)
+        for drawn, picture in zip(self._draw(static, dynamics), pictures, strict=True):
+            picture[:] = halve(drawn) if self._scale == 2 else drawn
+        return pictures
+
+    def parts(self, static: np.ndarray, dynamics: np.ndarray) -> np.ndarray:
+        """What each pixel of `frames` shows (parts.py), as indices into `part_names`: uint8 (N, H, W)."""
+        part_of = np.array([self.part_names.index(name) for name in (*part_names(self._model), BACKGROUND)], np.uint8)
+        numbered = np.array([mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR], int)
+        try:
+            self._scene.flags[numbered] = 1
+            # Of the larger picture's pixels one in four: numbers cannot be averaged.
+            drawn = [geoms_of(d[:: self._scale, :: self._scale], self._scene) for d in self._draw(static, dynamics)]
+        finally:
+            self._scene.flags[numbered] = 0
+        return part_of[np.stack(drawn)]
+
+    def _draw(self, static: np.ndarray, dynamics: np.ndarray) -> Iterator[np.ndarray]:
+        """Pixels as drawn, upright, (scale * H, scale * W, 3) uint8; each is overwritten by the next."""
         if self._context is None:
             raise RoboprefError("This renderer is closed: make a new one.")
         self._layout.check(static, dynamics)
         simstate.write_model(self._layout, self._model, static)
         self._gl.make_current()
-        pictures = np.empty((len(dynamics), self.height, self.width, 3), np.uint8)
         buffer = np.empty((self._rectangle.height, self._rectangle.width, 3), np.uint8)
-        for dynamic, picture in zip(dynamics, pictures, strict=True):
+        for dynamic in dynamics:
             simstate.write_pose(self._layout, self._model, self._data, static, dynamic)
             mujoco.mjv_updateScene(
                 self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
             )
             mujoco.mjr_render(self._rectangle, self._scene, self._context)
             mujoco.mjr_readPixels(buffer, None, self._rectangle, self._context)
-            picture[:] = halve(buffer[::-1]) if self._scale == 2 else buffer[::-1]  # GL's first row is the lowest
-        return pictures
+            yield buffer[::-1]  # GL's first row is the lowest
 
     def close(self) -> None:
         """Free the GL context; EGL would complain about it when Python exits."""

@@ -47,6 +47,10 @@ class Backbone(FrameEncoder, Protocol):
     """Turns frames and instructions into tokens."""
 
     @property
+    def scene_dim(self) -> int:
+        """How many of the D, the last ones, say what there is, wherever it is; D where they are not told apart."""
+
+    @property
     def text_dim(self) -> int:
         """Dt."""
 

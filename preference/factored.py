@@ -35,7 +35,9 @@ OBJECTS = (4, 11)  # where the positions of the two objects begin in the state
 class FactoredVLP(nn.Module):
     """f(v | l) from a cosine of opening and instruction, and from progress along the clip."""
 
-    def __init__(self, config: ModelConfig, frames: int, tokens_per_frame: int, image_dim: int, text_dim: int) -> None:
+    def __init__(
+        self, config: ModelConfig, frames: int, tokens_per_frame: int, image_dim: int, text_dim: int, scene_dim: int
+    ) -> None:
         super().__init__()
         c, drop = config.dim, config.dropout
         self.config = config
@@ -44,6 +46,7 @@ class FactoredVLP(nn.Module):
             "tokens_per_frame": tokens_per_frame,
             "image_dim": image_dim,
             "text_dim": text_dim,
+            "scene_dim": scene_dim,
         }
         self.image_mean: Tensor
         self.image_std: Tensor
@@ -54,7 +57,7 @@ class FactoredVLP(nn.Module):
         self.register_buffer("state_weight", torch.zeros(image_dim, STATE_SIZE))
         self.register_buffer("state_bias", torch.zeros(STATE_SIZE))
         self.log_temperature = nn.Parameter(torch.tensor(2.0))
-        self.opening_in, self.opening_out = nn.Linear(image_dim, c), _head(c, 4 * c, EMBEDDING, drop)
+        self.opening_in, self.opening_out = nn.Linear(scene_dim, c), _head(c, 4 * c, EMBEDDING, drop)
         self.text_in, self.text_out = nn.Linear(text_dim, c), _head(c, 4 * c, EMBEDDING, drop)
         self.word_order = nn.Parameter(torch.randn(77, c) * 0.02)
         self.text_self = nn.ModuleList(SelfAttention(c, config.heads, drop) for _ in range(config.layers))
@@ -78,7 +81,7 @@ class FactoredVLP(nn.Module):
 
     def embed_opening(self, x: Tensor) -> Tensor:
         """Standardised features x (N, D) of one frame a clip -> embeddings of length one (N, E)."""
-        return F.normalize(self.opening_out(self.opening_in(x)), dim=1)
+        return F.normalize(self.opening_out(self.opening_in(x[:, -self.shape["scene_dim"] :])), dim=1)
 
     def progress(self, x: Tensor) -> Tensor:
         """Standardised features x (N, 1 + T, D) -> logits of progress (N, 1)."""
@@ -92,6 +95,8 @@ class FactoredVLP(nn.Module):
 
     def encode_text(self, words: Tensor, mask: Tensor) -> Tensor:
         """words (M, L, Dt), mask (M, L) True = real -> embeddings of length one (M, E)."""
+        if self.training:
+            words = mishear(words, mask, self.config.word_error)
         x = self.text_in(words) + self.word_order[: words.shape[1]]
         for layer in self.text_self:
             x = layer(x, mask)
@@ -120,6 +125,16 @@ def misread(state: Tensor, bias: float, wander: float) -> Tensor:
         error = bias * torch.randn(n, 1, 3, device=state.device) + wander * torch.randn(n, frames, 3, device=state.device)
         wrong[..., first : first + 3] += error
     return wrong
+
+
+def mishear(words: Tensor, mask: Tensor, share: float) -> Tensor:
+    """words (M, L, Dt) with a share of them drawn anew, as like a word as noise can be; mask (M, L) True = real.
+
+    To hashed words a synonym that no train task uses is noise, and a sentence should be understood by its other words.
+    """
+    known = words[mask]
+    noise = known.mean(0) + known.std(0) * torch.randn_like(words)
+    return torch.where((torch.rand_like(words[..., :1]) < share), noise, words)
 
 
 def motion(state: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ class OpenClipBackbone:
         self.name = re.sub(r"[^\w.-]+", "-", f"open_clip-{name}" + (f"-{Path(pretrained).name}" if pretrained else ""))
         blank = self.encode_frames(np.zeros((1, 8, 8, 3), np.uint8))
         self.tokens_per_frame, self.image_dim = blank.shape[1:]
+        self.scene_dim = self.image_dim
         self.text_dim = self.encode_text(["a"])[0].shape[2]
         self.digest = self._digest()
 

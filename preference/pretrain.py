@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,11 +31,15 @@ from robopref.configs.files import plain
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.configs.vlp import PretrainConfig
-from robopref.datasets.clips import FrameBank
+from robopref.datasets.clips import FrameBank, Parts
+from robopref.embodied.parts import BACKGROUND, ROBOT
 from robopref.embodied.tasks import expand_tasks
-from robopref.preference.small import STATE_SIZE, SmallBackbone, SmallConfig, SmallEncoder
+from robopref.preference.small import STATE_SIZE, STRIDE, SmallBackbone, SmallConfig, SmallEncoder
 
 CHECKPOINT = "pretraining"
+ROOM_PARTS = (BACKGROUND, ROBOT)  # in every picture
+PARTED_SHARE = 0.25  # pictures that parts are learnt from, for one that the state is learnt from
+PART_WEIGHT = 0.1  # of that loss: both then change the encoder about equally
 
 
 def main(argv: list[str]) -> None:
@@ -57,9 +62,10 @@ def run(config: PretrainConfig) -> Path:
     kept = held_out(bank, config.holdout, config.seed)
     train_rows, test_rows = np.flatnonzero(~kept), np.flatnonzero(kept)
     targets = torch.from_numpy((bank.states[:, :STATE_SIZE] - mean) / std)
+    lesson = PartLesson(bank.parts(), kept) if config.scene else None
 
     size = bank.frames(np.array([0])).shape[1]
-    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints, config.scene)).to(device)
+    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints, lesson.names if lesson else ())).to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
     first = 0
@@ -76,17 +82,25 @@ def run(config: PretrainConfig) -> Path:
     clock = time.time()
     for step in range(first + 1, config.steps + 1):
         rows = rng.choice(train_rows, config.batch)
-        images, target = to_images(bank.frames(rows), device), targets[rows].to(device)
-        images = shift_colours(images, rng)
+        images, target = shift_colours(to_images(bank.frames(rows), device), rng), targets[rows].to(device)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps)
-        loss = F.smooth_l1_loss(encoder(images)[1], target, beta=0.1)
+        metrics = {}
+        if lesson is None:
+            state_loss = loss = F.smooth_l1_loss(encoder.state(encoder.locate(encoder.near(images))), target, beta=0.1)
+        else:
+            shown, parts = lesson.draw(bank, round(PARTED_SHARE * config.batch), rng, device)
+            near = encoder.near(torch.cat([images, shown]))
+            state_loss = F.smooth_l1_loss(encoder.state(encoder.locate(near[: len(images)])), target, beta=0.1)
+            part_loss = lesson.loss(encoder.look(near[len(images) :]), parts)
+            loss = state_loss + PART_WEIGHT * part_loss
+            metrics["losses/parts"] = part_loss.item()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if step % config.log_every == 0 or step == config.steps:
-            metrics = {
-                "losses/state": loss.item(),
+            metrics |= {
+                "losses/state": state_loss.item(),
                 "charts/frames_per_second": step_rate(first, step, clock) * config.batch,
             }
             if step % (4 * config.log_every) == 0 or step == config.steps:
@@ -103,6 +117,57 @@ def run(config: PretrainConfig) -> Path:
     checkpoint.unlink(missing_ok=True)
     write_manifest(config.out, "pretrain", config, inputs, config.seed, started, outputs=["model.safetensors"])
     return config.out
+
+
+class PartLesson:
+    """Frames of which each pixel's part is known, and what it costs to mistake them [ours].
+
+    Every part of the picture is a lesson of its own, in many places and sizes, so what is learnt here holds for scenes that
+    were never seen, if they are made of parts that were; the state alone teaches only where things are.
+    """
+
+    def __init__(self, parts: Parts, kept_aside: np.ndarray) -> None:
+        used = ~kept_aside[parts.rows]
+        self._rows, self._masks = parts.rows[used], parts.masks[used]
+        counts = np.bincount(self._masks.ravel(), minlength=len(parts.names))
+        visible = [name for name, count in zip(parts.names, counts, strict=True) if count and name not in ROOM_PARTS]
+        self.names = (*ROOM_PARTS, *visible)
+        """What the encoder's maps stand for; a part that no picture shows is none."""
+        number = np.array([self.names.index(name) if name in self.names else 0 for name in parts.names], np.uint8)
+        self._masks = number[self._masks]
+        share = np.bincount(self._masks.ravel(), minlength=len(self.names)) / self._masks.size
+        weights = torch.from_numpy((1.0 / (share + 1e-3)) ** 0.3).float()  # a button is a thousandth of the table
+        self._weights = weights / weights.max()
+
+    def draw(self, bank: FrameBank, count: int, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Pictures (count, 3, H, W), moved, scaled, mirrored and coloured at random, and the part
+        in the middle of each square of the encoder's maps, (count, h, w)."""
+        chosen = rng.integers(len(self._rows), size=count)
+        images = shift_colours(to_images(bank.frames(self._rows[chosen]), device), rng)
+        views = random_views(count, rng).to(device)
+        squares = [size // STRIDE for size in images.shape[2:]]
+        parts = torch.from_numpy(self._masks[chosen]).to(device)[:, None].float()
+        return sample(images, views, images.shape[2:], "bilinear"), sample(parts, views, squares, "nearest")[:, 0].long()
+
+    def loss(self, logits: Tensor, parts: Tensor) -> Tensor:
+        """Cross-entropy of logits (N, K, h, w) and parts (N, h, w), rare parts weighted up."""
+        return F.cross_entropy(logits, parts, self._weights.to(logits.device))
+
+
+def sample(pictures: Tensor, views: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """pictures (N, C, H, W) seen through affine maps (N, 2, 3), drawn at `size` (h, w)."""
+    grid = F.affine_grid(views, [len(pictures), 1, *size], align_corners=False)
+    return F.grid_sample(pictures, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def random_views(count: int, rng: np.random.Generator, shift: float = 0.24, zoom: float = 0.2) -> Tensor:
+    """Affine maps (count, 2, 3) of picture coordinates in [-1, 1]: moved, scaled, and half of them mirrored."""
+    scale = rng.uniform(1 - zoom, 1 + zoom, count)
+    views = np.zeros((count, 2, 3), np.float32)
+    views[:, 0, 0] = scale * rng.choice([-1, 1], count)
+    views[:, 1, 1] = scale
+    views[:, :, 2] = rng.uniform(-shift, shift, (count, 2))
+    return torch.from_numpy(views)
 
 
 def standardiser(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

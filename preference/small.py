@@ -25,6 +25,7 @@ from robopref.configs.files import digest
 
 KIND = "small-backbone"
 STATE_SIZE = 18  # hand xyz, gripper opening, two objects of xyz and quaternion: the first half of a Meta-World observation
+STRIDE = 4  # pixels of a frame, each way, for one square of the maps that positions and parts are read off
 TEXT_SIZE = 64
 MAX_WORDS = 24
 
@@ -37,12 +38,12 @@ class SmallConfig:
     width: int = 32
     features: int = 128
     keypoints: int = 48
-    scene: bool = False
-    """The token also holds what is in the picture, wherever it is: the deep features' mean, another `features` numbers."""
+    parts: tuple[str, ...] = ()
+    """Names of parts of the scene (embodied/parts.py) that it can point at; the token also says which of them are in the picture."""
 
 
 class SmallEncoder(nn.Module):
-    """Frames -> one token of keypoint positions and scene, from which the state is read off.
+    """Frames -> one token: where things are, from which the state is read off, and what there is, wherever it is.
 
     One token, because a 2 x 2 grid of appearance beside it made VLP no better on held-out train tasks and five times as
     slow (docs/lab.md).
@@ -76,17 +77,33 @@ class SmallEncoder(nn.Module):
         self.heat = nn.Conv2d(2 * w, config.keypoints, 1)
         self.place = nn.Sequential(nn.Linear(2 * config.keypoints + d, 2 * d), nn.ReLU(), nn.Linear(2 * d, d), nn.ReLU())
         self.state = nn.Linear(d, STATE_SIZE)
+        if config.parts:
+            self.look = nn.Sequential(
+                nn.Conv2d(2 * w, 2 * w, 3, padding=1), nn.GroupNorm(4, 2 * w), nn.ReLU(), nn.Conv2d(2 * w, len(config.parts), 1)
+            )
         self.to(memory_format=torch.channels_last)  # five times faster on a CPU than the default order
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """frames (N, 3, H, W) in [0, 1] -> tokens (N, 1, D), standardised state estimate (N, 18)."""
-        near = self.stem((frames - 0.5).contiguous(memory_format=torch.channels_last))  # (N, 2w, H/4, W/4)
-        far = self.deep(near)  # (N, D, H/8, W/8)
-        points = soft_argmax(self.heat(near))  # (N, 2K)
-        scene = far.mean((2, 3))
-        place = self.place(torch.cat([points, scene], dim=1))
-        token = torch.cat([place, scene], dim=1) if self.config.scene else place
+        near = self.near(frames)
+        place = self.locate(near)
+        token = torch.cat([place, self.presence(near)], dim=1) if self.config.parts else place
         return token[:, None], self.state(place)
+
+    def near(self, frames: Tensor) -> Tensor:
+        """frames (N, 3, H, W) in [0, 1] -> maps (N, 2w, H/4, W/4)."""
+        out: Tensor = self.stem((frames - 0.5).contiguous(memory_format=torch.channels_last))
+        return out
+
+    def locate(self, near: Tensor) -> Tensor:
+        """Where things are: (N, `features`)."""
+        points = soft_argmax(self.heat(near))  # (N, 2K)
+        out: Tensor = self.place(torch.cat([points, self.deep(near).mean((2, 3))], dim=1))
+        return out
+
+    def presence(self, near: Tensor) -> Tensor:
+        """What there is: for each part the highest probability at any place, (N, parts); always one for table and robot."""
+        return self.look(near).softmax(1).amax((2, 3))
 
 
 def soft_argmax(heat: Tensor) -> Tensor:
@@ -110,7 +127,8 @@ class SmallBackbone:
 
     def __init__(self, encoder: SmallEncoder, weights_digest: str, device: str = "cpu") -> None:
         self.encoder = encoder.eval().to(device)
-        self.image_dim = encoder.config.features * (2 if encoder.config.scene else 1)
+        self.image_dim = encoder.config.features + len(encoder.config.parts)
+        self.scene_dim = len(encoder.config.parts) or self.image_dim
         self.frame_size = encoder.config.size
         self.digest = weights_digest
         self._device = device
@@ -119,7 +137,7 @@ class SmallBackbone:
     def load(cls, folder: Path, device: str = "cpu") -> SmallBackbone:
         """Read a folder written by `save`; a wrong or damaged one raises `RoboprefError`."""
         state, config = load_model(folder, KIND)
-        encoder = SmallEncoder(SmallConfig(**config["encoder"]))
+        encoder = SmallEncoder(SmallConfig(**config["encoder"] | {"parts": tuple(config["encoder"]["parts"])}))
         load_strict(encoder, state, folder)
         return cls(encoder, digest(Path(folder) / "model.safetensors"), device)
 

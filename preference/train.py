@@ -86,6 +86,7 @@ def run(config: TrainVLPConfig) -> Path:
         "tokens_per_frame": backbone.tokens_per_frame,
         "image_dim": backbone.image_dim,
         "text_dim": backbone.text_dim,
+        "scene_dim": backbone.scene_dim,
     }
     model = build(config.model, shape).to(device)
     standardise(model, features)

@@ -94,8 +94,10 @@ class VLP(nn.Module):
 
 
 def build(config: ModelConfig, shape: dict[str, int]) -> VLP | FactoredVLP:
-    """The model of `config.architecture`, untrained."""
-    return FactoredVLP(config, **shape) if config.architecture == "factored" else VLP(config, **shape)
+    """The model of `config.architecture`, untrained.  shape: as a model's own, of which the paper's needs no `scene_dim`."""
+    if config.architecture == "factored":
+        return FactoredVLP(config, **shape)
+    return VLP(config, **{name: size for name, size in shape.items() if name != "scene_dim"})
 
 
 def order_loss(logit: Tensor, target: Tensor) -> Tensor:

@@ -88,6 +88,22 @@ def test_a_frame_bank_holds_every_seventh_state(env, store, tmp_path):
     np.testing.assert_allclose(bank.states[2], store.episode(int(row["episode"])).observations[int(row["step"])], rtol=1e-6)
 
 
+def test_a_bank_says_what_first_and_last_frames_show(env, store, tmp_path):
+    with Renderer(env, size=32) as renderer:
+        render_bank(store, tmp_path / "bank", renderer, with_parts=True)
+        bank = FrameBank([tmp_path / "bank", tmp_path / "bank"])
+        parts, half = bank.parts(), len(bank) // 2
+        first = bank.index.iloc[parts.rows]
+        assert len(parts.rows) == 2 * 2 * len(store) and (first["step"].iloc[::2] == 0).all()
+        assert (parts.rows[len(parts.rows) // 2 :] == parts.rows[: len(parts.rows) // 2] + half).all()
+        assert set(parts.names) == set(renderer.part_names)
+        for k in (1, 2):
+            row = bank.index.iloc[parts.rows[k]]
+            static, dynamic = store.states(int(row["episode"]), [int(row["step"])])
+            drawn = renderer.parts(static, dynamic)[0]
+            assert (np.array(parts.names)[parts.masks[k]] == np.array(renderer.part_names)[drawn]).all()
+
+
 def test_a_damaged_bank_says_so(env, store, tmp_path):
     with Renderer(env, size=32) as renderer:
         render_bank(store, tmp_path / "bank", renderer)

@@ -13,7 +13,7 @@ from test_vlp import TASKS, bank_index
 
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions, task
-from robopref.preference.factored import FLOOR, SHARPNESS, THRESHOLD, FactoredVLP, match_loss, misread, motion, progress_loss
+from robopref.preference.factored import FLOOR, SHARPNESS, THRESHOLD, FactoredVLP, match_loss, mishear, misread, motion, progress_loss
 from robopref.preference.orders import OrderSampler
 from robopref.preference.small import hash_words
 
@@ -21,7 +21,7 @@ from robopref.preference.small import hash_words
 def tiny(**settings):
     torch.manual_seed(0)
     config = ModelConfig(architecture="factored", dim=16, heads=2, dropout=0.0, **settings)
-    return FactoredVLP(config, 8, 1, 12, 64).eval()
+    return FactoredVLP(config, 8, 1, 12, 64, scene_dim=5).eval()
 
 
 def scores(model, clips, said):
@@ -42,6 +42,31 @@ def test_match_sees_the_opening_alone_and_progress_no_words():
     assert one[:-1].norm().item() == pytest.approx(1.0, abs=1e-5)
     asked = [scores(model, clip, [said]) / scores(model, later, [said]) for said in ("close the drawer", "turn the dial")]
     torch.testing.assert_close(asked[0], asked[1], msg="words change the gate, not who has got further")
+
+
+@torch.no_grad()
+def test_match_sees_what_there_is_and_not_where():
+    model, opening = tiny(), torch.randn(1, 12)
+    elsewhere, other = opening.clone(), opening.clone()
+    elsewhere[:, :7] += 1.0
+    other[:, 7:] += 1.0
+    torch.testing.assert_close(model.embed_opening(elsewhere), model.embed_opening(opening))
+    assert (model.embed_opening(other) - model.embed_opening(opening)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_words_are_misheard_in_training_alone():
+    torch.manual_seed(0)
+    words, mask = hash_words(["close the drawer", "press the button on the front of the box"] * 50)
+    heard = mishear(words, mask, 0.3)
+    changed = (heard != words).any(2)
+    assert changed[mask].float().mean().item() == pytest.approx(0.3, abs=0.05)
+    assert heard[changed & mask].std().item() == pytest.approx(words[mask].std().item(), rel=0.1)
+    assert (mishear(words, mask, 0.0) == words).all()
+    model = tiny(word_error=0.5)
+    torch.testing.assert_close(model.encode_text(words, mask), model.encode_text(words, mask))
+    model.train()
+    assert (model.encode_text(words, mask) != model.encode_text(words, mask)).any()
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.embodied import simstate
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.gl import is_installed
+from robopref.embodied.parts import part_names
 from robopref.embodied.render import CameraPose, Renderer, cameras, halve, merge_vertices, place_camera
 
 ANY_GL = [name for name in ("osmesa", "egl") if is_installed(name)]
@@ -289,3 +290,36 @@ def test_torch_can_train_after_drawing():
     done = run_python(DRAW + TRAIN)
     assert done.returncode == 0, "two LLVMs met: see load_triton_first in gl.py"
     assert done.stdout == "drawn True\ntrained\n"
+
+
+@needs_gl
+def test_parts_are_named_and_lie_where_the_picture_shows_them():
+    press = make_env("metaworld/button-press")
+    press.reset(seed=0)
+    static, dynamic = simstate.save_static(press), simstate.save_dynamic(press)[None]
+    with Renderer(press, 128) as renderer:
+        before = renderer.frames(static, dynamic)
+        parts = renderer.parts(static, dynamic)[0]
+        np.testing.assert_array_equal(renderer.frames(static, dynamic), before)
+        names = renderer.part_names
+    assert parts.shape == (128, 128) and parts.dtype == np.uint8
+    shown = {names[number] for number in np.unique(parts)}
+    assert {"background", "robot", "btn_red", "btn_yellow", "btn_black"} <= shown
+    red, green, blue = before[0][parts == names.index("btn_red")].mean(0)
+    assert red > 2 * green and red > 2 * blue
+    red, green, blue = before[0][parts == names.index("btn_yellow")].mean(0)
+    assert min(red, green) > 2 * blue
+    assert 0.05 < (parts == names.index("robot")).mean() < 0.6
+
+
+@needs_gl
+def test_a_thing_has_the_same_name_in_every_scene():
+    """What match learns from one task must hold in another: the same thing, another opening."""
+    pairs = {"drawer-open": "drawer-close", "door-open": "door-close", "button-press-wall": "button-press", "push": "pick-place"}
+    for one, other in pairs.items():
+        found = []
+        for name in (one, other):
+            env = make_env(f"metaworld/{name}")
+            drawn = {part for part in part_names(env.unwrapped.model) if not part.endswith("_col")}  # collisions' shapes are not
+            found.append(drawn - {"background", "robot", "wall_brick"})
+        assert found[0] == found[1] and found[0], (one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from robopref.configs.vlp import ModelConfig, OrdersConfig, PretrainConfig, Trai
 from robopref.datasets.clips import FrameBank
 from robopref.preference import pretrain, train
 from robopref.preference.generalisation import generalisation
+from robopref.preference.pretrain import PartLesson
 from robopref.preference.ranks import Ranks
 from robopref.preference.small import SmallBackbone
 from robopref.preference.vlp import VLPScorer
@@ -197,7 +199,46 @@ def test_the_factored_vlp_orders_what_it_has_learnt(clips, factored, tmp_path):
     scorer = VLPScorer.load(factored)
     result = generalisation(scorer, bank, TASKS[0], TASKS[1:], tmp_path)
     assert result["itp_accuracy"] > 0.9 and result["ivp_accuracy"] > 0.8
-    assert scorer.backbone.image_dim == 2 * 32, "where things are, and what is there"
+    assert scorer.model.shape["scene_dim"] == len(scorer.backbone.encoder.config.parts) == 5, "three squares, table and robot"
+    assert scorer.backbone.image_dim == 32 + 5, "where things are, and what there is"
+
+
+def test_pretraining_learns_what_is_where(clips, factoring):
+    backbone = SmallBackbone.load(factoring.backbone.removeprefix("small:"))
+    losses = pd.read_csv(factoring.backbone.removeprefix("small:") + "/metrics.csv")["losses/parts"]
+    assert losses.iloc[-1] < 0.3 * losses.iloc[0]
+    names = backbone.encoder.config.parts
+    assert names[:2] == ("background", "robot")
+    for column, task in enumerate(TASKS):
+        bank = FrameBank([clips / task])
+        present = backbone.encode_frames(bank.frames(np.arange(0, len(bank), 7)))[:, 0, 32:].mean(0)
+        assert names[int(present[2:].argmax()) + 2] == f"square-{column}"
+
+
+def test_a_backbone_that_names_parts_needs_banks_that_do(pretraining, clips, tmp_path):
+    copied = tmp_path / "clips"
+    shutil.copytree(clips, copied)
+    (copied / TASKS[1] / "parts.npy").write_bytes(b"torn")
+    config = replace(pretraining, clips=copied, out=tmp_path / "out", scene=True)
+    with pytest.raises(RoboprefError, match=f"{TASKS[1]}/parts.npy: damaged"):
+        pretrain.run(config)
+    (copied / TASKS[1] / "parts.json").unlink()
+    with pytest.raises(RoboprefError, match=rf"{TASKS[1]} does not say .* with --parts"):
+        pretrain.run(config)
+    assert not config.out.exists()
+
+
+def test_parts_are_moved_with_their_picture(clips):
+    """Where a drawn square says "square", its picture is bright."""
+    bank = FrameBank([clips / TASKS[0]])
+    lesson = PartLesson(bank.parts(), np.zeros(len(bank), bool))
+    images, parts = lesson.draw(bank, 64, np.random.default_rng(0), torch.device("cpu"))
+    assert images.shape == (64, 3, 64, 64) and parts.shape == (64, 16, 16)
+    assert lesson.names == ("background", "robot", "square-0") and set(parts.unique().tolist()) == {0, 2}
+    middles = torch.nn.functional.avg_pool2d(images.mean(1), 4)
+    assert (middles[parts == 2] > 0.5).float().mean() > 0.95 and (middles[parts == 0] < 0.5).float().mean() > 0.97
+    columns = (parts == 2).float().sum((0, 1))
+    assert (columns > 0).sum() > 9, "moved and mirrored: it stood in three of sixteen"
 
 
 def test_the_model_folder_scores_alone_and_encoding_apart_changes_nothing(clips, vlp, tmp_path):
