@@ -41,6 +41,8 @@ class ModelConfig:
 
     architecture: Literal["cross", "factored"] = "cross"
     """cross: attention both ways, as in the paper.  factored: ours, what was asked for and what has been done apart."""
+    frames: int | None = None
+    """How many of a clip's frames after the opening it looks at, the last one always; None: all."""
     dim: int = 96
     heads: int = 4
     layers: int = 2
@@ -60,6 +62,8 @@ class ModelConfig:
 class OrdersConfig:
     """Which preference orders are drawn, and what each weighs in the loss (Eq. 4)."""
 
+    itp_weight: float = 1.0
+    """Of the order by level; Eq. 4 has none, 0 leaves it out."""
     ilp_weight: float = 0.1
     """lambda_1 of Eq. 4: indifference under a foreign instruction."""
     ivp_weight: float = 0.5
@@ -74,6 +78,8 @@ class OrdersConfig:
     """Ours, factored only: pairs a tuple of a later segment of an expert episode over an earlier one."""
     reversed_share: float = 0.0
     """Ours, factored only: share of these two whose expert is played backwards, where that shows something being done too."""
+    episode_share: float = 1.0
+    """Share of each task's and level's episodes that orders are drawn from."""
     segment_share: float = 0.5
     """Share of tuples made of segments instead of whole episodes; ours, because it is segments that get labelled."""
 

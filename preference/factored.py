@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from robopref.configs.vlp import ModelConfig
 from robopref.preference.attention import SelfAttention, token_mean
 from robopref.preference.dropout import ByteDropout
+from robopref.preference.features import some_frames
 from robopref.preference.small import STATE_SIZE
 
 EMBEDDING = 64
@@ -62,7 +63,7 @@ class FactoredVLP(nn.Module):
         self.word_order = nn.Parameter(torch.randn(77, c) * 0.02)
         self.text_self = nn.ModuleList(SelfAttention(c, config.heads, drop) for _ in range(config.layers))
         self.motion_in, self.motion_out = nn.Linear(MOTION_SIZE, c), _head(c, 2 * c, 1, drop)
-        self.time = nn.Parameter(torch.randn(frames, c) * 0.02)
+        self.time = nn.Parameter(torch.randn(config.frames or frames, c) * 0.02)
         self.motion_self = nn.ModuleList(SelfAttention(c, config.heads, drop) for _ in range(config.layers))
 
     def fit_state(self, features: np.ndarray, states: np.ndarray) -> None:
@@ -85,6 +86,7 @@ class FactoredVLP(nn.Module):
 
     def progress(self, x: Tensor) -> Tensor:
         """Standardised features x (N, 1 + T, D) -> logits of progress (N, 1)."""
+        x = torch.cat([x[:, :1], some_frames(x[:, 1:], len(self.time))], dim=1)
         state = x @ self.state_weight + self.state_bias
         if self.training:
             state = misread(state, *self.config.object_error)
@@ -188,6 +190,6 @@ def match_loss(openings: Tensor, sentences: Tensor, same: Tensor, temperature: T
     return weights[0] * opening_of + weights[1] * sentence_of
 
 
-def progress_loss(worse: Tensor, better: Tensor) -> Tensor:
-    """Cross-entropy of P(better) (Eq. 3) on progress alone; logits of progress (B,) each, mean over B."""
-    return F.softplus(PROGRESS_SCALE * (torch.sigmoid(worse) - torch.sigmoid(better))).mean()
+def progress_loss(worse: Tensor, better: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of P(better) (Eq. 3) on progress alone; logits of progress and weights (B,) each, mean over B."""
+    return (weights * F.softplus(PROGRESS_SCALE * (torch.sigmoid(worse) - torch.sigmoid(better)))).mean()

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, new_array_file
@@ -52,6 +53,12 @@ def encode_clips(clips: np.ndarray, encoder: FrameEncoder) -> np.ndarray:
     n, t = clips.shape[:2]
     features = encoder.encode_frames(clips.reshape(n * t, *clips.shape[2:]))
     return features.reshape(n, t * features.shape[1], -1).cpu().numpy().astype(np.float16)
+
+
+def some_frames(clips: Tensor, count: int) -> Tensor:
+    """`count` of the T frames of clips (N, T, ...), evenly spread, the last one always: what has been done is seen there."""
+    frames = clips.shape[1]
+    return clips[:, [round(frames - 1 - k * (frames - 1) / max(count - 1, 1)) for k in reversed(range(count))]]
 
 
 def cached_features(bank: FrameBank, backbone: FrameEncoder, folder: Path) -> Stacked:

@@ -73,6 +73,8 @@ class OrderSampler:
         missing = [(name, level) for name in self.tasks for level in levels if (name, level) not in self.episodes]
         if missing:
             raise RoboprefError(f"The frame banks hold no {missing[0][1]} episode of {missing[0][0]}; collect it first.")
+        for group, episodes in self.episodes.items():
+            self.episodes[group] = episodes[: max(1, round(config.episode_share * len(episodes)))]
         self.reversible = tuple(name for name in self.tasks if task(name).truly_reversible)
         self.instructions = {name: instructions(name, part) for name in self.tasks}
 

@@ -223,7 +223,9 @@ def factored_training_loss(
         model.log_temperature.exp(),
         (2 * orders.ivp_weight, 10 * orders.ilp_weight),
     )
-    progress = progress_loss(low, high)
+    weights = torch.ones_like(low)
+    weights[:own] = orders.itp_weight
+    progress = progress_loss(low, high, weights)
     loss = progress + match
     metrics = {
         "loss": loss.detach(),

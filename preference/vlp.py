@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robopref.configs.checkpoint import load_model, load_strict
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import digest
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.preference.attention import CrossAttentionMean, SelfAttention
 from robopref.preference.backbone import Backbone, load_backbone
 from robopref.preference.dropout import ByteDropout
 from robopref.preference.factored import FactoredVLP
-from robopref.preference.features import encode_clips
+from robopref.preference.features import encode_clips, some_frames
 
 KIND = "vlp"
 
@@ -50,7 +50,7 @@ class VLP(nn.Module):
         self.register_buffer("image_std", torch.ones(tokens_per_frame, image_dim))
         self.image_in = nn.Linear(image_dim, c)
         self.text_in = nn.Linear(text_dim, c)
-        self.time = nn.Parameter(torch.randn(frames, 1, c) * 0.02)
+        self.time = nn.Parameter(torch.randn(config.frames or frames, 1, c) * 0.02)
         self.place = nn.Parameter(torch.randn(1, tokens_per_frame, c) * 0.02)
         self.word_order = nn.Parameter(torch.randn(77, c) * 0.02)
         self.video_self = nn.ModuleList(SelfAttention(c, config.heads, config.dropout) for _ in range(config.layers))
@@ -70,7 +70,7 @@ class VLP(nn.Module):
 
     def encode_video(self, features: Tensor) -> Tensor:
         """features (N, 1 + T, P, D) -> video tokens (N, T * P, C); the opening is not looked at."""
-        x = (features[:, 1:] - self.image_mean) / self.image_std
+        x = (some_frames(features[:, 1:], len(self.time)) - self.image_mean) / self.image_std
         x = (self.image_in(x) + self.time + self.place).flatten(1, 2)
         for layer in self.video_self:
             x = layer(x)
@@ -95,6 +95,8 @@ class VLP(nn.Module):
 
 def build(config: ModelConfig, shape: dict[str, int]) -> VLP | FactoredVLP:
     """The model of `config.architecture`, untrained.  shape: as a model's own, of which the paper's needs no `scene_dim`."""
+    if config.frames is not None and not 1 <= config.frames <= shape["frames"]:
+        raise UsageError(f"model.frames={config.frames}: a clip has {shape['frames']}; null: all of them")
     if config.architecture == "factored":
         return FactoredVLP(config, **shape)
     return VLP(config, **{name: size for name, size in shape.items() if name != "scene_dim"})
@@ -120,7 +122,7 @@ def vlp_loss(scores: dict[str, Tensor], label: Tensor, weights: OrdersConfig) ->
         "ilp": order_loss(ilp, torch.full_like(ilp, 0.5)),
         "ivp": 2 * order_loss(over_other, torch.ones_like(over_other)),  # the mean over 2B, times two: a sum of two means
     }
-    loss = losses["itp"] + weights.ilp_weight * losses["ilp"] + weights.ivp_weight * losses["ivp"]
+    loss = weights.itp_weight * losses["itp"] + weights.ilp_weight * losses["ilp"] + weights.ivp_weight * losses["ivp"]
     accuracies = {
         "itp_accuracy": ((itp > 0) == (label > 0.5)).float().mean(),
         "ivp_accuracy": (over_other > 0).float().mean(),

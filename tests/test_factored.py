@@ -148,7 +148,19 @@ def test_match_loss_by_hand():
 
 def test_progress_loss_by_hand():
     worse, better = torch.tensor([0.0, 50.0]), torch.tensor([0.0, -50.0])
-    assert progress_loss(worse, better).item() == pytest.approx((math.log(2) + math.log(1 + math.exp(8))) / 2)
+    assert progress_loss(worse, better, torch.ones(2)).item() == pytest.approx((math.log(2) + math.log(1 + math.exp(8))) / 2)
+    assert progress_loss(worse, better, torch.tensor([0.5, 0.0])).item() == pytest.approx(math.log(2) / 4)
+
+
+@torch.no_grad()
+def test_one_frame_is_the_last():
+    model, clip = tiny(frames=1), torch.randn(1, 9, 1, 12)
+    torch.nn.init.normal_(model.state_weight)
+    others, last = clip.clone(), clip.clone()
+    others[:, 1:8] += 1.0
+    last[:, 8] += 1.0
+    one, same, differs = (model.encode_video(x)[0, -1] for x in (clip, others, last))
+    assert one == same and abs(one - differs) > 1e-4
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from robopref.configs.errors import RoboprefError
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions
+from robopref.preference.features import some_frames
 from robopref.preference.orders import LEVELS, OrderSampler
 from robopref.preference.small import MAX_WORDS, hash_words, soft_argmax
-from robopref.preference.vlp import VLP, order_loss, vlp_loss
+from robopref.preference.vlp import VLP, build, order_loss, vlp_loss
 
 TASKS = ("drawer-open", "door-open", "window-close")
 
@@ -52,6 +53,8 @@ def test_eq_4_by_hand():
     assert metrics["ilp"].item() == pytest.approx(ilp, abs=1e-6)
     assert metrics["ivp"].item() == pytest.approx(ivp, abs=1e-6)
     assert loss.item() == pytest.approx(itp + 0.1 * ilp + 0.5 * ivp, abs=1e-6)
+    without, _ = vlp_loss(scores, torch.tensor([1.0, 0.0]), OrdersConfig(itp_weight=0, ilp_weight=0.1, ivp_weight=0.5))
+    assert without.item() == pytest.approx(0.1 * ilp + 0.5 * ivp, abs=1e-6)
     assert metrics["itp_accuracy"].item() == 1.0
     assert metrics["ivp_accuracy"].item() == 0.75  # b of the second tuple only ties with the other task's clip
 
@@ -71,6 +74,28 @@ def test_swapping_a_pair_and_its_label_changes_nothing(logit, target):
     one = order_loss(torch.tensor([logit], dtype=torch.float64), torch.tensor([target], dtype=torch.float64))
     other = order_loss(torch.tensor([-logit], dtype=torch.float64), torch.tensor([1 - target], dtype=torch.float64))
     assert one.item() == pytest.approx(other.item(), abs=1e-9)
+
+
+def test_a_model_of_fewer_frames_sees_the_last_ones():
+    clips = torch.arange(9.0)[1:].expand(2, 8)
+    assert some_frames(clips, 1)[0].tolist() == [8] and some_frames(clips, 8)[0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert some_frames(clips, 2)[1].tolist() == [1, 8] and some_frames(clips, 4)[1].tolist() == [1, 3, 6, 8]
+    shape = {"frames": 8, "tokens_per_frame": 1, "image_dim": 12, "text_dim": 64, "scene_dim": 5}
+    torch.manual_seed(0)
+    model, features = build(ModelConfig(dim=16, heads=2, frames=1), shape).eval(), torch.randn(1, 9, 1, 12)
+    changed = features.clone()
+    changed[:, :8] += 1.0
+    assert (model.encode_video(features) == model.encode_video(changed)).all() and model.encode_video(features).shape[1] == 1
+    with pytest.raises(RoboprefError, match="model.frames=9: a clip has 8"):
+        build(ModelConfig(frames=9), shape)
+
+
+def test_orders_can_be_drawn_from_fewer_episodes():
+    index = bank_index(episodes=8)
+    for share, kept in ((1.0, 8), (0.5, 4), (0.01, 1)):
+        tuples = OrderSampler(index, TASKS, OrdersConfig(episode_share=share)).draw(200, np.random.default_rng(0))
+        seen = index.iloc[np.concatenate([tuples.a, tuples.b, tuples.other]).ravel()]
+        assert (seen.groupby(["task", "level"])["episode"].nunique() == kept).all()
 
 
 def test_indifference_costs_ln_2():
