@@ -64,9 +64,7 @@ def render_clips(
         yield np.concatenate([opening, drawn])
 
 
-def render_bank(
-    store: EpisodeStore, folder: Path, renderer: Renderer, stride: int = STRIDE, with_parts: bool = False
-) -> None:
+def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: int = STRIDE, with_parts: bool = False) -> None:
     """Draw every `stride`-th state of every episode of `store` into the frame bank `folder`, which appears when it is whole.
 
     with_parts: also what each pixel of an episode's first and last frame shows (embodied/parts.py).

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 
-FORMS = "small:FOLDER, open_clip:NAME:WEIGHTS, open_clip:hf-hub:ORG/MODEL or open_clip:local-dir:FOLDER"
+FORMS = "small:FOLDER, small:FOLDER@wordllama, open_clip:NAME:WEIGHTS, open_clip:hf-hub:ORG/MODEL or open_clip:local-dir:FOLDER"
 
 
 class FrameEncoder(Protocol):
@@ -61,7 +61,8 @@ class Backbone(FrameEncoder, Protocol):
 def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = None) -> Backbone:
     """The backbone that `spec` names, always with trained weights.
 
-    `small:FOLDER` (a relative one is looked up in `relative_to`); `open_clip:NAME:WEIGHTS` with a pretrained tag or a
+    `small:FOLDER` (a relative one is looked up in `relative_to`), with `@wordllama` to read other vectors of words
+    (preference/words.py); `open_clip:NAME:WEIGHTS` with a pretrained tag or a
     local file; `open_clip:hf-hub:ORG/MODEL`; `open_clip:local-dir:FOLDER`.  The open_clip forms may end in `@G`: patch
     tokens are averaged to a G x G grid, for ViT-B/16 196 -> 16 tokens a frame with `@4`.  Raises `RoboprefError` when
     the weights cannot be had.
@@ -71,8 +72,10 @@ def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = Non
         raise UsageError(f"Backbone {spec!r} is none of {FORMS}.{nearest(kind, ['small', 'open_clip'])}")
     if kind == "small":
         from robopref.preference.small import SmallBackbone
+        from robopref.preference.words import load_words
 
-        return SmallBackbone.load((relative_to or Path()) / where, device)
+        folder, words = parse_small(where)
+        return SmallBackbone.load((relative_to or Path()) / folder, device, load_words(words or "hashed"))
     from robopref.preference.open_clip import OpenClipBackbone
 
     name, weights, grid = parse_open_clip(where)
@@ -84,8 +87,15 @@ def keep_backbone(spec: str, folder: Path) -> str:
     kind, _, where = spec.partition(":")
     if kind != "small":
         return spec
-    shutil.copytree(where, folder / "backbone", dirs_exist_ok=True, ignore=shutil.ignore_patterns("events*", "checkpoint*"))
-    return "small:backbone"
+    source, words = parse_small(where)
+    shutil.copytree(source, folder / "backbone", dirs_exist_ok=True, ignore=shutil.ignore_patterns("events*", "checkpoint*"))
+    return f"small:backbone@{words}" if words else "small:backbone"
+
+
+def parse_small(where: str) -> tuple[str, str]:
+    """`FOLDER@WORDS` -> (folder, words); words are empty where none are named."""
+    folder, _, words = where.rpartition("@")
+    return (folder, words) if folder and "/" not in words else (where, "")
 
 
 def parse_open_clip(where: str) -> tuple[str, str | None, int | None]:

@@ -65,7 +65,9 @@ def run(config: PretrainConfig) -> Path:
     lesson = PartLesson(bank.parts(), kept) if config.scene else None
 
     size = bank.frames(np.array([0])).shape[1]
-    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints, lesson.names if lesson else ())).to(device)
+    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints, lesson.names if lesson else ())).to(
+        device
+    )
     optimizer = torch.optim.AdamW(encoder.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
     first = 0
@@ -89,10 +91,10 @@ def run(config: PretrainConfig) -> Path:
         if lesson is None:
             state_loss = loss = F.smooth_l1_loss(encoder.state(encoder.locate(encoder.near(images))), target, beta=0.1)
         else:
-            shown, parts = lesson.draw(bank, round(PARTED_SHARE * config.batch), rng, device)
+            shown, answer = lesson.draw(bank, round(PARTED_SHARE * config.batch), rng, device)
             near = encoder.near(torch.cat([images, shown]))
             state_loss = F.smooth_l1_loss(encoder.state(encoder.locate(near[: len(images)])), target, beta=0.1)
-            part_loss = lesson.loss(encoder.look(near[len(images) :]), parts)
+            part_loss = lesson.loss(encoder.look(near[len(images) :]), answer)
             loss = state_loss + PART_WEIGHT * part_loss
             metrics["losses/parts"] = part_loss.item()
         optimizer.zero_grad(set_to_none=True)

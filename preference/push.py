@@ -15,7 +15,7 @@ from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import MANIFEST, atomic_folder, read_json
 from robopref.configs.push import PushConfig
-from robopref.preference.backbone import parse_open_clip
+from robopref.preference.backbone import parse_open_clip, parse_small
 from robopref.preference.card import LIBRARY, model_card
 from robopref.preference.hub import CARD, FILES, PREFIX, SETTINGS, WEIGHTS, check_upload, parse_reference, upload
 from robopref.preference.small import KIND as SMALL
@@ -90,11 +90,12 @@ def write_folder(run: Path, folder: Path, name: str, reference: str) -> dict[str
     parameters = {WEIGHTS: sum(parameter.numel() for parameter in scorer.model.parameters())}
     kind, _, where = config["backbone"].partition(":")
     if kind == "small":
+        where, words = parse_small(where)
         (folder / "backbone").mkdir()
         for file in (SETTINGS, WEIGHTS):  # copied and not saved anew: its digest is in VLP's settings
             shutil.copyfile(run / where / file, folder / "backbone" / file)
         parameters[f"backbone/{WEIGHTS}"] = sum(tensor.numel() for tensor in load_model(run / where, SMALL)[0].values())
-        config["backbone"] = "small:backbone"
+        config["backbone"] = f"small:backbone@{words}" if words else "small:backbone"
     else:
         model, weights, _ = parse_open_clip(where)
         if model.startswith("local-dir:") or (weights is not None and Path(weights).is_file()):

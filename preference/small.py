@@ -1,18 +1,15 @@
 """The small backbone: sees what the simulator knows, needs no download.
 
 A convolutional encoder of about a million parameters is trained (preference/pretrain.py) to read the simulator's own state,
-gripper and object positions, off 64 px frames.  Its features are what VLP looks at by default [ours; a pretrained CLIP is
-one config value away].  Words are hashed into fixed vectors, so no vocabulary is learnt and none can be missing.
+gripper and object positions, off 64 px frames, and to name the parts of the scene.  Its features are what VLP looks at by
+default [ours; a pretrained CLIP is one config value away].  It reads fixed vectors of words (preference/words.py).
 
 Axes: N images, P tokens a frame, D features, L words.
 """
 
 from __future__ import annotations
 
-import re
-import zlib
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +19,11 @@ from torch import Tensor, nn
 from robopref.configs.checkpoint import load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest
+from robopref.preference.words import HashedWords, Words
 
 KIND = "small-backbone"
 STATE_SIZE = 18  # hand xyz, gripper opening, two objects of xyz and quaternion: the first half of a Meta-World observation
 STRIDE = 4  # pixels of a frame, each way, for one square of the maps that positions and parts are read off
-TEXT_SIZE = 64
-MAX_WORDS = 24
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class SmallConfig:
     features: int = 128
     keypoints: int = 48
     parts: tuple[str, ...] = ()
-    """Names of parts of the scene (embodied/parts.py) that it can point at; the token also says which of them are in the picture."""
+    """Parts of the scene (embodied/parts.py) that it can point at; the token also says which of them are in the picture."""
 
 
 class SmallEncoder(nn.Module):
@@ -123,23 +119,24 @@ class SmallBackbone:
 
     name = "small"
     tokens_per_frame = SmallEncoder.tokens_per_frame
-    text_dim = TEXT_SIZE
 
-    def __init__(self, encoder: SmallEncoder, weights_digest: str, device: str = "cpu") -> None:
+    def __init__(self, encoder: SmallEncoder, weights_digest: str, device: str = "cpu", words: Words | None = None) -> None:
         self.encoder = encoder.eval().to(device)
         self.image_dim = encoder.config.features + len(encoder.config.parts)
         self.scene_dim = len(encoder.config.parts) or self.image_dim
         self.frame_size = encoder.config.size
         self.digest = weights_digest
+        self._words = words or HashedWords()
+        self.text_dim = self._words.size
         self._device = device
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> SmallBackbone:
+    def load(cls, folder: Path, device: str = "cpu", words: Words | None = None) -> SmallBackbone:
         """Read a folder written by `save`; a wrong or damaged one raises `RoboprefError`."""
         state, config = load_model(folder, KIND)
         encoder = SmallEncoder(SmallConfig(**config["encoder"] | {"parts": tuple(config["encoder"]["parts"])}))
         load_strict(encoder, state, folder)
-        return cls(encoder, digest(Path(folder) / "model.safetensors"), device)
+        return cls(encoder, digest(Path(folder) / "model.safetensors"), device, words)
 
     @staticmethod
     def save(folder: Path, encoder: SmallEncoder) -> None:
@@ -155,43 +152,5 @@ class SmallBackbone:
         return self.encoder(images)[0]
 
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """texts -> word vectors (N, L, 64) and mask (N, L), True = a real word; L = the longest; more than 24 words raise."""
-        return hash_words(texts)
-
-
-def hash_words(texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Fixed vectors of the words of each text: (N, L, 64) float32 and a mask (N, L), True = a real word.
-
-    Each word is the normalised sum of random vectors of itself and of its letter trigrams (fastText's idea, with nothing
-    learnt), so that "closing" and "close" are near each other and an unseen word is never out of vocabulary.
-    """
-    words = [re.findall(r"[a-z0-9]+", text.lower()) for text in texts]
-    if not all(words):
-        raise RoboprefError("An instruction is empty; say what the robot should do, e.g. 'close the drawer'.")
-    longest = max(words, key=len)
-    if len(longest) > MAX_WORDS:
-        raise RoboprefError(
-            f"An instruction has {len(longest)} words ({' '.join(longest[:4])} ...), the small backbone reads {MAX_WORDS}: "
-            "say it shorter."
-        )
-    vectors = np.zeros((len(texts), len(longest), TEXT_SIZE), np.float32)
-    mask = np.zeros((len(texts), len(longest)), bool)
-    for i, sentence in enumerate(words):
-        for j, word in enumerate(sentence):
-            vectors[i, j] = _word_vector(word)
-        mask[i, : len(sentence)] = True
-    return torch.from_numpy(vectors), torch.from_numpy(mask)
-
-
-@lru_cache(maxsize=4096)
-def _word_vector(word: str) -> np.ndarray:
-    padded = f"<{word}>"
-    pieces = [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
-    weights = [2.0, *[1.0] * (len(pieces) - 1)]  # the word itself counts most
-    vector = sum(w * _piece_vector(piece) for w, piece in zip(weights, pieces, strict=True))
-    return np.asarray(vector / np.linalg.norm(vector) * TEXT_SIZE**0.5, np.float32)
-
-
-@lru_cache(maxsize=16384)
-def _piece_vector(piece: str) -> np.ndarray:
-    return np.random.default_rng(zlib.crc32(piece.encode())).standard_normal(TEXT_SIZE)
+        """texts -> word vectors (N, L, Dt) and mask (N, L), True = a real word; L = the longest; more than 24 words raise."""
+        return self._words.encode(texts)

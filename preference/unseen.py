@@ -27,6 +27,7 @@ from robopref.configs.vlp import TrainVLPConfig
 from robopref.datasets import collect
 from robopref.embodied.tasks import SPLITS
 from robopref.preference import compare, pretrain, train
+from robopref.preference.backbone import parse_small
 from robopref.preference.targets import summarise
 
 
@@ -93,9 +94,9 @@ def learn(config: UnseenConfig, variants: dict[str, TrainVLPConfig], seed: int) 
     backbone = config.out / f"backbone-{seed}"
     pretrain.run(replace(config.pretrain, out=backbone, clips=clips, tasks=tasks, seed=seed, threads=threads))
     for name, settings in variants.items():
-        settings = replace(
-            settings, out=config.out / f"{name}-{seed}", backbone=f"small:{backbone}", features=config.out / "features"
-        )
+        _, words = parse_small(settings.backbone.removeprefix("small:"))
+        spec = f"small:{backbone}" + (f"@{words}" if words else "")
+        settings = replace(settings, out=config.out / f"{name}-{seed}", backbone=spec, features=config.out / "features")
         train.run(replace(settings, clips=clips, tasks=tasks, seed=seed, threads=threads))
 
 

@@ -13,9 +13,19 @@ from test_vlp import TASKS, bank_index
 
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions, task
-from robopref.preference.factored import FLOOR, SHARPNESS, THRESHOLD, FactoredVLP, match_loss, mishear, misread, motion, progress_loss
+from robopref.preference.factored import (
+    FLOOR,
+    SHARPNESS,
+    THRESHOLD,
+    FactoredVLP,
+    match_loss,
+    mishear,
+    misread,
+    motion,
+    progress_loss,
+)
 from robopref.preference.orders import OrderSampler
-from robopref.preference.small import hash_words
+from robopref.preference.words import HashedWords
 
 
 def tiny(**settings):
@@ -25,7 +35,7 @@ def tiny(**settings):
 
 
 def scores(model, clips, said):
-    words, mask = hash_words(said)
+    words, mask = HashedWords().encode(said)
     rows = torch.arange(len(clips))
     return model.score(model.encode_video(clips), model.encode_text(words, mask), mask, rows, rows)
 
@@ -57,7 +67,7 @@ def test_match_sees_what_there_is_and_not_where():
 @torch.no_grad()
 def test_words_are_misheard_in_training_alone():
     torch.manual_seed(0)
-    words, mask = hash_words(["close the drawer", "press the button on the front of the box"] * 50)
+    words, mask = HashedWords().encode(["close the drawer", "press the button on the front of the box"] * 50)
     heard = mishear(words, mask, 0.3)
     changed = (heard != words).any(2)
     assert changed[mask].float().mean().item() == pytest.approx(0.3, abs=0.05)

@@ -21,8 +21,8 @@ from robopref.embodied.video import write_video
 from robopref.policies.benchmarks.annotate import record_episodes, untrained_vlp
 from robopref.preference import look
 from robopref.preference.occlusion import Occlusion, occlusion
-from robopref.preference.small import hash_words
 from robopref.preference.vlp import VLP, VLPScorer
+from robopref.preference.words import HashedWords
 
 SIZE = 64
 
@@ -88,7 +88,7 @@ class Patches:
         return quarters.reshape(len(frames), 4, 3)
 
     def encode_text(self, texts):
-        return hash_words(texts)
+        return HashedWords().encode(texts)
 
 
 def patchwork():

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from robopref.configs.errors import RoboprefError
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions
+from robopref.preference.backbone import load_backbone, parse_small
 from robopref.preference.features import some_frames
 from robopref.preference.orders import LEVELS, OrderSampler
-from robopref.preference.small import MAX_WORDS, hash_words, soft_argmax
+from robopref.preference.small import soft_argmax
 from robopref.preference.vlp import VLP, build, order_loss, vlp_loss
+from robopref.preference.words import MAX_WORDS, HashedWords, load_words
 
 TASKS = ("drawer-open", "door-open", "window-close")
 
@@ -86,7 +88,7 @@ def test_a_model_of_fewer_frames_sees_the_last_ones():
     changed = features.clone()
     changed[:, :8] += 1.0
     assert (model.encode_video(features) == model.encode_video(changed)).all() and model.encode_video(features).shape[1] == 1
-    with pytest.raises(RoboprefError, match="model.frames=9: a clip has 8"):
+    with pytest.raises(RoboprefError, match=r"model\.frames=9: a clip has 8"):
         build(ModelConfig(frames=9), shape)
 
 
@@ -177,8 +179,8 @@ def paired(*rows):
 def test_padding_and_batch_mates_do_not_change_a_score():
     model = tiny_vlp()
     video = model.encode_video(torch.randn(2, 9, 5, 12))
-    alone_words, alone_mask = hash_words(["close the drawer"])
-    words, mask = hash_words(["close the drawer", "please push the long wooden stick against the box now"])
+    alone_words, alone_mask = HashedWords().encode(["close the drawer"])
+    words, mask = HashedWords().encode(["close the drawer", "please push the long wooden stick against the box now"])
     alone = model.score(video[:1], model.encode_text(alone_words, alone_mask), alone_mask, *paired([0], [0]))
     together = model.score(video, model.encode_text(words, mask), mask, *paired([0, 1], [0, 1]))
     assert together[0].item() == pytest.approx(alone[0].item(), abs=1e-5)
@@ -187,7 +189,7 @@ def test_padding_and_batch_mates_do_not_change_a_score():
 def test_pairs_say_which_clip_is_asked_about_which_sentence():
     model = tiny_vlp()
     video = model.encode_video(torch.randn(3, 9, 5, 12))
-    words, mask = hash_words(["close the drawer", "push the long wooden stick"])
+    words, mask = HashedWords().encode(["close the drawer", "push the long wooden stick"])
     text = model.encode_text(words, mask)
     clips, sentences = [2, 0, 0, 1], [1, 1, 0, 0]
     scores = model.score(video, text, mask, *paired(clips, sentences))
@@ -199,7 +201,7 @@ def test_pairs_say_which_clip_is_asked_about_which_sentence():
 def test_the_score_depends_on_frame_order_and_on_the_words():
     model = tiny_vlp()
     clip = torch.randn(1, 9, 5, 12)
-    words, mask = hash_words(["close the drawer", "open the drawer"])
+    words, mask = HashedWords().encode(["close the drawer", "open the drawer"])
     text = model.encode_text(words, mask)
     both = torch.cat([model.encode_video(clip), model.encode_video(clip.flip(1))])
     score, backwards, other_words = model.score(both, text, mask, *paired([0, 1, 0], [0, 0, 1]))
@@ -215,20 +217,45 @@ def test_soft_argmax_finds_a_peak_to_the_pixel():
 
 
 def test_words_are_hashed_alike_everywhere_and_relatives_are_near():
-    words, mask = hash_words(["close the drawer", "closing it"])
+    words, mask = HashedWords().encode(["close the drawer", "closing it"])
     assert words.shape == (2, 3, 64) and mask.tolist() == [[True, True, True], [True, True, False]]
 
     def alike(one, two):
-        (a,), (b,) = hash_words([one])[0][0], hash_words([two])[0][0]
+        (a,), (b,) = HashedWords().encode([one])[0][0], HashedWords().encode([two])[0][0]
         return torch.cosine_similarity(a, b, dim=0).item()
 
     assert alike("close", "closing") > 0.3 > abs(alike("close", "window"))
-    assert hash_words(["CLOSE, the drawer!"])[0].equal(words[:1])
+    assert HashedWords().encode(["CLOSE, the drawer!"])[0].equal(words[:1])
 
 
 def test_an_empty_instruction_is_refused_and_a_very_long_one_cut():
     with pytest.raises(RoboprefError, match="empty"):
-        hash_words(["  ... "])
-    assert hash_words(["word " * MAX_WORDS])[0].shape[1] == MAX_WORDS
+        HashedWords().encode(["  ... "])
+    assert HashedWords().encode(["word " * MAX_WORDS])[0].shape[1] == MAX_WORDS
     with pytest.raises(RoboprefError, match=f"{MAX_WORDS + 1} words .word word word word"):
-        hash_words(["close it", "word " * (MAX_WORDS + 1)])
+        HashedWords().encode(["close it", "word " * (MAX_WORDS + 1)])
+
+
+def test_learnt_words_know_synonyms_without_a_network(monkeypatch):
+    """wordllama carries its weights, but looks for its tokeniser in a folder that is not there: we tell it where."""
+    wordllama = pytest.importorskip("wordllama", reason="the extra robopref[words] is not installed")
+    monkeypatch.setattr("requests.get", lambda *args, **kwargs: pytest.fail("it went to the internet"))
+    words = load_words("wordllama")
+    vectors, mask = words.encode(["turn off the faucet", "close the tap at once"])
+    assert vectors.shape == (2, 5, words.size) and mask.sum(1).tolist() == [4, 5]
+    assert vectors[mask].std().item() == pytest.approx(1.0, abs=0.1) and (vectors[~mask] == 0).all()
+
+    def alike(one, two):
+        return torch.cosine_similarity(*words.encode([one, two])[0][:, 0], dim=0).item()
+
+    assert alike("faucet", "tap") > 0.3 > alike("faucet", "window")
+    torch.testing.assert_close(words.encode(["close the tap"])[0][0, 2], vectors[1, 2])
+    assert wordllama.__file__
+
+
+def test_words_are_named_with_the_backbone(tmp_path):
+    assert parse_small("runs/backbone") == ("runs/backbone", "")
+    assert parse_small("runs/backbone@wordllama") == ("runs/backbone", "wordllama")
+    assert parse_small("runs@home/backbone") == ("runs@home/backbone", "")
+    with pytest.raises(RoboprefError, match=r"Words 'wordlama': there are hashed and wordllama. Did you mean"):
+        load_backbone(f"small:{tmp_path}@wordlama")
