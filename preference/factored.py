@@ -55,7 +55,9 @@ class FactoredVLP(nn.Module):
         self.state_bias: Tensor
         self.register_buffer("image_mean", torch.zeros(tokens_per_frame, image_dim))
         self.register_buffer("image_std", torch.ones(tokens_per_frame, image_dim))
-        self.register_buffer("state_weight", torch.zeros(image_dim, STATE_SIZE))
+        # What there is must not say where it is: on a task that was never seen it would be wrong.
+        self.place_dim = image_dim - scene_dim or image_dim
+        self.register_buffer("state_weight", torch.zeros(self.place_dim, STATE_SIZE))
         self.register_buffer("state_bias", torch.zeros(STATE_SIZE))
         self.log_temperature = nn.Parameter(torch.tensor(2.0))
         self.opening_in, self.opening_out = nn.Linear(scene_dim, c), _head(c, 4 * c, EMBEDDING, drop)
@@ -69,7 +71,7 @@ class FactoredVLP(nn.Module):
     def fit_state(self, features: np.ndarray, states: np.ndarray) -> None:
         """How the simulator's state is read off features: ridge regression of states (M, >= 18) on features (M, P, D)."""
         x = (torch.from_numpy(features.astype(np.float32)) - self.image_mean.cpu()) / self.image_std.cpu()
-        x = torch.cat([x.mean(1), torch.ones(len(x), 1)], dim=1).double()
+        x = torch.cat([x.mean(1)[:, : self.place_dim], torch.ones(len(x), 1)], dim=1).double()
         y = torch.from_numpy(np.asarray(states[:, :STATE_SIZE], np.float64))
         solved = torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y).float()
         self.state_weight.copy_(solved[:-1])
@@ -87,7 +89,7 @@ class FactoredVLP(nn.Module):
     def progress(self, x: Tensor) -> Tensor:
         """Standardised features x (N, 1 + T, D) -> logits of progress (N, 1)."""
         x = torch.cat([x[:, :1], some_frames(x[:, 1:], len(self.time))], dim=1)
-        state = x @ self.state_weight + self.state_bias
+        state = x[..., : self.place_dim] @ self.state_weight + self.state_bias
         if self.training:
             state = misread(state, *self.config.object_error)
         y = self.motion_in(motion(state)) + self.time

@@ -64,6 +64,7 @@ class Data:
         self.tasks = expand_tasks(config.tasks)
         self.others = tuple(name for name in expand_tasks(config.others) if name not in self.tasks)
         self._segments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._features: dict[tuple[str, str], np.ndarray] = {}
         self._digests: dict[Path, str] = {}
 
     @cached_property
@@ -113,16 +114,21 @@ class Data:
         if scorer.camera != self.bank.camera or scorer.frames != FRAMES:
             wants = f"{scorer.frames} frames a clip from {scorer.camera}"
             raise RoboprefError(f"{entry.name} wants {wants}; the banks in {config.clips} hold {FRAMES} from {self.bank.camera}")
-        features: dict[str, np.ndarray] = {}
 
         def segments(task: str, said: str) -> np.ndarray:
-            if task not in features:
-                clips = self.pixels(task, scorer.frame_size)
-                chunks = [np.array(clips[start : start + CHUNK]) for start in range(0, len(clips), CHUNK)]
-                features[task] = np.concatenate([encode_clips(chunk, scorer.backbone) for chunk in chunks])
-            return scorer.score_features(features[task], [said] * len(features[task]))
+            features = self.segment_features(task, scorer)
+            return scorer.score_features(features, [said] * len(features))
 
         return Judge(feature_scores(scorer, cached_features(self.bank, scorer.backbone, config.work / "features")), segments)
+
+    def segment_features(self, task: str, scorer: FeatureScorer) -> np.ndarray:
+        """What a scorer's backbone sees of a task's segments, (N, (1 + T) * P, D); kept for the models that share it."""
+        key = (scorer.backbone.digest, task)
+        if key not in self._features:
+            clips = self.pixels(task, scorer.frame_size)
+            chunks = [np.array(clips[start : start + CHUNK]) for start in range(0, len(clips), CHUNK)]
+            self._features[key] = np.concatenate([encode_clips(chunk, scorer.backbone) for chunk in chunks])
+        return self._features[key]
 
     def goals(self) -> Goals:
         """A goal picture of each task, and all sentences that ask for it."""

@@ -138,9 +138,9 @@ def test_the_state_is_read_off_features_that_hold_it():
     model = tiny()
     rng = np.random.default_rng(0)
     features = rng.normal(size=(400, 1, 12))
-    states = np.pad(features[:, 0] @ rng.normal(size=(12, 18)) + rng.normal(size=18), ((0, 0), (0, 21)))
+    states = np.pad(features[:, 0, :7] @ rng.normal(size=(7, 18)) + rng.normal(size=18), ((0, 0), (0, 21)))
     model.fit_state(features, states)
-    seen = torch.from_numpy(features[:5, 0]).float() @ model.state_weight + model.state_bias
+    seen = torch.from_numpy(features[:5, 0, :7]).float() @ model.state_weight + model.state_bias
     np.testing.assert_allclose(seen, states[:5, :18], atol=0.05)
 
 
