@@ -66,6 +66,8 @@ class ContrastiveConfig:
     hidden: int = 256
     noise: float = 0.1
     """Standard deviation of the noise on the standardised features while training, as for VLP."""
+    features: Path | None = None
+    """Folder of cached frame features, to share with other trainings; None: `out`/features."""
     threads: int = 2
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""

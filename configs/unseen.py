@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from robopref.configs.baselines import ContrastiveConfig
 from robopref.configs.collect import CollectConfig
 from robopref.configs.vlp import PretrainConfig, TrainVLPConfig
 
@@ -34,3 +35,5 @@ class UnseenConfig:
     offline: CollectConfig
     pretrain: PretrainConfig
     vlp: TrainVLPConfig
+    contrastive: ContrastiveConfig
+    """What the baselines cosine, vlm-rm and roboclip look through."""

@@ -23,6 +23,7 @@ import pandas as pd
 import tyro
 
 from robopref.configs.annotate import AnnotateConfig
+from robopref.configs.baselines import BaselineConfig, ChatConfig
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import digest, plain, read_json
 from robopref.configs.parallel import in_processes
@@ -32,6 +33,7 @@ from robopref.embodied.evaluate import bootstrap_interval, iqm
 from robopref.embodied.tasks import SPLITS, expand_tasks
 from robopref.policies.study import append_rows, collect_offline, evaluate_policy, pipeline_settings, train_policy
 from robopref.preference import annotate
+from robopref.preference.baselines.load import BASELINES, files, lacking
 from robopref.preference.hub import SETTINGS, WEIGHTS, find_model
 
 SCRIPTED, NONE = "scripted", "none"  # labeller of the true return; of policies that read no label
@@ -58,6 +60,8 @@ class DownstreamConfig:
     """Of the data and the pairs; policies have policy_seeds."""
     model: tuple[str, ...] = ()
     """NAME=RUN_FOLDER or NAME=hf-hub:OWNER/NAME: VLPs that label, beside the true return, and have not seen the tasks."""
+    baseline: tuple[str, ...] = ()
+    """NAME=KIND:ENCODER: baselines that label (docs/vlp.md), such as cosine=cosine:contrastive:FOLDER; not goal-image."""
     policies: tuple[str, ...] = POLICIES
     """bc, piql, ipl, cpl, cpl_kl, dpo; bc reads no label."""
     soft: bool = False
@@ -69,6 +73,25 @@ class DownstreamConfig:
     processes: int = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Who labels: the true return, a VLP, or a baseline with what it looks through."""
+
+    kind: str
+    where: str = ""
+
+    def settings(self, annotation: AnnotateConfig) -> AnnotateConfig:
+        """The annotation by this labeller."""
+        chosen: Any = {"labeller": self.kind, "model": (Path(self.where),) if self.kind == "vlp" else ()}
+        if self.kind in BASELINES:
+            chosen["baseline"] = replace(annotation.baseline, encoder=self.where)
+        return replace(annotation, **chosen)
+
+    def weights(self) -> dict[str, Path]:
+        """The files that its labels depend on."""
+        return {"model": Path(self.where) / WEIGHTS} if self.kind == "vlp" else files(self.kind, BaselineConfig(self.where))
 
 
 @dataclass(frozen=True)
@@ -95,26 +118,26 @@ def run(config: DownstreamConfig) -> None:
         if name not in POLICIES:
             raise RoboprefError(f"--policies {name}: one of {', '.join(POLICIES)}.{nearest(name, POLICIES)}")
     names, jobs = expand_tasks(config.tasks), []
-    models = read_models(config.model, names)
+    labellers = read_labellers(config, names)
     done = read_rows(config.out)
     known = {tuple(row[:-1]): row[-1] for row in done[[*CELL, "settings"]].itertuples(index=False)}
     for seed, task, policy in product(config.seeds, names, config.policies):
-        for labeller in (NONE,) if policy == "bc" else (SCRIPTED, *models):
+        for labeller in (NONE,) if policy == "bc" else labellers:
             cell = Cell(task, seed, labeller, policy)
-            made_with = fingerprint(config, cell, models)
+            made_with = fingerprint(config, cell, labellers)
             before = known.get((task, seed, label_kind(config, cell), labeller, policy))
             if before is None:
-                jobs.append((config, cell, models, made_with))
+                jobs.append((config, cell, made_with))
             elif before != made_with:
                 raise RoboprefError(
                     f"{config.out}: {policy} from labels of {labeller} on {task} was made with other settings or another model; "
                     "choose another --out, or give the settings it was made with"
                 )
     for seed in config.seeds:
-        missing = tuple(sorted({cell.task for _, cell, _, _ in jobs if cell.seed == seed}))
+        missing = tuple(sorted({cell.task for _, cell, _ in jobs if cell.seed == seed}))
         collect_offline(settings_of(config, seed), data_folder(config, seed), missing, config.processes)
-    labelled = {(cell.task, cell.seed, cell.labeller): cell for _, cell, _, _ in jobs if cell.labeller != NONE}
-    for path in in_processes(label, [(config, cell, models) for cell in labelled.values()], config.processes):
+    labelled = {(cell.task, cell.seed, cell.labeller): cell for _, cell, _ in jobs if cell.labeller != NONE}
+    for path in in_processes(label, [(config, cell, labellers[cell.labeller]) for cell in labelled.values()], config.processes):
         print(path, flush=True)
     for rows in in_processes(run_cell, jobs, config.processes):
         done = append_rows(config.out, done, rows, KEY)
@@ -122,23 +145,47 @@ def run(config: DownstreamConfig) -> None:
         print(f"{row['task']}, {row['labeller']}, {row['policy']}: {success:.2f}  ({row['seconds']:.0f} s)", flush=True)
 
 
-def read_models(given: tuple[str, ...], tasks: tuple[str, ...]) -> dict[str, Path]:
-    """NAME -> folder; RoboprefError for what is not NAME=FOLDER, a name twice, no model, or one that has seen a task."""
-    models: dict[str, Path] = {}
-    for word in given:
-        name, _, reference = word.partition("=")
-        if not name or not reference or name in (*models, SCRIPTED, NONE):
-            raise RoboprefError(f"--model {word}: write NAME=RUN_FOLDER, each NAME once, and not {SCRIPTED} or {NONE}")
-        folder = find_model(reference)
-        if not (folder / WEIGHTS).exists():
-            raise RoboprefError(f"--model {word}: no model in {folder}; name a folder that `robopref train-vlp` wrote")
-        seen = set(expand_tasks(read_json(folder / SETTINGS)["config"].get("tasks", ()))) & set(tasks)
-        if seen:
-            raise RoboprefError(
-                f"--model {word}: it was trained on {', '.join(sorted(seen))}; train one without, or leave these tasks out"
-            )
-        models[name] = folder
-    return models
+def read_labellers(config: DownstreamConfig, tasks: tuple[str, ...]) -> dict[str, Labeller]:
+    """NAME -> who that is; RoboprefError for what is not NAME=..., a name twice, no model, or one that has seen a task."""
+    labellers = {SCRIPTED: Labeller("scripted")}
+    for flag, form, given in (("model", "RUN_FOLDER", config.model), ("baseline", "KIND:ENCODER", config.baseline)):
+        for word in given:
+            name, _, reference = word.partition("=")
+            if not name or not reference or name in (*labellers, NONE):
+                raise RoboprefError(f"--{flag} {word}: write NAME={form}, each NAME once, and not {SCRIPTED} or {NONE}")
+            labellers[name] = find_vlp(word, reference) if flag == "model" else find_baseline(word, reference)
+            seen = set(tasks_seen(labellers[name])) & set(tasks)
+            if seen:
+                raise RoboprefError(
+                    f"--{flag} {word}: it was trained on {', '.join(sorted(seen))}; train one without, or leave these tasks out"
+                )
+    return labellers
+
+
+def find_vlp(word: str, reference: str) -> Labeller:
+    """The VLP that `--model word` names."""
+    folder = find_model(reference)
+    if not (folder / WEIGHTS).exists():
+        raise RoboprefError(f"--model {word}: no model in {folder}; name a folder that `robopref train-vlp` wrote")
+    return Labeller("vlp", str(folder))
+
+
+def find_baseline(word: str, reference: str) -> Labeller:
+    """The baseline that `--baseline word` names."""
+    kind, _, encoder = reference.partition(":")
+    kinds = [name for name in BASELINES if name != "goal-image"]  # its picture would have to be one of each task
+    if kind not in kinds:
+        raise RoboprefError(f"--baseline {word}: write NAME=KIND:ENCODER with {', '.join(kinds)}.{nearest(kind, kinds)}")
+    if lack := lacking(kind, BaselineConfig(encoder), ChatConfig()):
+        raise RoboprefError(f"--baseline {word}: {lack}")
+    return Labeller(kind, encoder)
+
+
+def tasks_seen(labeller: Labeller) -> tuple[str, ...]:
+    """The tasks that a labeller of ours has learnt from; none of weights that others made."""
+    kind, _, folder = labeller.where.partition(":")
+    where = labeller.where if labeller.kind == "vlp" else folder if kind == "contrastive" else ""
+    return expand_tasks(read_json(Path(where) / SETTINGS)["config"].get("tasks", ())) if where else ()
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -167,27 +214,20 @@ def policy_settings(settings: PipelineConfig, name: str) -> PolicyConfig:
     return policy
 
 
-def labeller_settings(annotation: AnnotateConfig, labeller: str, models: Mapping[str, Path]) -> AnnotateConfig:
-    """The annotation by a labeller of the table; new kinds of labellers come in here."""
-    if labeller == SCRIPTED:
-        return replace(annotation, labeller="scripted", model=())
-    return replace(annotation, labeller="vlp", model=(models[labeller],))
-
-
 def label_kind(config: DownstreamConfig, cell: Cell) -> str:
     """What the column `labels` says."""
     return NONE if cell.labeller == NONE else "soft" if config.soft else "hard"
 
 
-def fingerprint(config: DownstreamConfig, cell: Cell, models: Mapping[str, Path]) -> str:
+def fingerprint(config: DownstreamConfig, cell: Cell, labellers: Mapping[str, Labeller]) -> str:
     """A short name for everything that decides a cell's rows and is not in its key."""
     settings = settings_of(config, cell.seed)
     policy = policy_settings(settings, cell.policy)
     decides: list[Any] = [policy, settings.offline, settings.policy_seeds, settings.goals, settings.max_steps, config.first_goal]
     if cell.labeller != NONE:
+        labeller = labellers[cell.labeller]
         decides.append(replace(settings.annotate, threads=1))
-    if cell.labeller in models:
-        decides.append(digest(models[cell.labeller] / WEIGHTS))
+        decides += [labeller.kind, *(digest(path) for path in labeller.weights().values())]
     return hashlib.sha256(json.dumps(plain(decides), sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -201,14 +241,14 @@ def labels_file(config: DownstreamConfig, cell: Cell) -> Path:
     return config.work / f"labels-{cell.seed}" / label_kind(config, cell) / cell.labeller / f"{cell.task}.parquet"
 
 
-def label(config: DownstreamConfig, cell: Cell, models: Mapping[str, Path]) -> Path:
+def label(config: DownstreamConfig, cell: Cell, labeller: Labeller) -> Path:
     """Label the task's pairs, unless they are."""
-    annotation = labeller_settings(settings_of(config, cell.seed).annotate, cell.labeller, models)
+    annotation = labeller.settings(settings_of(config, cell.seed).annotate)
     data = data_folder(config, cell.seed) / cell.task
     return annotate.run(replace(annotation, episodes=data, out=labels_file(config, cell), seed=cell.seed, threads=1))
 
 
-def run_cell(config: DownstreamConfig, cell: Cell, models: Mapping[str, Path], made_with: str) -> list[dict[str, Any]]:
+def run_cell(config: DownstreamConfig, cell: Cell, made_with: str) -> list[dict[str, Any]]:
     """Train and judge one policy with all its seeds: their rows."""
     started = time.time()
     settings = settings_of(config, cell.seed)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from omegaconf import OmegaConf
 
@@ -28,6 +29,7 @@ from robopref.datasets import collect
 from robopref.embodied.tasks import SPLITS
 from robopref.preference import compare, pretrain, train
 from robopref.preference.backbone import parse_small
+from robopref.preference.baselines import train as contrastive
 from robopref.preference.targets import summarise
 
 
@@ -88,7 +90,7 @@ def learn_all(config: UnseenConfig, variants: dict[str, TrainVLPConfig]) -> None
 
 
 def learn(config: UnseenConfig, variants: dict[str, TrainVLPConfig], seed: int) -> None:
-    """The backbone of a seed and its VLPs."""
+    """The backbone of a seed, its VLPs, and what baselines look through."""
     threads = 2 if config.processes == 1 else 1  # not by how many seeds: adding one must not undo the others
     clips, tasks = config.out / "clips", SPLITS[config.split].train
     backbone = config.out / f"backbone-{seed}"
@@ -98,16 +100,38 @@ def learn(config: UnseenConfig, variants: dict[str, TrainVLPConfig], seed: int) 
         spec = f"small:{backbone}" + (f"@{words}" if words else "")
         settings = replace(settings, out=config.out / f"{name}-{seed}", backbone=spec, features=config.out / "features")
         train.run(replace(settings, clips=clips, tasks=tasks, seed=seed, threads=threads))
+    shared = replace(config.contrastive, backbone=f"small:{backbone}", features=config.out / "features")
+    for sees, out in spaces(config).items():
+        contrastive.run(replace(shared, clips=clips, tasks=tasks, seeds=(seed,), threads=threads, sees=sees, out=out))
+
+
+def spaces(config: UnseenConfig) -> dict[Literal["frame", "clip"], Path]:
+    """Folders of the contrastive models of single frames and of clips, a model a seed."""
+    return {"frame": config.out / "contrastive-frame", "clip": config.out / "contrastive-clip"}
+
+
+def baselines(config: UnseenConfig) -> tuple[str, ...]:
+    """The labellers without VLP, as `compare` wants them."""
+    of_frames, of_clips = spaces(config).values()
+    named = ["constant=constant", "scripted=scripted"]
+    for seed in config.seeds:
+        named += [
+            f"goal-image=goal-image:small:{config.out / f'backbone-{seed}'}",
+            f"cosine=cosine:contrastive:{of_frames / f'seed-{seed}'}",
+            f"vlm-rm=vlm-rm:contrastive:{of_frames / f'seed-{seed}'}",
+            f"roboclip=roboclip:contrastive:{of_clips / f'seed-{seed}'}",
+        ]
+    return tuple(named)
 
 
 def measure(config: UnseenConfig, names: tuple[str, ...]) -> None:
-    """The rows of every VLP and of the two labellers that need no model."""
+    """The rows of every VLP and of the baselines."""
     split = SPLITS[config.split]
     compare.run(
         CompareConfig(
             table=config.out / "table.csv",
             model=tuple(f"{name}={config.out / f'{name}-{seed}'}" for name in names for seed in config.seeds),
-            baseline=("constant=constant", "scripted=scripted"),
+            baseline=baselines(config),
             clips=config.out / "clips",
             tasks=split.test,
             others=split.train,

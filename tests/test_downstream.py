@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from toy_bank import make_banks
 
+from robopref.configs.baselines import ContrastiveConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import read_json, write_json
 from robopref.configs.policy import CPLConfig
@@ -15,6 +17,8 @@ from robopref.embodied.tasks import SPLITS
 from robopref.policies import downstream
 from robopref.policies.benchmarks.annotate import untrained_vlp
 from robopref.preference import annotate
+from robopref.preference.baselines import train as contrastive
+from robopref.preference.small import SmallBackbone, SmallConfig, SmallEncoder
 
 TINY = (
     "offline.episodes=2", "offline.max_steps=80", "goals=2", "max_steps=30", "policy_seeds=[0,1]", "annotate.pairs=10",
@@ -75,6 +79,31 @@ def test_from_nothing_to_a_table_and_again(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "table.csv").read_bytes() == before
     with pytest.raises(RoboprefError, match="piql from labels of scripted on door-close was made with other settings"):
         downstream.main([*scripted[:-1], "cpl.clone_steps=2", "piql.discount=0.5"])
+
+
+def test_a_baseline_labels_like_a_model(tmp_path):
+    tasks, small = ("drawer-open", "door-open", "window-close"), tmp_path / "small"
+    SmallBackbone.save(small, SmallEncoder(SmallConfig(width=8, features=16, keypoints=4)))
+    clips = make_banks(tmp_path / "clips", tasks)
+    training = ContrastiveConfig(clips, tmp_path / "space", f"small:{small}", tasks, steps=1, hidden=8, dim=4, device="cpu")
+    (space,) = contrastive.run(training)
+    downstream.main([*command(tmp_path), "--policies", "cpl", "--baseline", f"likeness=cosine:contrastive:{space}"])
+    rows = pd.read_csv(tmp_path / "table.csv")
+    assert set(rows["labeller"]) == {"scripted", "likeness"}
+    labels = tmp_path / "work" / "labels-0" / "hard" / "likeness" / "door-close.parquet"
+    assert set(pd.read_parquet(labels)["labeller"]) == {"cosine"}
+
+    settings = read_json(space / "config.json")
+    settings["config"]["tasks"] = ["door-close"]
+    write_json(space / "config.json", settings)
+    for given, complaint in (
+        ("a=cosine", r"needs --baseline\.encoder"),
+        ("a=goal-image:small:x", "KIND:ENCODER with cosine, vlm-rm, roboclip"),
+        ("scripted=cosine:contrastive:x", "not scripted or none"),
+        (f"a=cosine:contrastive:{space}", "it was trained on door-close"),
+    ):
+        with pytest.raises(RoboprefError, match=complaint):
+            downstream.main([*command(tmp_path), "--baseline", given])
 
 
 def test_soft_labels_are_other_rows_than_hard_ones(tmp_path):

@@ -56,7 +56,7 @@ def run(config: ContrastiveConfig) -> list[Path]:
     if missing:
         bank = FrameBank([config.clips / name for name in tasks])
         backbone = load_backbone(config.backbone, str(device))
-        features = cached_features(bank, backbone, config.out / "features")
+        features = cached_features(bank, backbone, config.features or config.out / "features")
         for seed, folder in missing.items():
             train(replace(config, seeds=(seed,)), folder, bank, backbone, features, device, inputs)
     return list(folders.values())
