@@ -65,9 +65,8 @@ def run(config: PretrainConfig) -> Path:
     lesson = PartLesson(bank.parts(), kept) if config.scene else None
 
     size = bank.frames(np.array([0])).shape[1]
-    encoder = SmallEncoder(SmallConfig(size, config.width, config.features, config.keypoints, lesson.names if lesson else ())).to(
-        device
-    )
+    shape = SmallConfig(size, config.width, config.features, config.keypoints, parts=lesson.names if lesson else ())
+    encoder = SmallEncoder(shape).to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
     first = 0
@@ -142,8 +141,10 @@ class PartLesson:
         self._weights = weights / weights.max()
 
     def draw(self, bank: FrameBank, count: int, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Pictures (count, 3, H, W), moved, scaled, mirrored and coloured at random, and the part
-        in the middle of each square of the encoder's maps, (count, h, w)."""
+        """Pictures (count, 3, H, W), moved, scaled, mirrored and coloured at random, and what they show, (count, h, w).
+
+        That is the part in the middle of each square of the encoder's maps.
+        """
         chosen = rng.integers(len(self._rows), size=count)
         images = shift_colours(to_images(bank.frames(self._rows[chosen]), device), rng)
         views = random_views(count, rng).to(device)
