@@ -26,7 +26,7 @@ from robopref.preference.features import some_frames
 from robopref.preference.small import STATE_SIZE
 
 EMBEDDING = 64
-SHARPNESS, THRESHOLD, FLOOR = 10.0, 0.2, 0.35  # a, b and c; chosen on train tasks left out (docs/lab.md)
+SHARPNESS, THRESHOLD, FLOOR = 5.0, 0.3, 0.5  # a, b and c; chosen on train tasks left out (docs/lab.md)
 PROGRESS_SCALE = 8.0  # of sigmoid(progress) while training: bounded, so that easy pairs do not pull the logits apart for ever
 RIDGE = 1e-3
 MOTION_SIZE = 36
