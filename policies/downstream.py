@@ -24,6 +24,7 @@ import tyro
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.baselines import BaselineConfig, ChatConfig
+from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import digest, plain, read_json
 from robopref.configs.parallel import in_processes
@@ -328,4 +329,6 @@ def verdicts(means: Mapping[tuple[str, str, str], tuple[float, set[str]]]) -> li
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    from robopref.policies import downstream  # by its own name: in __main__, worker processes would not find what is cached
+
+    sys.exit(guarded(lambda: downstream.main(sys.argv[1:])))

@@ -17,6 +17,7 @@ import pandas as pd
 import tyro
 import yaml
 
+from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import atomic_file
 from robopref.configs.hydra import compose, to_dataclass
@@ -160,4 +161,4 @@ def evaluate_policy(settings: PipelineConfig, task: str, out: Path, first_goal: 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -15,6 +15,7 @@ import pandas as pd
 import tyro
 from PIL import Image
 
+from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, read_json
 from robopref.embodied.video import read_video
@@ -69,4 +70,4 @@ def film_strip(film: Path) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -21,6 +21,7 @@ import pandas as pd
 import tyro
 import yaml
 
+from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, plain
 from robopref.configs.hydra import compose, to_dataclass
@@ -185,4 +186,4 @@ def offline_clips(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,16 @@ def test_from_nothing_to_a_table_and_again(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "table.csv").read_bytes() == before
     with pytest.raises(RoboprefError, match="piql from labels of scripted on door-close was made with other settings"):
         downstream.main([*scripted[:-1], "cpl.clone_steps=2", "piql.discount=0.5"])
+
+
+def test_the_command_works_with_several_processes_and_says_what_is_wrong_in_a_line(tmp_path):
+    words = [*command(tmp_path), "--processes", "2", "--policies", "bc", "cpl"]
+    run = [sys.executable, "-m", "robopref.policies.downstream"]
+    done = subprocess.run([*run, *words], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 2 * 2
+    failed = subprocess.run([*run, *words, "--model", "mine"], capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 1 and failed.stderr.startswith("error: --model mine: write NAME=RUN_FOLDER")
 
 
 def test_a_baseline_labels_like_a_model(tmp_path):
