@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
@@ -84,25 +84,33 @@ def collect_all(config: UnseenConfig) -> None:
 
 
 def learn_all(config: UnseenConfig, variants: dict[str, TrainVLPConfig]) -> None:
-    """The backbone and the VLPs of every seed, from the train tasks alone: a process a seed, one thread each."""
-    for _ in in_processes(learn, [(config, variants, seed) for seed in config.seeds], config.processes):
+    """Backbones, VLPs and contrastive models of every seed, from the train tasks alone: a process a model, one thread each."""
+    threads = 2 if config.processes == 1 else 1  # not by how many seeds: adding one must not undo the others
+    shared: dict[str, Any] = {"clips": config.out / "clips", "tasks": SPLITS[config.split].train, "threads": threads}
+    backbones = {seed: config.out / f"backbone-{seed}" for seed in config.seeds}
+    jobs = [(replace(config.pretrain, out=out, seed=seed, **shared),) for seed, out in backbones.items()]
+    for _ in in_processes(pretrain.run, jobs, config.processes):
+        pass
+    # Seed by seed within a model: what a backbone sees is then in the cache when its second model begins.
+    shared["features"] = config.out / "features"
+    trainings: list[tuple[Callable[[Any], object], Any]] = []
+    for name, settings in variants.items():
+        _, words = parse_small(settings.backbone.removeprefix("small:"))
+        for seed, backbone in backbones.items():
+            looks = f"small:{backbone}" + (f"@{words}" if words else "")
+            out = config.out / f"{name}-{seed}"
+            trainings.append((train.run, replace(settings, out=out, backbone=looks, seed=seed, **shared)))
+    for sees, out in spaces(config).items():
+        for seed, backbone in backbones.items():
+            space = replace(config.contrastive, sees=sees, out=out, backbone=f"small:{backbone}", seeds=(seed,), **shared)
+            trainings.append((contrastive.run, space))
+    for _ in in_processes(call, trainings, config.processes):
         pass
 
 
-def learn(config: UnseenConfig, variants: dict[str, TrainVLPConfig], seed: int) -> None:
-    """The backbone of a seed, its VLPs, and what baselines look through."""
-    threads = 2 if config.processes == 1 else 1  # not by how many seeds: adding one must not undo the others
-    clips, tasks = config.out / "clips", SPLITS[config.split].train
-    backbone = config.out / f"backbone-{seed}"
-    pretrain.run(replace(config.pretrain, out=backbone, clips=clips, tasks=tasks, seed=seed, threads=threads))
-    for name, settings in variants.items():
-        _, words = parse_small(settings.backbone.removeprefix("small:"))
-        spec = f"small:{backbone}" + (f"@{words}" if words else "")
-        settings = replace(settings, out=config.out / f"{name}-{seed}", backbone=spec, features=config.out / "features")
-        train.run(replace(settings, clips=clips, tasks=tasks, seed=seed, threads=threads))
-    shared = replace(config.contrastive, backbone=f"small:{backbone}", features=config.out / "features")
-    for sees, out in spaces(config).items():
-        contrastive.run(replace(shared, clips=clips, tasks=tasks, seeds=(seed,), threads=threads, sees=sees, out=out))
+def call(function: Callable[[Any], object], argument: Any) -> None:
+    """`function(argument)`, its result left in the process."""
+    function(argument)
 
 
 def spaces(config: UnseenConfig) -> dict[Literal["frame", "clip"], Path]:
