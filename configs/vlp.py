@@ -50,6 +50,8 @@ class ModelConfig:
     hidden: tuple[int, int] = (512, 256)
     """Score head [VLP, grade B]."""
     dropout: float = 0.1
+    members: int = 1
+    """Ours, factored only: networks of match and progress that are trained side by side and averaged."""
     scale: float = 1.0
     """Ours, factored only: k, how far from indifference the preferences are."""
     object_error: tuple[float, float] = (0.05, 0.02)

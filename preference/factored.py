@@ -8,11 +8,13 @@ sees no motion; `progress` sees motion and no words, as relations that mean the 
 and how hand, gripper and objects have moved.  They are read off the features by a ridge regression on the simulator's state.
 Same interface as `VLP`.
 
-Axes: N clips, T frames after the opening, P tokens a frame, D backbone features, L words, M instructions, B pairs, C model width,
-E numbers in an embedding.
+Axes: N clips, T frames after the opening, P tokens a frame, D backbone features, L words, M instructions, B pairs, S members,
+C model width, E numbers in an embedding.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,13 +36,12 @@ OBJECTS = (4, 11)  # where the positions of the two objects begin in the state
 
 
 class FactoredVLP(nn.Module):
-    """f(v | l) from a cosine of opening and instruction, and from progress along the clip."""
+    """f(v | l) from a cosine of opening and instruction, and from progress along the clip; the mean of some members' f."""
 
     def __init__(
         self, config: ModelConfig, frames: int, tokens_per_frame: int, image_dim: int, text_dim: int, scene_dim: int
     ) -> None:
         super().__init__()
-        c, drop = config.dim, config.dropout
         self.config = config
         self.shape = {
             "frames": frames,
@@ -59,14 +60,11 @@ class FactoredVLP(nn.Module):
         self.place_dim = image_dim - scene_dim or image_dim
         self.register_buffer("state_weight", torch.zeros(self.place_dim, STATE_SIZE))
         self.register_buffer("state_bias", torch.zeros(STATE_SIZE))
-        self.log_temperature = nn.Parameter(torch.tensor(2.0))
-        self.opening_in, self.opening_out = nn.Linear(scene_dim, c), _head(c, 4 * c, EMBEDDING, drop)
-        self.text_in, self.text_out = nn.Linear(text_dim, c), _head(c, 4 * c, EMBEDDING, drop)
-        self.word_order = nn.Parameter(torch.randn(77, c) * 0.02)
-        self.text_self = nn.ModuleList(SelfAttention(c, config.heads, drop) for _ in range(config.layers))
-        self.motion_in, self.motion_out = nn.Linear(MOTION_SIZE, c), _head(c, 2 * c, 1, drop)
-        self.time = nn.Parameter(torch.randn(config.frames or frames, c) * 0.02)
-        self.motion_self = nn.ModuleList(SelfAttention(c, config.heads, drop) for _ in range(config.layers))
+        self.members = nn.ModuleList(Member(config, config.frames or frames, scene_dim, text_dim) for _ in range(config.members))
+
+    def each(self) -> list[Member]:
+        """The S members."""
+        return cast("list[Member]", list(self.members))
 
     def fit_state(self, features: np.ndarray, states: np.ndarray) -> None:
         """How the simulator's state is read off features: ridge regression of states (M, >= 18) on features (M, P, D)."""
@@ -78,18 +76,57 @@ class FactoredVLP(nn.Module):
         self.state_bias.copy_(solved[-1])
 
     def encode_video(self, features: Tensor) -> Tensor:
-        """features (N, 1 + T, P, D) -> (N, E + 1): embedding of the opening, of length one, and the logit of progress."""
+        """features (N, 1 + T, P, D) -> (N, S, E + 1): embeddings of the opening, of length one, and logits of progress."""
         x = ((features - self.image_mean) / self.image_std).mean(2)
-        return torch.cat([self.embed_opening(x[:, 0]), self.progress(x)], dim=1)
+        return torch.cat([self.embed_opening(x[:, 0]), self.progress(x)[:, :, None]], dim=2)
 
     def embed_opening(self, x: Tensor) -> Tensor:
-        """Standardised features x (N, D) of one frame a clip -> embeddings of length one (N, E)."""
-        return F.normalize(self.opening_out(self.opening_in(x[:, -self.shape["scene_dim"] :])), dim=1)
+        """Standardised features x (N, D) of one frame a clip -> embeddings of length one (N, S, E)."""
+        return torch.stack([member.embed_opening(x[:, -self.shape["scene_dim"] :]) for member in self.each()], dim=1)
 
     def progress(self, x: Tensor) -> Tensor:
-        """Standardised features x (N, 1 + T, D) -> logits of progress (N, 1)."""
-        x = torch.cat([x[:, :1], some_frames(x[:, 1:], len(self.time))], dim=1)
+        """Standardised features x (N, 1 + T, D) -> logits of progress (N, S)."""
+        x = torch.cat([x[:, :1], some_frames(x[:, 1:], self.config.frames or self.shape["frames"])], dim=1)
         state = x[..., : self.place_dim] @ self.state_weight + self.state_bias
+        return torch.cat([member.progress(state) for member in self.each()], dim=1)
+
+    def encode_text(self, words: Tensor, mask: Tensor) -> Tensor:
+        """words (M, L, Dt), mask (M, L) True = real -> embeddings of length one (M, S, E)."""
+        return torch.stack([member.encode_text(words, mask) for member in self.each()], dim=1)
+
+    def temperatures(self) -> Tensor:
+        """Of each member's InfoNCE: (S,)."""
+        return torch.stack([member.log_temperature for member in self.each()]).exp()
+
+    def score(self, video: Tensor, text: Tensor, mask: Tensor, clips: Tensor, sentences: Tensor) -> Tensor:
+        """f(v | l) of B pairs, (B,): rows `clips` (B,) of video (N, S, E + 1) under rows `sentences` (B,) of text (M, S, E)."""
+        match = (video[clips, :, :-1] * text[sentences]).sum(2)
+        gate = torch.sigmoid(SHARPNESS * (match - THRESHOLD))
+        return self.config.scale * (gate * (FLOOR + torch.sigmoid(video[clips, :, -1]))).mean(1)
+
+
+class Member(nn.Module):
+    """The trained part of one f: networks of match and of progress."""
+
+    def __init__(self, config: ModelConfig, frames: int, scene_dim: int, text_dim: int) -> None:
+        super().__init__()
+        c, drop = config.dim, config.dropout
+        self.config = config
+        self.log_temperature = nn.Parameter(torch.tensor(2.0))
+        self.opening_in, self.opening_out = nn.Linear(scene_dim, c), _head(c, 4 * c, EMBEDDING, drop)
+        self.text_in, self.text_out = nn.Linear(text_dim, c), _head(c, 4 * c, EMBEDDING, drop)
+        self.word_order = nn.Parameter(torch.randn(77, c) * 0.02)
+        self.text_self = nn.ModuleList(SelfAttention(c, config.heads, drop) for _ in range(config.layers))
+        self.motion_in, self.motion_out = nn.Linear(MOTION_SIZE, c), _head(c, 2 * c, 1, drop)
+        self.time = nn.Parameter(torch.randn(frames, c) * 0.02)
+        self.motion_self = nn.ModuleList(SelfAttention(c, config.heads, drop) for _ in range(config.layers))
+
+    def embed_opening(self, scene: Tensor) -> Tensor:
+        """What there is in the opening, scene (N, scene_dim) -> embeddings of length one (N, E)."""
+        return F.normalize(self.opening_out(self.opening_in(scene)), dim=1)
+
+    def progress(self, state: Tensor) -> Tensor:
+        """state (N, 1 + T, 18), the opening's first -> logits of progress (N, 1)."""
         if self.training:
             state = misread(state, *self.config.object_error)
         y = self.motion_in(motion(state)) + self.time
@@ -105,12 +142,6 @@ class FactoredVLP(nn.Module):
         for layer in self.text_self:
             x = layer(x, mask)
         return F.normalize(self.text_out(token_mean(x, mask)), dim=1)
-
-    def score(self, video: Tensor, text: Tensor, mask: Tensor, clips: Tensor, sentences: Tensor) -> Tensor:
-        """f(v | l) of B pairs, (B,): rows `clips` (B,) of video (N, E + 1) under rows `sentences` (B,) of text (M, E)."""
-        match = (video[clips, :-1] * text[sentences]).sum(1)
-        gate = torch.sigmoid(SHARPNESS * (match - THRESHOLD))
-        return self.config.scale * gate * (FLOOR + torch.sigmoid(video[clips, -1]))
 
 
 def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
@@ -178,20 +209,21 @@ def motion(state: Tensor) -> Tensor:
     )
 
 
-def match_loss(openings: Tensor, sentences: Tensor, same: Tensor, temperature: Tensor, weights: tuple[float, float]) -> Tensor:
+def match_loss(openings: Tensor, sentences: Tensor, same: Tensor, temperatures: Tensor, weights: tuple[float, float]) -> Tensor:
     """Which opening belongs to a sentence, and which sentence to an opening: InfoNCE both ways, with several positives.
 
     The first is IVP with all clips of the batch as candidates (its choice model, Plackett-Luce, is Eq. 2 for two), the second
-    ILP's counterpart: a foreign instruction is told from the own one.  openings (B, E), sentences (B', E) of length one, same
-    (B, B') True = of one task, temperature (), weights of the two.  Source: van den Oord et al., arXiv 1807.03748, Eq. 4.
+    ILP's counterpart: a foreign instruction is told from the own one.  openings (B, S, E), sentences (B', S, E) of length one,
+    same (B, B') True = of one task, temperatures (S,), weights of the two; mean over members.  Source: van den Oord et al.,
+    arXiv 1807.03748, Eq. 4.
     """
-    logits = temperature * openings @ sentences.T
-    positive = same.float()
+    logits = torch.einsum("ase,bse->abs", openings, sentences) * temperatures
+    positive = same.float()[:, :, None]
     opening_of = -(positive / positive.sum(0, keepdim=True) * F.log_softmax(logits, 0)).sum(0).mean()
     sentence_of = -(positive / positive.sum(1, keepdim=True) * F.log_softmax(logits, 1)).sum(1).mean()
     return weights[0] * opening_of + weights[1] * sentence_of
 
 
 def progress_loss(worse: Tensor, better: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of P(better) (Eq. 3) on progress alone; logits of progress and weights (B,) each, mean over B."""
-    return (weights * F.softplus(PROGRESS_SCALE * (torch.sigmoid(worse) - torch.sigmoid(better)))).mean()
+    """Cross-entropy of P(better) (Eq. 3) on progress alone; logits of progress (B, S) each, weights (B,); mean over both."""
+    return (weights[:, None] * F.softplus(PROGRESS_SCALE * (torch.sigmoid(worse) - torch.sigmoid(better)))).mean()

@@ -212,7 +212,7 @@ def factored_training_loss(
         seen = ((seen - model.image_mean) / model.image_std).mean(-2)
         return seen + config.feature_noise * torch.randn_like(seen)
 
-    low, high = model.progress(look(clips))[:, 0].chunk(2)
+    low, high = model.progress(look(clips)).chunk(2)
     own = len(tuples.a[share])
     words, mask = texts.look_up(said[share])
     number = torch.from_numpy(tasks[share]).to(device)
@@ -220,10 +220,10 @@ def factored_training_loss(
         model.embed_opening(look(scenes[share])),
         model.encode_text(words, mask),
         number[:, None] == number,
-        model.log_temperature.exp(),
+        model.temperatures(),
         (2 * orders.ivp_weight, 10 * orders.ilp_weight),
     )
-    weights = torch.ones_like(low)
+    weights = torch.ones(len(low), device=device)
     weights[:own] = orders.itp_weight
     progress = progress_loss(low, high, weights)
     loss = progress + match

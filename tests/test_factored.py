@@ -46,7 +46,7 @@ def test_match_sees_the_opening_alone_and_progress_no_words():
     torch.nn.init.normal_(model.state_weight)
     clip = torch.randn(1, 9, 1, 12)
     later = torch.cat([clip[:, :1], torch.randn(1, 8, 1, 12)], dim=1)
-    one, two = model.encode_video(torch.cat([clip, later]))
+    one, two = model.encode_video(torch.cat([clip, later]))[:, 0]
     torch.testing.assert_close(one[:-1], two[:-1])
     assert abs(one[-1] - two[-1]) > 1e-4
     assert one[:-1].norm().item() == pytest.approx(1.0, abs=1e-5)
@@ -82,12 +82,26 @@ def test_words_are_misheard_in_training_alone():
 @torch.no_grad()
 def test_the_score_is_scale_times_gate_times_floor_and_progress():
     model = tiny(scale=3.0)
-    video, text = torch.zeros(2, 65), torch.zeros(1, 64)
-    video[0, 0], video[1, 0], text[0, 0] = 0.5, THRESHOLD, 1.0  # cosines .5 and b
-    video[0, -1], video[1, -1] = 0.0, 50.0
+    video, text = torch.zeros(2, 1, 65), torch.zeros(1, 1, 64)
+    video[0, 0, 0], video[1, 0, 0], text[0, 0, 0] = 0.5, THRESHOLD, 1.0  # cosines .5 and b
+    video[0, 0, -1], video[1, 0, -1] = 0.0, 50.0
     found = model.score(video, text, torch.ones(1, 1, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([0, 0]))
     open_gate = 1 / (1 + math.exp(-SHARPNESS * (0.5 - THRESHOLD)))
     torch.testing.assert_close(found, torch.tensor([3 * open_gate * (FLOOR + 0.5), 3 * 0.5 * (FLOOR + 1.0)]))
+
+
+@torch.no_grad()
+def test_members_are_averaged_and_each_is_alone():
+    model, clips = tiny(members=3), torch.randn(4, 9, 1, 12)
+    torch.nn.init.normal_(model.state_weight)
+    said = ["close the drawer", "turn the dial", "open the door", "press the button"]
+    together, alone = scores(model, clips, said), []
+    members = list(model.members)
+    for member in members:
+        model.members = torch.nn.ModuleList([member])
+        alone.append(scores(model, clips, said))
+    torch.testing.assert_close(together, torch.stack(alone).mean(0))
+    assert (alone[0] - alone[1]).abs().min() > 1e-4
 
 
 def test_motion_by_hand():
@@ -145,19 +159,22 @@ def test_the_state_is_read_off_features_that_hold_it():
 
 
 def test_match_loss_by_hand():
-    openings = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    sentences = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    temperature = torch.tensor(2.0)  # logits [[2, 2], [0, 0]]
-    one_each = match_loss(openings, sentences, torch.eye(2, dtype=torch.bool), temperature, (1.0, 0.0))
-    assert one_each.item() == pytest.approx((math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2)
-    undecided = match_loss(openings, sentences, torch.eye(2, dtype=torch.bool), temperature, (0.0, 3.0))
-    assert undecided.item() == pytest.approx(3 * math.log(2))
-    all_alike = match_loss(openings, openings, torch.ones(2, 2, dtype=torch.bool), torch.tensor(0.0), (1.0, 1.0))
+    openings = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    sentences = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+    temperature = torch.tensor([2.0])  # logits [[2, 2], [0, 0]]
+    own = torch.eye(2, dtype=torch.bool)
+    which_opening, which_sentence = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2, math.log(2)
+    assert match_loss(openings, sentences, own, temperature, (1.0, 0.0)).item() == pytest.approx(which_opening)
+    assert match_loss(openings, sentences, own, temperature, (0.0, 3.0)).item() == pytest.approx(3 * which_sentence)
+    all_alike = match_loss(openings, openings, torch.ones(2, 2, dtype=torch.bool), torch.tensor([0.0]), (1.0, 1.0))
     assert all_alike.item() == pytest.approx(2 * math.log(2)), "several positives share the probability"
+    two = (torch.cat([x, x], dim=1) for x in (openings, sentences))
+    undecided = torch.tensor([2.0, 0.0])  # the second member's logits are all 0
+    assert match_loss(*two, own, undecided, (1.0, 0.0)).item() == pytest.approx((which_opening + math.log(2)) / 2)
 
 
 def test_progress_loss_by_hand():
-    worse, better = torch.tensor([0.0, 50.0]), torch.tensor([0.0, -50.0])
+    worse, better = torch.tensor([[0.0], [50.0]]), torch.tensor([[0.0], [-50.0]])
     assert progress_loss(worse, better, torch.ones(2)).item() == pytest.approx((math.log(2) + math.log(1 + math.exp(8))) / 2)
     assert progress_loss(worse, better, torch.tensor([0.5, 0.0])).item() == pytest.approx(math.log(2) / 4)
 
@@ -169,7 +186,7 @@ def test_one_frame_is_the_last():
     others, last = clip.clone(), clip.clone()
     others[:, 1:8] += 1.0
     last[:, 8] += 1.0
-    one, same, differs = (model.encode_video(x)[0, -1] for x in (clip, others, last))
+    one, same, differs = (model.encode_video(x)[0, 0, -1] for x in (clip, others, last))
     assert one == same and abs(one - differs) > 1e-4
 
 
