@@ -134,7 +134,11 @@ class SmallBackbone:
     def load(cls, folder: Path, device: str = "cpu", words: Words | None = None) -> SmallBackbone:
         """Read a folder written by `save`; a wrong or damaged one raises `RoboprefError`."""
         state, config = load_model(folder, KIND)
-        encoder = SmallEncoder(SmallConfig(**config["encoder"] | {"parts": tuple(config["encoder"]["parts"])}))
+        try:
+            shape = SmallConfig(**config["encoder"] | {"parts": tuple(config["encoder"]["parts"])})
+        except (KeyError, TypeError) as error:
+            raise RoboprefError(f"{folder}: of another version of robopref ({error}); run `robopref pretrain` again.") from error
+        encoder = SmallEncoder(shape)
         load_strict(encoder, state, folder)
         return cls(encoder, digest(Path(folder) / "model.safetensors"), device, words)
 

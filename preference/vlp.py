@@ -158,7 +158,10 @@ class VLPScorer:
             raise RoboprefError(f"{folder}: trained on another backbone than {config['backbone']!r}; train VLP again.")
         if backbone.digest != config["backbone_digest"]:
             raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train VLP again.")
-        model = build(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), shape)
+        try:
+            model = build(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), shape)
+        except TypeError as error:
+            raise RoboprefError(f"{folder}: of another version of robopref ({error}); run `robopref train-vlp` again.") from error
         load_strict(model, state, folder)
         return cls(model.to(device), backbone, digest(folder / "model.safetensors"), config["camera"], config["frame_size"])
 

@@ -15,10 +15,12 @@ from safetensors.numpy import load_file
 from toy_bank import make_banks
 
 from robopref.configs import run as run_module
+from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError
 from robopref.configs.vlp import ModelConfig, OrdersConfig, PretrainConfig, TrainVLPConfig
 from robopref.datasets.clips import FrameBank
-from robopref.preference import pretrain, train
+from robopref.preference import pretrain, small, train
+from robopref.preference import vlp as vlp_module
 from robopref.preference.generalisation import generalisation
 from robopref.preference.pretrain import PartLesson
 from robopref.preference.ranks import Ranks
@@ -270,6 +272,22 @@ def test_exchanged_or_damaged_weights_are_refused(vlp, training, pretraining, tm
             (backbone / name).write_bytes(content)
     with pytest.raises(RoboprefError, match="vlp"):
         VLPScorer.load(backbone)  # a backbone is no VLP
+
+
+def test_models_of_another_version_are_refused_in_words(vlp, backbone, tmp_path):
+    for folder, section, setting, again in (
+        (vlp, "model", "older", "robopref train-vlp"),
+        (vlp, "shape", "older", "robopref train-vlp"),
+        (backbone, "encoder", "scene", "robopref pretrain"),
+    ):
+        copied, kind = tmp_path / section, small.KIND if folder == backbone else vlp_module.KIND
+        shutil.copytree(folder, copied)
+        state, settings = load_model(folder, kind)
+        settings[section][setting] = False
+        save_model(copied, kind, state, settings)
+        load = SmallBackbone.load if folder == backbone else VLPScorer.load
+        with pytest.raises(RoboprefError, match=rf"{section}: of another version .*{again}. again"):
+            load(copied)
 
 
 def test_a_frame_of_another_size_is_refused(backbone):
