@@ -50,6 +50,8 @@ class ModelConfig:
     hidden: tuple[int, int] = (512, 256)
     """Score head [VLP, grade B]."""
     dropout: float = 0.1
+    gate: tuple[float, float, float] = (5.0, 0.3, 0.5)
+    """Ours, factored only: a, b and c of f; chosen on train tasks left out (docs/lab.md)."""
     members: int = 1
     """Ours, factored only: networks of match and progress that are trained side by side and averaged."""
     scale: float = 1.0

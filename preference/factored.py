@@ -28,7 +28,6 @@ from robopref.preference.features import some_frames
 from robopref.preference.small import STATE_SIZE
 
 EMBEDDING = 64
-SHARPNESS, THRESHOLD, FLOOR = 5.0, 0.3, 0.5  # a, b and c; chosen on train tasks left out (docs/lab.md)
 PROGRESS_SCALE = 8.0  # of sigmoid(progress) while training: bounded, so that easy pairs do not pull the logits apart for ever
 RIDGE = 1e-3
 MOTION_SIZE = 36
@@ -101,8 +100,9 @@ class FactoredVLP(nn.Module):
     def score(self, video: Tensor, text: Tensor, mask: Tensor, clips: Tensor, sentences: Tensor) -> Tensor:
         """f(v | l) of B pairs, (B,): rows `clips` (B,) of video (N, S, E + 1) under rows `sentences` (B,) of text (M, S, E)."""
         match = (video[clips, :, :-1] * text[sentences]).sum(2)
-        gate = torch.sigmoid(SHARPNESS * (match - THRESHOLD))
-        return self.config.scale * (gate * (FLOOR + torch.sigmoid(video[clips, :, -1]))).mean(1)
+        sharpness, threshold, floor = self.config.gate
+        gate = torch.sigmoid(sharpness * (match - threshold))
+        return self.config.scale * (gate * (floor + torch.sigmoid(video[clips, :, -1]))).mean(1)
 
 
 class Member(nn.Module):

@@ -13,17 +13,7 @@ from test_vlp import TASKS, bank_index
 
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions, task
-from robopref.preference.factored import (
-    FLOOR,
-    SHARPNESS,
-    THRESHOLD,
-    FactoredVLP,
-    match_loss,
-    mishear,
-    misread,
-    motion,
-    progress_loss,
-)
+from robopref.preference.factored import FactoredVLP, match_loss, mishear, misread, motion, progress_loss
 from robopref.preference.orders import OrderSampler
 from robopref.preference.words import HashedWords
 
@@ -82,12 +72,13 @@ def test_words_are_misheard_in_training_alone():
 @torch.no_grad()
 def test_the_score_is_scale_times_gate_times_floor_and_progress():
     model = tiny(scale=3.0)
+    sharpness, threshold, floor = model.config.gate
     video, text = torch.zeros(2, 1, 65), torch.zeros(1, 1, 64)
-    video[0, 0, 0], video[1, 0, 0], text[0, 0, 0] = 0.5, THRESHOLD, 1.0  # cosines .5 and b
+    video[0, 0, 0], video[1, 0, 0], text[0, 0, 0] = 0.5, threshold, 1.0  # cosines .5 and b
     video[0, 0, -1], video[1, 0, -1] = 0.0, 50.0
     found = model.score(video, text, torch.ones(1, 1, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([0, 0]))
-    open_gate = 1 / (1 + math.exp(-SHARPNESS * (0.5 - THRESHOLD)))
-    torch.testing.assert_close(found, torch.tensor([3 * open_gate * (FLOOR + 0.5), 3 * 0.5 * (FLOOR + 1.0)]))
+    open_gate = 1 / (1 + math.exp(-sharpness * (0.5 - threshold)))
+    torch.testing.assert_close(found, torch.tensor([3 * open_gate * (floor + 0.5), 3 * 0.5 * (floor + 1.0)]))
 
 
 @torch.no_grad()
