@@ -31,7 +31,7 @@ from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import COLUMNS, labelled, read_preferences, write_preferences
 from robopref.datasets.videos import find_videos
 from robopref.embodied.tasks import canonical
-from robopref.preference.agreement import NEAR_TIE, agreement, format_table
+from robopref.preference.agreement import NEAR_TIE, agreement, format_table, one_sided_accuracy
 from robopref.preference.baselines.chat import Chat
 from robopref.preference.baselines.goal_image import Goals, read_goal
 from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking, load_baseline
@@ -80,12 +80,12 @@ def run(config: AnnotateConfig) -> Path:
     said = canonical(store.task) if config.instruction is None and store is not None else config.instruction
     instruction = check_instruction(said)
     if store is not None:
-        segments, pairs = choose_segments(config, store, rng)
+        segments, pairs, clusters = choose_segments(config, store, rng)
         clips: Clips = segments
         returns = true_returns(store, segments)
     else:
         clips, pairs = choose_videos(config, videos, rng)
-        returns = None
+        returns, clusters = None, None
 
     table = pair_table(clips, pairs, store.task if store is not None else "", instruction, config.labeller)
     if config.labeller == "human":
@@ -103,7 +103,7 @@ def run(config: AnnotateConfig) -> Path:
         table, preference = label_by_scores(config, table, scores[pairs[:, 0]], scores[pairs[:, 1]])
     side.mkdir(parents=True, exist_ok=True)
     if returns is not None:
-        write_json(side / AGREEMENT, measure(table, preference, returns[pairs]))
+        write_json(side / AGREEMENT, measure(table, preference, returns[pairs], None if clusters is None else clusters[pairs]))
     else:
         (side / AGREEMENT).unlink(missing_ok=True)
     write_preferences(config.out, table)
@@ -255,15 +255,20 @@ def label_by_scores(
     return table.assign(score_a=score_a.mean(axis=1), score_b=score_b.mean(axis=1), label=label, **columns), preference
 
 
-def measure(table: pd.DataFrame, preference: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
+def measure(
+    table: pd.DataFrame, preference: np.ndarray, returns: np.ndarray, clusters: np.ndarray | None = None
+) -> dict[str, Any]:
     """Agreement of signed preferences (P,), > 0 where b is preferred, with the true returns (P, 2) of a preferences table.
 
+    clusters: (P, 2) which of two clusters the segments' episodes are in; with it `cluster_accuracy` is among the measures.
     Of the pairs that have a label.  Where the labeller abstained, `abstained` says on how many pairs, and `left_out` how
     well they would have been labelled: if as well as the others, abstention is worth nothing.
     """
     truth = returns[:, 1] - returns[:, 0]
     kept = table.index.isin(labelled(table).index)
     found: dict[str, Any] = agreement(preference[kept], truth[kept])
+    if clusters is not None:
+        found["cluster_accuracy"] = one_sided_accuracy(truth[kept] * (clusters[kept, 1] - clusters[kept, 0]))
     if not kept.all():
         found |= {"abstained": int((~kept).sum()), "left_out": agreement(preference[~kept], truth[~kept])}
     return found
@@ -281,5 +286,7 @@ def summary(out: Path) -> str:
         row = read_json(side_folder(out) / AGREEMENT)
         rows = {table["labeller"].iloc[0]: row} | ({"left out": row["left_out"]} if "left_out" in row else {})
         lines += [format_table(rows)]
+        if "cluster_accuracy" in row:
+            lines += [f"Knowing nothing but which cluster is the better one: accuracy {row['cluster_accuracy']:.3f}."]
         lines += [f"{row['near_ties']} of {len(kept)} are near-ties: below {NEAR_TIE:.0%} of the largest true difference."]
     return "\n".join(lines)

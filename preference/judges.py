@@ -159,7 +159,8 @@ class Data:
 
     def _choose(self, store: EpisodeStore) -> tuple[list[Segment], np.ndarray]:
         settings = AnnotateConfig(pairs=self.config.pairs, pairing="clusters")
-        return choose_segments(settings, store, np.random.default_rng(self.config.seed))
+        segments, pairs, _ = choose_segments(settings, store, np.random.default_rng(self.config.seed))
+        return segments, pairs
 
     def _digest(self, path: Path) -> str:
         if path not in self._digests:

@@ -175,7 +175,7 @@ def offline_clips(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Clips (N, 1 + T, H, W, 3), pairs (P, 2) and true returns (N,) of a task's offline data; drawn once for all variants."""
     store = EpisodeStore(config.work / f"offline-{seed}" / name)
-    segments, pairs = choose_segments(replace(settings.annotate, seed=seed), store, np.random.default_rng(seed))
+    segments, pairs, _ = choose_segments(replace(settings.annotate, seed=seed), store, np.random.default_rng(seed))
     path = config.work / f"offline-{seed}" / f"{name}-{key_of([settings.annotate, scorer.frame_size, scorer.camera])}.npy"
     if not path.exists():
         with closing(make_env(store.env_id)) as env, Renderer(env, scorer.frame_size, scorer.camera) as renderer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -18,12 +19,23 @@ from robopref.datasets.episodes import EpisodeStore
 from robopref.preference.pairs_file import listed_segments, listed_videos, read_pairs
 
 
-def choose_segments(config: AnnotateConfig, store: EpisodeStore, rng: np.random.Generator) -> tuple[list[Segment], np.ndarray]:
-    """Segments, sorted and each in some pair, and pairs (P, 2) of their numbers."""
+class ChosenSegments(NamedTuple):
+    """What is compared."""
+
+    segments: list[Segment]
+    """Sorted, each in some pair."""
+    pairs: np.ndarray
+    """(P, 2) numbers of segments."""
+    clusters: np.ndarray | None = None
+    """(segments,) cluster 0 or 1 of a segment's episode, where pairs are across clusters."""
+
+
+def choose_segments(config: AnnotateConfig, store: EpisodeStore, rng: np.random.Generator) -> ChosenSegments:
+    """The pairs that `config` asks for; RoboprefError when the episodes do not hold as many."""
     if config.pairing == "file":
         assert config.pairs_file is not None
-        return listed_segments(read_pairs(config.pairs_file), store, config.pairs_file)
-    wanted = config.clips or 2 * config.pairs
+        return ChosenSegments(*listed_segments(read_pairs(config.pairs_file), store, config.pairs_file))
+    wanted, sides = config.clips or 2 * config.pairs, None
     if config.pairing == "random":
         segments = draw_segments(store, wanted, rng, config.segment_length)
         pairs = random_pairs(len(segments), config.pairs, rng)
@@ -37,8 +49,10 @@ def choose_segments(config: AnnotateConfig, store: EpisodeStore, rng: np.random.
         pairs = cross_pairs(range(len(left)), range(len(left), len(segments)), config.pairs, rng)
         order = sorted(range(len(segments)), key=lambda number: (segments[number].episode, segments[number].start))
         segments, pairs = [segments[number] for number in order], np.argsort(order)[pairs]
+        sides = np.array([0] * len(left) + [1] * len(right))[order]
     used, numbers = np.unique(pairs, return_inverse=True)
-    return [segments[number] for number in used], numbers.reshape(-1, 2)
+    chosen = [segments[number] for number in used]
+    return ChosenSegments(chosen, numbers.reshape(-1, 2), None if sides is None else sides[used])
 
 
 def choose_videos(config: AnnotateConfig, videos: list[Path], rng: np.random.Generator) -> tuple[list[Path], np.ndarray]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from robopref.configs.errors import RoboprefError
 from robopref.preference.agreement import agreement, format_table
+from robopref.preference.annotate import measure
 from robopref.preference.labellers import (
     Constant,
     HumanFile,
@@ -50,6 +51,19 @@ def test_the_trap_of_the_papers_protocol():
     assert found["auc"] == pytest.approx(0.5)
     assert found["kendall_tau"] == 0.0
     assert "one answer fits most pairs" in format_table({"constant": found})
+
+
+def test_knowing_the_better_cluster_is_the_constant_label_of_unshuffled_sides():
+    """Cluster 1 is better in three of four pairs that have an answer, and shuffled sides show a constant label two."""
+    clusters = np.array([[0, 1], [1, 0], [1, 0], [1, 0], [0, 1]])
+    returns = np.array([[1.0, 2.0], [5.0, 3.0], [6.0, 4.0], [1.0, 2.0], [7.0, 7.0]])
+    table = pd.DataFrame({"label": [1.0] * 5})
+    found = measure(table, np.ones(5), returns, clusters)
+    assert found["cluster_accuracy"] == pytest.approx(3 / 4)
+    assert found["constant_accuracy"] == pytest.approx(2 / 4)
+    assert "cluster_accuracy" not in measure(table, np.ones(5), returns)
+    abstained = table.assign(abstained=[True, False, False, True, False])
+    assert measure(abstained, np.ones(5), returns, clusters)["cluster_accuracy"] == 1.0
 
 
 def test_when_the_same_side_always_wins_balanced_accuracy_is_undefined():

@@ -103,7 +103,7 @@ def record_episodes(path: Path, count: int, steps: int = 150) -> Path:
 
 def plan_pairs(config: AnnotateConfig, episodes: Path) -> list[tuple[Segment, Segment]]:
     """The pairs that `annotate` will label with these settings."""
-    segments, pairs = choose_segments(config, EpisodeStore(episodes), np.random.default_rng(config.seed))
+    segments, pairs, _ = choose_segments(config, EpisodeStore(episodes), np.random.default_rng(config.seed))
     return [(segments[a], segments[b]) for a, b in pairs]
 
 
