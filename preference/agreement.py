@@ -1,8 +1,9 @@
 """How well labels agree with the true return, in several measures that are only ever given together.
 
 Plain accuracy misleads when one label fits nearly all pairs: in VLP's own protocol a constant guess scores 94-98 % (our
-reading, from its published accuracies and label correlations).  So the constant label's accuracy stands beside it, and where
-pairs are across clusters that of knowing which cluster is better, with three measures that a constant label cannot win: balanced accuracy and AUC (0.5 by chance), Kendall's tau (0 by chance).
+reading, from its published accuracies and label correlations).  So the constant label's accuracy stands beside it, where
+pairs are across clusters that of knowing which cluster is better, and three measures that a constant label cannot win:
+balanced accuracy and AUC (0.5 by chance), Kendall's tau (0 by chance).
 
 Axes: N pairs (a, b).
 """
