@@ -108,8 +108,7 @@ class CPLConfig:
     clone_steps: int = 200_000
     """Behaviour cloning before preferences."""
     clone_from: str = "segments"
-    """segments: what the labelled pairs show (CPL repository); preferred: those of them that did not lose (DPO's way to a
-    reference); transitions: the whole dataset (ours)."""
+    """segments: what the labelled pairs show (CPL repository); transitions: the whole dataset (ours)."""
     clone_learning_rate: float = 1e-4
     batch: int = 256
     """Transitions a cloning step and member (ours)."""
@@ -131,8 +130,7 @@ class CPLConfig:
     reference: bool = False
     """Score by log pi - log pi_cloned (CPL-KL) instead of log pi."""
     clone_weight: float = 0.0
-    """Weight of the cloning loss on the pairs' segments during the preference steps (ours); with clone_from=preferred on each
-    segment as far as it is preferred."""
+    """Weight of the cloning loss on the pairs' segments during the preference steps."""
 
 
 PolicyConfig = BCConfig | IQLConfig | PIQLConfig | IPLConfig | CPLConfig

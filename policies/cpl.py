@@ -1,8 +1,7 @@
 """Contrastive preference learning (Hejna et al. 2023): preferences teach the policy directly, without reward or value.
 
 A segment is scored by alpha sum_t log pi(a_t|s_t).  With the cloned policy as reference (CPL-KL) and
-bias 1 the loss is DPO (Rafailov et al. 2023) on trajectories.  DPO clones what was preferred where there is no better
-reference; CPL's repository clones both segments of every pair.
+bias 1 the loss is DPO (Rafailov et al. 2023) on trajectories.
 
 Axes: S members, B pairs, K steps.
 """
@@ -24,7 +23,7 @@ from robopref.policies.replay import PairBatch, Pairs, Transitions, sample_numbe
 from robopref.preference.members import adam, descend, member_rngs
 from robopref.preference.reward import choice_accuracy
 
-CLONE_FROM = ("segments", "preferred", "transitions")
+CLONE_FROM = ("segments", "transitions")
 
 
 def contrastive_loss(score_a: Tensor, score_b: Tensor, label: Tensor, bias: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -52,8 +51,7 @@ class CPL:
         self.steps = config.clone_steps + config.steps
         device = data.obs.device
         everything = torch.arange(len(data), device=device)
-        whole = config.clone_from == "transitions"
-        self.shown = everything if whole else pairs.transitions(preferred=config.clone_from == "preferred")
+        self.shown = pairs.transitions() if config.clone_from == "segments" else everything
 
         def new_actor() -> Actor:
             return Actor(member_rngs(seeds, "weights"), *data.dims, config.hidden, config.actor, config.dropout).to(device)
@@ -96,8 +94,6 @@ class CPL:
         score_a, score_b = segment_scores(ratio.view(members, segments, steps), batch, config.alpha)
         loss, metrics = contrastive_loss(score_a, score_b, batch.label, config.bias)
         if config.clone_weight > 0:
-            if config.clone_from == "preferred":
-                log_prob = 2 * torch.cat([1 - batch.label, batch.label], 1).repeat_interleave(steps, 1) * log_prob
             clone, clone_metrics = cloning_loss(log_prob)
             loss, metrics = loss + config.clone_weight * clone, metrics | clone_metrics
         warmup = max(1, round(config.warmup * config.steps))

@@ -129,13 +129,11 @@ class Pairs:
         weight = length / steps
         return PairBatch(numbers[:, :, 0], numbers[:, :, 1], weight[:, :, 0], weight[:, :, 1], self.label[chosen])
 
-    def transitions(self, preferred: bool = False) -> Tensor:
-        """Sorted numbers (U,) of the transitions that lie in any segment, each once; preferred: in one that did not lose."""
-        chance = torch.stack([1 - self.label, self.label], 1)
-        used = chance >= 0.5 if preferred else torch.ones_like(chance, dtype=torch.bool)
+    def transitions(self) -> Tensor:
+        """Sorted numbers (U,) of the transitions that lie in any segment, each once."""
         ranges = [
             torch.arange(int(start), int(start + length), device=self.label.device)
-            for start, length in zip(self.start[used], self.length[used], strict=True)
+            for start, length in zip(self.start.flatten(), self.length.flatten(), strict=True)
         ]
         return torch.cat(ranges).unique()
 

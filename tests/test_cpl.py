@@ -138,28 +138,10 @@ def test_a_soft_label_is_learnt_as_a_probability(data: Transitions, pairs: Pairs
     torch.testing.assert_close(b - a, torch.full((2,), math.log(3)), atol=0.05, rtol=0)
 
 
-def test_what_did_not_lose_is_cloned(data: Transitions, pairs: Pairs) -> None:
-    """Beside preferences too: the loss of a step is what preferences say and the cloning of each segment as far as it won."""
-    said = Pairs(pairs.start[:1], pairs.length[:1], torch.tensor([0.25]))
-    config = CPLConfig(**SMALL | {"dropout": 0.0, "clone_steps": 0}, clone_from="preferred", clone_weight=0.5)
-    learner = CPL(config, data, said, (0,))
-    batch = said.sample(member_rngs((0,), "training"), config.pairs)
-    with torch.no_grad():
-        a, b = (-learner.actor.log_prob(*data.state_action(side.flatten(1))).mean() for side in (batch.a, batch.b))
-    metrics = learner.update(0, member_rngs((0,), "training"))
-    torch.testing.assert_close(metrics["clone"], (0.75 * a + 0.25 * b).view(1))
-    tie = Pairs(pairs.start[:1], pairs.length[:1], torch.tensor([0.5]))
-    assert tie.transitions(preferred=True).equal(tie.transitions())
-    assert len(said.transitions(preferred=True)) < len(said.transitions())
-
-
 def test_cloning_can_look_at_the_segments_or_at_everything(data: Transitions, pairs: Pairs) -> None:
     few = Pairs(pairs.start[:2], pairs.length[:2], pairs.label[:2])
     assert len(CPL(CPLConfig(**SMALL, clone_from="segments"), data, few, (0,)).shown) <= 40
     assert len(CPL(CPLConfig(**SMALL, clone_from="transitions"), data, few, (0,)).shown) == len(data)
-    preferred = CPL(CPLConfig(**SMALL, clone_from="preferred"), data, few, (0,)).shown
-    won = [int(few.start[pair, side]) for pair, side in enumerate((few.label > 0.5).long().tolist())]
-    assert set(won) <= set(preferred.tolist()) and len(preferred) <= 20
     with pytest.raises(RoboprefError, match="transitions"):
         CPL(CPLConfig(**SMALL, clone_from="transition"), data, few, (0,))
     with pytest.raises(RoboprefError, match="bias is 0"):
