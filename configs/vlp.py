@@ -84,6 +84,9 @@ class OrdersConfig:
     """Ours, factored only: share of these two whose expert is played backwards, where that shows something being done too."""
     episode_share: float = 1.0
     """Share of each task's and level's episodes that orders are drawn from."""
+    wordings: str = "train"
+    """Of the train tasks' instructions: train, those that tables call seen; varied (ours) adds synonyms of which no word is in a
+    held-out wording; shared those of which some are."""
     segment_share: float = 0.5
     """Share of tuples made of segments instead of whole episodes; ours, because it is segments that get labelled."""
 

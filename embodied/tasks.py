@@ -7,6 +7,7 @@ medium.yaml were measured (embodied/medium.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,23 @@ from robopref.configs.errors import RoboprefError, nearest
 KINDS = ("seen", "phrase", "description", "correct colour", "wrong colour")
 """Kinds of wording in VLP's table of language generalisation; our reading of them is in docs/tasks.md."""
 
-PARTS: Mapping[str, tuple[str, ...]] = {"train": ("seen",), "heldout": ("phrase", "description", "correct colour")}
+VARIED = ("synonym", "shared synonym")
+"""Kinds with synonyms, for training only [ours].  A sentence is a `shared synonym` when a word of it is heard in some task's
+phrases or descriptions and in no seen wording."""
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "train": ("seen",),
+    "varied": ("seen", "synonym"),
+    "shared": ("seen", "synonym", "shared synonym"),
+    "heldout": ("phrase", "description", "correct colour"),
+}
 """Parts of what instructions() returns; wrong colours are asked for by kind only, since they do not describe the scene."""
+TRAIN_PARTS = ("train", "varied", "shared")
 
 # Sentences taken from each grid of frames and fillers; with the bare commands this makes 32 to train on, 17 held out.
 SEEN_FRAMED, SEEN_GOALS, PHRASES_FRAMED, DESCRIPTIONS, COLOURED = 16, 8, 4, 6, 3
+# And up to 64 with synonyms.
+MORE_COMMANDS, MORE_FRAMED, MORE_GOALS = 32, 16, 16
 
 TRAIN_FRAMES = (
     "please {}",
@@ -108,7 +121,7 @@ class Task:
     """One task of Meta-World v3, by its name without "-v3"."""
 
     name: str
-    wordings: Mapping[str, tuple[str, ...]]  # kind (KINDS) -> sentences
+    wordings: Mapping[str, tuple[str, ...]]  # kind (KINDS, VARIED) -> sentences
     medium: MediumRule
     reverse: str | None = None
     """The opposite task.  Its instructions are its own: use them for reversed clips only where both are train tasks."""
@@ -134,8 +147,8 @@ def task(name: str) -> Task:
 
 def instructions(name: str, part: str = "train") -> tuple[str, ...]:
     """Sentences that ask for task `name`, always the same ones in the same order; `part`: of PARTS, or one of KINDS."""
-    if part not in (*PARTS, *KINDS):
-        options = (*PARTS, *KINDS)
+    options = dict.fromkeys((*PARTS, *KINDS, *VARIED))
+    if part not in options:
         raise RoboprefError(f"Unknown part {part!r} of the instructions: {', '.join(options)}.{nearest(part, options)}")
     wordings = task(name).wordings
     return tuple(sentence for kind in PARTS.get(part, (part,)) for sentence in wordings[kind])
@@ -184,6 +197,39 @@ def _compose(entry: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     }
 
 
+def _vary(entry: Mapping[str, Any], seen: Sequence[str]) -> tuple[str, ...]:
+    """Sentences with the synonyms of a task, from its entry of instructions.yaml, and none of `seen`."""
+    more = entry["more"]
+    dos, nouns = [*more["do"], *entry["do"]], [*more["what"], entry["what"][0]]
+    commands = _walk(dos, [(what,) for what in nouns], MORE_COMMANDS)
+    goals = [(nouns[(lap + k) % len(nouns)], state) for lap in range(len(nouns)) for k, state in enumerate(more["state"])]
+    sentences = (
+        *commands,
+        *_walk(TRAIN_FRAMES, [(command,) for command in commands[::-1]], MORE_FRAMED),
+        *_walk(TRAIN_GOALS, goals, MORE_GOALS),
+    )
+    return tuple(sentence for sentence in dict.fromkeys(sentences) if sentence not in seen)
+
+
+def _with_varied(tasks: Mapping[str, Mapping[str, tuple[str, ...]]], varied: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The wordings of `tasks` with their `varied` sentences as the kinds VARIED."""
+    heard = _words(sentence for wordings in tasks.values() for sentence in wordings["seen"])
+    new = _words(sentence for wordings in tasks.values() for kind in ("phrase", "description") for sentence in wordings[kind])
+    found = {}
+    for name, wordings in tasks.items():
+        shares = [bool(_words([sentence]) & (new - heard)) for sentence in varied[name]]
+        kinds = {
+            kind: tuple(sentence for sentence, shared in zip(varied[name], shares, strict=True) if shared == (kind == VARIED[1]))
+            for kind in VARIED
+        }
+        found[name] = {**wordings, **kinds}
+    return found
+
+
+def _words(sentences: Iterable[str]) -> set[str]:
+    return {word for sentence in sentences for word in re.findall(r"[a-z]+", sentence.lower())}
+
+
 def _walk(frames: Sequence[str], fillers: Sequence[tuple[str, ...]], count: int) -> tuple[str, ...]:
     """`count` different sentences along the diagonals of the grid frames x fillers, so that both sides vary at once."""
     sentences = []
@@ -201,9 +247,12 @@ def _load() -> dict[str, Task]:
     }
     true = _both_ways(TRUE_REVERSALS)
     opposites = true | _both_ways(NEAR_OPPOSITES)
+    table = _read("instructions.yaml")
+    plain = {name: _compose(entry) for name, entry in table.items()}
+    wordings = _with_varied(plain, {name: _vary(entry, plain[name]["seen"]) for name, entry in table.items()})
     return {
-        name: Task(name, _compose(entry), rules[name], reverse=opposites.get(name), truly_reversible=name in true)
-        for name, entry in _read("instructions.yaml").items()
+        name: Task(name, wordings[name], rules[name], reverse=opposites.get(name), truly_reversible=name in true)
+        for name in table
     }
 
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.vlp import OrdersConfig
 from robopref.datasets.clips import FRAMES
-from robopref.embodied.tasks import instructions, task
+from robopref.embodied.tasks import TRAIN_PARTS, instructions, task
 
 LEVELS = ("random", "medium", "expert")  # from worst to best
 CLOSEST = 0.15  # share of an episode: prefixes whose lengths differ by less nobody could tell apart
@@ -57,11 +57,22 @@ class BankEpisode:
 
 
 class OrderSampler:
-    """Draws `Tuples` of the given tasks from a bank index; every draw is a function of the generator alone."""
+    """Draws `Tuples` of the given tasks from a bank index; every draw is a function of the generator alone.
+
+    part: of the instructions (embodied/tasks.py); default: what `config.wordings` says.
+    """
 
     def __init__(
-        self, index: pd.DataFrame, tasks: Sequence[str], config: OrdersConfig, part: str = "train", frames: int = FRAMES
+        self,
+        index: pd.DataFrame,
+        tasks: Sequence[str],
+        config: OrdersConfig,
+        part: str | None = None,
+        frames: int = FRAMES,
     ) -> None:
+        if config.wordings not in TRAIN_PARTS:
+            hint = nearest(config.wordings, TRAIN_PARTS)
+            raise UsageError(f"orders.wordings={config.wordings}: one of {', '.join(TRAIN_PARTS)}.{hint}")
         self.config, self.frames, self.tasks = config, frames, tuple(tasks)
         if len(self.tasks) < 2:
             raise RoboprefError("ILP and IVP need at least two tasks; collect more of them.")
@@ -76,7 +87,7 @@ class OrderSampler:
         for group, episodes in self.episodes.items():
             self.episodes[group] = episodes[: max(1, round(config.episode_share * len(episodes)))]
         self.reversible = tuple(name for name in self.tasks if task(name).truly_reversible)
-        self.instructions = {name: instructions(name, part) for name in self.tasks}
+        self.instructions = {name: instructions(name, part or config.wordings) for name in self.tasks}
 
     def draw(self, batch: int, rng: np.random.Generator, own_task: str | None = None) -> Tuples:
         """A batch of `batch` tuples; task b is drawn anew for each unless `own_task` fixes it."""

@@ -19,14 +19,14 @@ from robopref.embodied import tasks
 from robopref.embodied.envs import make_env
 from robopref.embodied.experts import ScriptedExpert, noisy
 from robopref.embodied.rollout import rollout
-from robopref.embodied.tasks import KINDS, MARGIN, SPLITS, TASKS, MediumRule, canonical, instructions, task
+from robopref.embodied.tasks import KINDS, MARGIN, SPLITS, TASKS, VARIED, MediumRule, canonical, instructions, task
 
 ROOT = Path(__file__).parents[1]
 
 
 def sentences(name: str) -> list[str]:
     """Everything that is ever said about a task, wrong colours included."""
-    return [sentence for kind in KINDS for sentence in task(name).wordings[kind]]
+    return [sentence for kind in (*KINDS, *VARIED) for sentence in task(name).wordings[kind]]
 
 
 def words(text: str) -> str:
@@ -84,7 +84,7 @@ def test_unknown_part_names_the_nearest():
 
 
 def test_a_part_may_be_one_kind_of_wording():
-    kinds = {kind: instructions("push", kind) for kind in KINDS}
+    kinds = {kind: instructions("push", kind) for kind in (*KINDS, *VARIED)}
     assert kinds == dict(task("push").wordings)
     assert instructions("push") == kinds["seen"]
     assert instructions("push", "heldout") == (*kinds["phrase"], *kinds["description"], *kinds["correct colour"])
@@ -130,12 +130,32 @@ def test_heldout_vocabulary_is_unheard_in_training():
     table = yaml.safe_load((ROOT / "embodied/instructions.yaml").read_text())
     assert list(table) == sorted(TASKS)
     for name, entry in table.items():
-        train = " ".join(words(sentence) for sentence in instructions(name))
+        said = [words(sentence) for sentence in instructions(name, "shared")]
+        train = " ".join(said[: len(instructions(name))])
         for phrase in entry["new"]["do"] + entry["new"]["what"] + entry["new"]["state"]:
             parts = [part for part in phrase.split("{}") if part.strip()]
             assert not all(words(part) in train for part in parts), (name, phrase)
         _, right, wrong = entry["colour"]
-        assert right != wrong and words(right) not in train and words(wrong) not in train
+        assert right != wrong and not any(words(colour) in sentence for colour in (right, wrong) for sentence in said)
+
+
+def test_what_varies_has_words_of_its_own():
+    """No word of a synonym is one that only held-out wordings use; each shared synonym has such a word."""
+
+    def heard(kinds: tuple[str, ...]) -> set[str]:
+        return {word for name in TASKS for kind in kinds for said in task(name).wordings[kind] for word in words(said).split()}
+
+    held_out = heard(("phrase", "description")) - heard(("seen",))
+    assert {"tap", "compartment", "flush"} <= held_out
+    assert not held_out & heard(("synonym",))
+    for name in TASKS:
+        wordings = task(name).wordings
+        assert all(held_out & set(words(said).split()) for said in wordings["shared synonym"])
+        assert len(wordings["synonym"]) >= 12 and len(wordings["synonym"]) + len(wordings["shared synonym"]) >= 50
+        assert instructions(name, "varied") == (*wordings["seen"], *wordings["synonym"])
+        assert instructions(name, "shared") == (*wordings["seen"], *wordings["synonym"], *wordings["shared synonym"])
+    new = heard(("synonym",)) - heard(("seen",))
+    assert {"cabinet", "cupboard", "sash"} <= new
 
 
 def test_sentences_and_their_order_are_fixed():

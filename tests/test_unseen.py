@@ -16,7 +16,7 @@ from robopref.configs.errors import UsageError
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.memory import PeakMemory
 from robopref.configs.unseen import UnseenConfig
-from robopref.embodied.tasks import SPLITS, Split
+from robopref.embodied.tasks import SPLITS, TRAIN_PARTS, Split
 from robopref.preference import train, unseen
 
 SMALL = [
@@ -62,6 +62,20 @@ def test_the_two_experiments_have_their_splits_and_the_same_recipe():
     assert paper.split == "paper" and ml45.split == "ml45" and paper.out != ml45.out
     assert replace(paper, split=ml45.split, out=ml45.out) == ml45
     assert set(SPLITS["ml45"].test) == {"bin-picking", "box-close", "door-lock", "door-unlock", "hand-insert"}
+
+
+def test_the_variants_of_further_experiments_are_beside_the_papers():
+    paper, *further = (
+        to_dataclass(UnseenConfig, compose("unseen", [f"experiment={name}"]))
+        for name in ("vlp_paper", "vlp_ablations", "vlp_wordings")
+    )
+    trained = {name: unseen.variant(paper.vlp, name, overrides) for name, overrides in paper.variants.items()}
+    for config in further:
+        assert replace(config, variants=paper.variants) == paper
+        both = {name: unseen.variant(config.vlp, name, overrides) for name, overrides in config.variants.items()}
+        assert set(both) > set(trained) and {name: both[name] for name in trained} == trained
+        assert len(set(map(repr, both.values()))) == len(both)
+        assert {settings.orders.wordings for settings in both.values()} <= set(TRAIN_PARTS)
 
 
 def test_a_variant_is_checked():

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions
 from robopref.preference.backbone import load_backbone, parse_small
@@ -148,6 +148,17 @@ def test_positions_say_nothing_and_draws_repeat():
     one, two = (sampler.draw(16, np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(one.a, two.a)
     assert one.own == two.own and one.foreign == two.foreign
+
+
+@pytest.mark.parametrize("wordings", ["train", "varied", "shared"])
+def test_instructions_are_of_the_wordings_asked_for(wordings):
+    drawn = OrderSampler(bank_index(), TASKS, OrdersConfig(wordings=wordings)).draw(1500, np.random.default_rng(0))
+    known = {sentence for name in TASKS for sentence in instructions(name, wordings)}
+    assert set(drawn.own) <= known and len(set(drawn.own)) > 0.9 * len(known)
+    with pytest.raises(UsageError, match=r"orders.wordings=vary: one of train, varied, shared. Did you mean 'varied'"):
+        OrderSampler(bank_index(), TASKS, OrdersConfig(wordings="vary"))
+    judged = OrderSampler(bank_index(), TASKS, OrdersConfig(wordings=wordings), "phrase").draw(8, np.random.default_rng(0))
+    assert set(judged.own) <= {sentence for name in TASKS for sentence in instructions(name, "phrase")}
 
 
 def test_progress_pairs_end_later_in_one_expert_episode():
