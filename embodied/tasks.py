@@ -214,10 +214,11 @@ def _vary(entry: Mapping[str, Any], seen: Sequence[str]) -> tuple[str, ...]:
 def _with_varied(tasks: Mapping[str, Mapping[str, tuple[str, ...]]], varied: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """The wordings of `tasks` with their `varied` sentences as the kinds VARIED."""
     heard = _words(sentence for wordings in tasks.values() for sentence in wordings["seen"])
-    new = _words(sentence for wordings in tasks.values() for kind in ("phrase", "description") for sentence in wordings[kind])
+    said = _words(sentence for wordings in tasks.values() for kind in ("phrase", "description") for sentence in wordings[kind])
+    held_out = said - heard
     found = {}
     for name, wordings in tasks.items():
-        shares = [bool(_words([sentence]) & (new - heard)) for sentence in varied[name]]
+        shares = [bool(_words([sentence]) & held_out) for sentence in varied[name]]
         kinds = {
             kind: tuple(sentence for sentence, shared in zip(varied[name], shares, strict=True) if shared == (kind == VARIED[1]))
             for kind in VARIED
