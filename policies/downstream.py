@@ -71,6 +71,8 @@ class DownstreamConfig:
     """Settings of `robopref pipeline`, such as piql.steps=4000 or scale=paper; cpl.* counts for cpl_kl and dpo as well."""
     first_goal: int = 0
     """Environment seed of the first goal."""
+    device: str = "cpu"
+    """Where policies are trained: cpu, or auto, cuda, cuda:1; a GPU gains from networks of the paper's size on."""
     processes: int = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
@@ -260,7 +262,7 @@ def run_cell(config: DownstreamConfig, cell: Cell, made_with: str) -> list[dict[
         agreement = read_json(annotate.side_folder(labels) / annotate.AGREEMENT)
         measured = {key: agreement.get(key) for key in MEASURES}  # cluster_accuracy: only where pairs are across clusters
     out = config.work / f"policies-{cell.seed}" / cell.task / label_kind(config, cell) / cell.labeller / cell.policy
-    train_policy(settings, policy, data_folder(config, cell.seed) / cell.task, labels, out)
+    train_policy(settings, policy, data_folder(config, cell.seed) / cell.task, labels, out, config.device)
     success = evaluate_policy(settings, cell.task, out, config.first_goal).groupby("member")["success"].mean()
     which = {
         "task": cell.task,

@@ -54,6 +54,8 @@ class StudyConfig:
     """VLP run folder or hf-hub:OWNER/NAME that labels, or an ensemble, if it never saw these tasks; default: the true return."""
     first_goal: int = 1000
     """Environment seed of the first goal; the pipeline reports on those from 0 on."""
+    device: str = "cpu"
+    """Where policies are trained: cpu, or auto, cuda, cuda:1; a GPU gains from networks of the paper's size on."""
     processes: int = 2
 
 
@@ -134,7 +136,7 @@ def run_one(config: StudyConfig, name: str, seed: int, variant: str, what: dict[
     )
     annotate.run(annotation)
     policy = getattr(settings, what["policy"])
-    train_policy(settings, policy, data, None if what["policy"] == "bc" else labels, out)
+    train_policy(settings, policy, data, None if what["policy"] == "bc" else labels, out, config.device)
     trained = time.time()
     success = evaluate_policy(settings, name, out, config.first_goal)
     (row,) = summarise(success).values()
@@ -142,9 +144,9 @@ def run_one(config: StudyConfig, name: str, seed: int, variant: str, what: dict[
     return which | row | {"seconds": trained - started}
 
 
-def train_policy(settings: PipelineConfig, policy: PolicyConfig, data: Path, labels: Path | None, out: Path) -> None:
+def train_policy(settings: PipelineConfig, policy: PolicyConfig, data: Path, labels: Path | None, out: Path, device: str) -> None:
     """All policy seeds in one program; the model goes to out/policy."""
-    train.run(TrainConfig(out / "policy", data, policy, labels, settings.policy_seeds, device="cpu"))
+    train.run(TrainConfig(out / "policy", data, policy, labels, settings.policy_seeds, device=device))
 
 
 def evaluate_policy(settings: PipelineConfig, task: str, out: Path, first_goal: int) -> pd.DataFrame:

@@ -133,12 +133,26 @@ def blocks(members: int, batch: int, width: int, device: torch.device) -> Iterat
 
 def draw_kept(rngs: Sequence[np.random.Generator], shape: tuple[int, int], threshold: int, device: torch.device) -> Tensor:
     """Which units stay: (S, *shape) uint8 of 0 and 1, each member's from its own generator, a random byte a unit."""
+    if device.type != "cpu":
+        return draw_kept_there(rngs, shape, threshold, device)
     kept = np.empty((len(rngs), shape[0] * shape[1]), np.bool_)
     for row, rng in zip(kept, rngs, strict=True):
         for first in range(0, len(row), BLOCK):  # the bytes of one large draw, without its large and always new memory
             part = row[first : first + BLOCK]
             np.greater_equal(np.frombuffer(rng.bytes(len(part)), np.uint8), threshold, out=part)
-    return torch.from_numpy(kept.view(np.uint8).reshape(-1, *shape)).to(device)
+    return torch.from_numpy(kept.view(np.uint8).reshape(-1, *shape))
+
+
+def draw_kept_there(rngs: Sequence[np.random.Generator], shape: tuple[int, int], threshold: int, device: torch.device) -> Tensor:
+    """`draw_kept` on a GPU: bytes that a processor draws and sends over would take longer than the whole step.
+
+    A member's generator gives the seed of the GPU's, so what it draws is still the member's own; the masks are others than a
+    processor's.
+    """
+    kept, there = torch.empty((len(rngs), *shape), dtype=torch.uint8, device=device), torch.Generator(device)
+    for row, rng in zip(kept, rngs, strict=True):
+        row.random_(0, 256, generator=there.manual_seed(int(rng.integers(2**63))))
+    return (kept >= threshold).view(torch.uint8)
 
 
 def adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:

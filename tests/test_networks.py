@@ -52,6 +52,17 @@ def test_a_member_layer_is_a_linear_layer() -> None:
         torch.testing.assert_close(mlp(x)[m], expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_draws_a_members_masks_from_its_generator() -> None:
+    together = draw_kept(member_rngs([0, 1], "mask"), (400, 500), 64, torch.device("cuda"))
+    assert together.unique().tolist() == [0, 1]
+    torch.testing.assert_close((together == 0).float().mean((1, 2)).cpu(), torch.full((2,), 0.25), atol=0.005, rtol=0)
+    rngs = member_rngs([1], "mask")
+    assert torch.equal(draw_kept(rngs, (400, 500), 64, torch.device("cuda"))[0], together[1])  # as if it were alone
+    assert not torch.equal(draw_kept(rngs, (400, 500), 64, torch.device("cuda"))[0], together[1])  # and the next is another
+
+
 def test_dropout_keeps_the_mean_and_drops_the_rate() -> None:
     kept = draw_kept(member_rngs([0, 1], "mask"), (400, 500), 64, torch.device("cpu"))
     assert kept.unique().tolist() == [0, 1]

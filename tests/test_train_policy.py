@@ -21,6 +21,7 @@ from robopref.policies import train
 from robopref.policies.networks import load_policy
 from robopref.preference.reward import LearnedReward
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 STEPS = 20
 SMALL = {"hidden": (8, 8), "batch": 8}
 POLICIES: dict[str, PolicyConfig] = {
@@ -76,17 +77,19 @@ def settings(inputs: tuple[Path, Path], out: Path, name: str, **changes: object)
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    ("name", "device"), [*((name, "cpu") for name in POLICIES), pytest.param("cpl", "cuda", marks=[pytest.mark.gpu, NEEDS_GPU])]
+)
 def test_killed_and_continued_is_the_same_as_uninterrupted(
-    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, device: str
 ) -> None:
-    whole = train.run(settings(inputs, tmp_path / "whole", name))
+    whole = train.run(settings(inputs, tmp_path / "whole", name, device=device))
 
     def killed(*args: object) -> None:
         save_checkpoint(*args)
         raise KeyboardInterrupt
 
-    config, save_checkpoint = settings(inputs, tmp_path / "parts", name), train.save_checkpoint
+    config, save_checkpoint = settings(inputs, tmp_path / "parts", name, device=device), train.save_checkpoint
     for _ in range(2):  # at step 5 and, continued from there, at step 10
         monkeypatch.setattr(train, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -187,12 +190,12 @@ def test_a_diverged_loss_stops_the_run(inputs: tuple[Path, Path], tmp_path: Path
 
 
 @pytest.mark.gpu
+@NEEDS_GPU
 @pytest.mark.parametrize("name", ["iql", "piql", "ipl", "cpl-kl-late"])
-def test_it_trains_on_a_gpu(inputs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_a_gpu_computes_what_a_processor_does(inputs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     obs = np.random.default_rng(0).normal(size=(3, 39))
-    folders = [train.run(settings(inputs, tmp_path / device, name, device=device)) for device in ("cpu", "cuda")]
+    policy = dataclasses.replace(POLICIES[name], dropout=0.0)  # whose masks differ
+    folders = [train.run(settings(inputs, tmp_path / device, name, policy=policy, device=device)) for device in ("cpu", "cuda")]
     np.testing.assert_allclose(*[load_policy(folder).act(obs) for folder in folders], atol=1e-3)
 
 
