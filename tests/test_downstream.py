@@ -169,6 +169,15 @@ def test_the_summary_says_which_targets_are_reached():
     assert downstream.summary(table({}, ())) == "no rows yet"
 
 
+def test_scripted_labels_are_averaged_over_the_labellers_own_seeds():
+    test = SPLITS["paper"].test
+    first = table({("scripted", "piql"): 0.6, ("mine", "piql"): 0.7}, test)
+    second = table({("scripted", "piql"): 0.9}, test).assign(seed=1)
+    assert "mine, piql: 70.0 of 60.0 (not below scripted labels): reached" in downstream.summary(pd.concat([first, second]))
+    third = table({("mine", "piql"): 0.7}, test).assign(seed=2)  # of which scripted has none
+    assert "scripted labels)" not in downstream.summary(pd.concat([first, second, third]))
+
+
 def test_what_is_mistyped_is_named(tmp_path):
     bare = ["--out", str(tmp_path / "table.csv")]
     with pytest.raises(RoboprefError, match=r"--policies cpl-kl: one of .* Did you mean 'cpl_kl'"):
