@@ -209,7 +209,7 @@ def _help(config_name: str, overrides: Sequence[str]) -> str:
 
 
 def _command(config_name: str) -> str:
-    return config_name.replace("_", "-")
+    return config_name.removesuffix("_online").replace("_", "-")  # `train` has settings for two kinds of policies
 
 
 def _groups() -> dict[str, list[str]]:

@@ -133,6 +133,67 @@ class CPLConfig:
     """Weight of the cloning loss on the pairs' segments during the preference steps."""
 
 
+@dataclass(frozen=True)
+class CIRConfig:
+    """CIR, an off-policy agent that acts in an environment while it learns; with every part off, soft actor-critic."""
+
+    name: str = "cir"
+    width: int = 512
+    """Of every hidden layer of actor and critics."""
+    critic: str = "constrained"
+    """constrained: CIR's seven layers; mlp: two ReLU layers, as in soft actor-critic."""
+    norm: str = "shared"
+    """LayerNorm of the constrained critics: one and the same everywhere (shared), one a layer and critic (own), or none."""
+    kappa: float = 0.1
+    """Mean absolute value that the first representation is scaled to before it is squashed; 0: not scaled."""
+    tanh: bool = True
+    """Squash the first representation."""
+    skip: bool = True
+    """The U-shaped skip connections."""
+    low_share: float = 0.3
+    """lambda: weight of the smaller critic in the target, beside the larger one's; 1: the minimum."""
+    actor_q: str = "mean"
+    """What the actor climbs: the mean of the critics, or min."""
+    repeats: int = 2
+    """Updates a decision."""
+    fresh: bool = False
+    """Draw a new minibatch for each of them, instead of using one several times (sample multiple reuse)."""
+    batch: int = 256
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+    polyak: float = 0.005
+    """Step of the target critics towards the critics."""
+    initial_temperature: float = 1.0
+    bf16: bool = False
+    """Compute the constrained critics' hidden layers in bfloat16 (ours); weights and values stay float32."""
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """An agent that learns while it acts."""
+
+    out: Path
+    """Run folder to write."""
+    env: str
+    """dmc/TASK, mujoco/ENVIRONMENT or metaworld/TASK."""
+    policy: CIRConfig
+    seed: int = 0
+    frames: int = 500_000
+    """Simulator steps that the agent acts for; a decision is action_repeat of them."""
+    action_repeat: int = 2
+    warmup: int = 2500
+    """Decisions at random before anything is learnt."""
+    capacity: int = 1_000_000
+    """Transitions that are remembered."""
+    eval_every: int = 5000
+    """Frames between two evaluations."""
+    eval_episodes: int = 10
+    checkpoint_every: int = 10_000
+    """Decisions between two checkpoints."""
+    device: str = "auto"
+    threads: int = 1
+
+
 PolicyConfig = BCConfig | IQLConfig | PIQLConfig | IPLConfig | CPLConfig
 POLICIES: dict[str, type[PolicyConfig]] = {
     "bc": BCConfig,

@@ -22,8 +22,9 @@ from robopref.configs.checkpoint import load_strict, load_tensors, pack_optimize
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import MANIFEST, digest, plain
 from robopref.configs.hydra import run_hydra, to_dataclass
-from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IPLConfig, IQLConfig, PIQLConfig, TrainConfig
+from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IPLConfig, IQLConfig, OnlineConfig, PIQLConfig, TrainConfig
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
+from robopref.policies import online
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
 from robopref.policies.ipl import IPL
@@ -34,6 +35,7 @@ from robopref.preference.members import member_rngs
 from robopref.preference.reward import save_reward
 
 CHECKPOINT = "policy-training"
+ONLINE = ("cir", "sac")  # act in an environment; all others learn from episodes that are there
 
 
 class Learner(Protocol):
@@ -56,7 +58,10 @@ class Learner(Protocol):
 
 def main(argv: list[str]) -> None:
     """Command line of `robopref train`."""
-    run_hydra("train", argv, lambda settings: print(run(read_config(settings))))
+    if any(word in (f"policy={name}" for name in ONLINE) for word in argv):
+        run_hydra("train_online", argv, lambda settings: print(online.run(to_dataclass(OnlineConfig, settings))))
+    else:
+        run_hydra("train", argv, lambda settings: print(run(read_config(settings))))
 
 
 def read_config(settings: DictConfig) -> TrainConfig:

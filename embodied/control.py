@@ -1,0 +1,120 @@
+"""Continuous control for agents that learn while they act: `dmc/walker-walk`, `mujoco/HalfCheetah-v5`, `metaworld/drawer-close`.
+
+One interface for three suites: flat float64 observations, actions in [-1, 1], a reset that is a function of its seed alone,
+`terminated` only where the episode ends for good.  An action may be repeated, its rewards summed; then a step is several frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+
+from robopref.configs.errors import RoboprefError, nearest
+from robopref.embodied.envs import make_env
+
+SUITES = ("dmc", "mujoco", "metaworld")
+
+
+class DMCEnv(gym.Env[np.ndarray, np.ndarray]):
+    """A task of the DeepMind Control suite: observations flattened in the suite's own order, (do,) float64.
+
+    An episode is cut by time after 1,000 frames; no task of the suite ends earlier than that.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            from dm_control import suite
+        except ImportError as error:
+            raise RoboprefError("dmc/... needs dm_control: pip install 'robopref[dmc]'") from error
+        tasks = {f"{domain}-{task}".replace("_", "-"): (domain, task) for domain, task in suite.ALL_TASKS}
+        if name not in tasks:
+            raise RoboprefError(f"dmc has no task {name!r}.{nearest(name, list(tasks))}")
+        self._env = suite.load(*tasks[name], task_kwargs={"random": 0})
+        self.env_id = f"dmc/{name}"
+        size = sum(int(np.prod(spec.shape)) for spec in self._env.observation_spec().values())
+        self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
+        spec = self._env.action_spec()
+        self.action_space = Box(spec.minimum, spec.maximum, spec.shape, np.float64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; with `seed` the start is a function of the seed alone, without it the next one of the stream."""
+        if seed is not None:
+            self._env.task._random = np.random.RandomState(seed)
+        return flat(self._env.reset().observation), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One frame."""
+        time = self._env.step(action)
+        ended = time.last()
+        return flat(time.observation), float(time.reward), ended and time.discount == 0, ended and time.discount != 0, {}
+
+
+class ControlEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+    """Actions in [-1, 1], repeated for `repeat` frames; RoboprefError for NaN and for what is no Box of actions."""
+
+    def __init__(self, env: gym.Env[Any, Any], env_id: str, repeat: int = 1) -> None:
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, Box) or not np.isfinite([space.low, space.high]).all():
+            raise RoboprefError(f"{env_id}: its actions are {space}, but agents here act in a box with finite bounds")
+        self.env_id, self.repeat, self.frame = env_id, repeat, 0
+        self._low, self._range = space.low.astype(np.float64), (space.high - space.low).astype(np.float64)
+        self.action_space = Box(-1.0, 1.0, space.shape, np.float32)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(do, da)."""
+        return int(np.prod(self.observation_space.shape or ())), int(np.prod(self.action_space.shape or ()))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """As the environment's own."""
+        self.frame = 0
+        observation, info = self.env.reset(seed=seed, options=options)
+        return np.asarray(observation, np.float64), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """`repeat` frames, or fewer at an end: the last observation and the sum of the rewards."""
+        action = np.asarray(action, np.float64)
+        if action.shape != self.action_space.shape or not (np.abs(action) <= 1 + 1e-6).all():
+            raise RoboprefError(
+                f"{self.env_id}, frame {self.frame}: an action must be {self.action_space.shape} numbers in [-1, 1], got "
+                f"{action.tolist()}; look for NaN in the policy's weights"
+            )
+        scaled = self._low + (np.clip(action, -1.0, 1.0) + 1) / 2 * self._range
+        total = 0.0
+        for _ in range(self.repeat):
+            observation, reward, terminated, truncated, info = self.env.step(scaled)
+            total += float(reward)
+            self.frame += 1
+            if terminated or truncated:
+                break
+        if not (np.isfinite(observation).all() and np.isfinite(total)):
+            raise RoboprefError(
+                f"{self.env_id}, frame {self.frame}: observation or reward is not finite; the simulation became unstable"
+            )
+        return np.asarray(observation, np.float64), total, bool(terminated), bool(truncated), info
+
+
+def make_control(env_id: str, repeat: int = 1) -> ControlEnv:
+    """The environment called `SUITE/TASK`; unknown names raise RoboprefError with the nearest one."""
+    suite, _, name = env_id.partition("/")
+    if suite not in SUITES or not name:
+        raise RoboprefError(f"Unknown environment {env_id!r}: expected {', '.join(SUITES)}/TASK.{nearest(suite, SUITES)}")
+    if suite == "metaworld":
+        return ControlEnv(make_env(env_id), env_id, repeat)
+    if suite == "dmc":
+        return ControlEnv(DMCEnv(name), env_id, repeat)
+    try:
+        env = gym.make(name, disable_env_checker=True)
+    except gym.error.Error as error:
+        known = [spec for spec in gym.registry if "/" not in spec]
+        raise RoboprefError(f"mujoco has no environment {name!r}.{nearest(name, known)}") from error
+    return ControlEnv(env, env_id, repeat)
+
+
+def flat(observation: dict[str, Any]) -> np.ndarray:
+    """All entries of a dm_control observation, one after the other."""
+    return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float64)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from robopref.configs.errors import RoboprefError
+from robopref.embodied.control import ControlEnv, make_control
+
+ENVIRONMENTS = [
+    "mujoco/InvertedPendulum-v5",
+    "mujoco/HalfCheetah-v5",
+    "metaworld/drawer-close",
+    "dmc/walker-walk",
+    "dmc/finger-turn-hard",
+]
+
+
+def made(env_id: str, repeat: int = 1) -> ControlEnv:
+    if env_id.startswith("dmc/"):
+        pytest.importorskip("dm_control", reason="the extra dmc is not installed")
+    return make_control(env_id, repeat)
+
+
+def trajectory(env: ControlEnv, seed: int, actions: np.ndarray) -> np.ndarray:
+    rows = [np.append(env.reset(seed=seed)[0], 0.0)]
+    for action in actions:
+        obs, reward, *_ = env.step(action)
+        rows.append(np.append(obs, reward))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_seed_and_actions_decide_everything_that_happens(env_id: str) -> None:
+    env, other = made(env_id), made(env_id)
+    actions = np.random.default_rng(0).uniform(-0.1, 0.1, (6, *env.action_space.shape))
+    first = trajectory(env, 3, actions)
+    assert first.shape == (7, env.sizes[0] + 1)
+    trajectory(env, 4, actions)
+    assert np.array_equal(trajectory(env, 3, actions), first)
+    assert np.array_equal(trajectory(other, 3, actions), first)
+    assert not np.array_equal(trajectory(env, 4, actions)[0], first[0])
+
+
+@pytest.mark.parametrize("env_id", ["mujoco/HalfCheetah-v5", "dmc/walker-walk"])
+def test_a_repeated_action_sums_its_rewards(env_id: str) -> None:
+    env, twice = made(env_id), made(env_id, 2)
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, *env.action_space.shape))
+    frames, steps = trajectory(env, 0, actions.repeat(2, 0)), trajectory(twice, 0, actions)
+    np.testing.assert_allclose(steps[1:, :-1], frames[2::2, :-1])
+    np.testing.assert_allclose(steps[1:, -1], frames[1::2, -1] + frames[2::2, -1])
+
+
+def test_time_limits_truncate_and_falls_terminate() -> None:
+    env = made("mujoco/InvertedPendulum-v5")
+    env.reset(seed=0)
+    while not (result := env.step(np.ones(1)))[2]:
+        assert not result[3]
+    env = made("mujoco/HalfCheetah-v5", 300)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(6))[2:4] for _ in range(4)]
+    assert ends == [(False, False)] * 3 + [(False, True)]
+
+
+def test_actions_are_scaled_to_the_environments_own() -> None:
+    env = made("mujoco/InvertedPendulum-v5")
+    env.reset(seed=0)
+    env.step(np.full(1, -1.0))
+    assert env.unwrapped.data.ctrl[0] == env.unwrapped.action_space.low[0] == -3.0
+
+
+@pytest.mark.parametrize("action", [np.array([np.nan]), np.array([1.5]), np.zeros(2)])
+def test_wrong_actions_are_refused_by_their_frame(action: np.ndarray) -> None:
+    env = made("mujoco/InvertedPendulum-v5")
+    env.reset(seed=0)
+    env.step(np.zeros(1))
+    with pytest.raises(RoboprefError, match=r"InvertedPendulum-v5, frame 1: an action must be \(1,\) numbers in \[-1, 1\]"):
+        env.step(action)
+
+
+def test_an_unstable_simulation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = made("mujoco/InvertedPendulum-v5")
+    env.reset(seed=0)
+    monkeypatch.setattr(env.env, "step", lambda action: (np.array([np.nan]), 1.0, False, False, {}))
+    with pytest.raises(RoboprefError, match="frame 1: observation or reward is not finite"):
+        env.step(np.zeros(1))
+
+
+def test_actions_that_are_no_box_are_refused() -> None:
+    with pytest.raises(RoboprefError, match="CartPole-v1: its actions are Discrete"):
+        ControlEnv(gym.make("CartPole-v1"), "mujoco/CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("mujco/Ant-v5", "'mujoco'"),
+        ("mujoco/HalfCheeta-v5", "'HalfCheetah-v5'"),
+        ("metaworld/drawer-clse", "'drawer-close'"),
+        ("walker", "SUITE|dmc"),
+    ],
+)
+def test_unknown_names_have_a_hint(name: str, hint: str) -> None:
+    with pytest.raises(RoboprefError, match=hint):
+        make_control(name)
+
+
+def test_unknown_dmc_tasks_have_a_hint() -> None:
+    pytest.importorskip("dm_control", reason="the extra dmc is not installed")
+    with pytest.raises(RoboprefError, match="Did you mean 'walker-walk'"):
+        make_control("dmc/waker-walk")

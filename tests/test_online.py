@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robopref.configs.checkpoint import load_model
+from robopref.configs.cli import main as robopref
+from robopref.configs.errors import RoboprefError
+from robopref.configs.policy import CIRConfig, OnlineConfig
+from robopref.policies import online
+from robopref.policies.experience import ROWS, ExperienceMemory
+from robopref.policies.networks import load_policy
+
+SMALL = CIRConfig(width=16, batch=16)
+
+
+def settings(out: Path, **changes: object) -> OnlineConfig:
+    config = OnlineConfig(
+        out, "mujoco/InvertedPendulum-v5", SMALL, frames=150, action_repeat=1, warmup=40, capacity=100, eval_every=50,
+        eval_episodes=2, checkpoint_every=60, device="cpu",
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def test_killed_and_continued_is_the_same_as_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = online.run(settings(tmp_path / "whole"))
+    save = online.Run.save
+
+    def killed(state: online.Run, path: Path, decided: int) -> None:
+        save(state, path, decided)
+        for _ in range(7):  # what a process does between its last checkpoint and its end
+            state.decide(decided)
+        raise KeyboardInterrupt
+
+    config = settings(tmp_path / "parts")
+    for _ in range(2):  # at decision 60, and continued from there, at 120
+        monkeypatch.setattr(online.Run, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            online.run(config)
+        torch.manual_seed(99)
+        np.random.seed(99)
+    monkeypatch.setattr(online.Run, "save", save)
+    parts = online.run(config)
+
+    models = [load_model(folder, "policy")[0] for folder in (whole, parts)]
+    for key, tensor in models[0].items():
+        assert torch.equal(tensor, models[1][key]), key
+    assert np.array_equal(*(np.load(folder / ROWS) for folder in (whole, parts)))
+    tables = [pd.read_csv(folder / online.EVALUATION) for folder in (whole, parts)]
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["frame"].tolist() == [50, 100, 150]
+    logs = [pd.read_csv(folder / "metrics.csv").drop(columns="charts/decisions_per_second") for folder in (whole, parts)]
+    pd.testing.assert_frame_equal(*logs)
+    assert not (parts / "checkpoint.safetensors").exists()
+
+
+def test_the_memory_keeps_the_last_transitions(tmp_path: Path) -> None:
+    memory = ExperienceMemory(tmp_path, "mujoco/x", 2, 1, capacity=3)
+    for number in range(5):
+        memory.add(np.full(2, number), np.array([0.5]), float(number), number == 4, np.full(2, number + 1))
+    assert len(memory) == 3
+    batch = memory.sample(np.random.default_rng(0), 200)
+    assert set(batch.rewards.tolist()) == {2.0, 3.0, 4.0}
+    torch.testing.assert_close(batch.next_obs, batch.obs + 1)
+    torch.testing.assert_close(batch.obs[:, 0], batch.rewards)
+    assert torch.equal(batch.terminated, (batch.rewards == 4).float())
+    assert batch.actions.unique().tolist() == [0.5]
+
+
+def test_a_memory_of_another_environment_is_refused(tmp_path: Path) -> None:
+    ExperienceMemory(tmp_path, "mujoco/x", 2, 1, capacity=3)
+    with pytest.raises(RoboprefError, match=r"experience\.npy holds experience of .*mujoco/x"):
+        ExperienceMemory(tmp_path, "mujoco/y", 2, 1, capacity=3)
+
+
+def test_a_reward_that_is_no_number_is_refused_by_its_step(tmp_path: Path) -> None:
+    memory = ExperienceMemory(tmp_path, "mujoco/x", 2, 1, capacity=3)
+    memory.add(np.zeros(2), np.zeros(1), 0.0, False, np.zeros(2))
+    with pytest.raises(RoboprefError, match="step 1: the reward is nan"):
+        memory.add(np.zeros(2), np.zeros(1), float("nan"), False, np.zeros(2))
+    assert len(memory) == 1
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = online.Run.save
+
+    def killed(*args: object) -> None:
+        save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(online.Run, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        online.run(settings(tmp_path))
+    with pytest.raises(RoboprefError, match="another seed"):
+        online.run(settings(tmp_path, seed=1))
+
+
+def test_the_saved_policy_acts_as_the_agent_does(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    state = online.Run(config, torch.device("cpu"))
+    online.save(config, state.agent)
+    obs = np.random.default_rng(0).normal(size=(5, 4))
+    expected = np.stack([state.agent.act(row, deterministic=True) for row in obs])
+    np.testing.assert_allclose(load_policy(tmp_path).act(obs), expected, atol=1e-6)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "train policy=sac env=mujoco/InvertedPendulum-v5 frames=60 action_repeat=1 warmup=40 eval_every=30 eval_episodes=1"
+    assert robopref([*words.split(), "policy.width=8", f"out={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert robopref(["train", "policy=cir", "env=mujoco/InvertedPendulm-v5", f"out={tmp_path / 'other'}"]) == 1
+    assert "Did you mean 'InvertedPendulum-v5'?" in capsys.readouterr().err
