@@ -131,6 +131,43 @@ def unpack_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def pack_training(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Networks as tensors `NAME/<parameter>` and their optimisers as pack_optimizer gives them, for save_tensors."""
+    tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    meta: dict[str, Any] = {}
+    for name, optimizer in optimizers.items():
+        packed, packed_meta = pack_optimizer(optimizer, f"optimizer/{name}")
+        tensors |= packed
+        meta |= packed_meta
+    return tensors, meta
+
+
+def unpack_training(
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """Put what pack_training has packed back into networks and optimisers of the same names and shapes, else RoboprefError."""
+    for name, module in modules.items():
+        prefix = f"{name}/"
+        load_strict(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
+    for name, optimizer in optimizers.items():
+        unpack_optimizer(optimizer, tensors, meta, f"optimizer/{name}")
+
+
+def check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """RoboprefError when the checkpoint at `path` is of a run that differs in what decides its result."""
+    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    if changed:
+        raise RoboprefError(
+            f"{path} is from a run with another {', '.join(changed)}: delete {path.parent} or choose another out="
+        )
+
+
 def rng_state(np_rng: np.random.Generator, torch_gen: torch.Generator | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State of `np_rng`, `torch_gen` and torch's global generators (dropout draws from those), for save_tensors."""
     tensors = {"rng.global": torch.get_rng_state()}

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from robopref.configs.checkpoint import (
-    load_strict,
+    check_identity,
     load_tensors,
-    pack_optimizer,
+    pack_training,
     restore_rng,
     rng_state,
     save_tensors,
-    unpack_optimizer,
+    unpack_training,
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, plain
@@ -106,12 +106,9 @@ class Run:
         """Everything that the next decision depends on; the experience itself is in its own file."""
         self.memory.flush()
         tensors, meta = rng_state(self.rng, self.agent.noise)
-        for name, module in self.agent.modules.items():
-            tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
-        for name, optimizer in self.agent.optimizers.items():
-            packed, packed_meta = pack_optimizer(optimizer, f"optimizer/{name}")
-            tensors |= packed
-            meta |= packed_meta
+        packed, packed_meta = pack_training(self.agent.modules, self.agent.optimizers)
+        tensors |= packed
+        meta |= packed_meta
         tensors["actions"] = torch.from_numpy(np.array(self.actions, np.float32).reshape(-1, self.agent.action_dim))
         where = {"decided": decided, "episode": self.episode, "added": self.memory.added, "results": self.results}
         save_tensors(path, tensors, meta | where | {"kind": CHECKPOINT, "identity": identity(self.config)})
@@ -119,16 +116,8 @@ class Run:
     def load(self, path: Path) -> int:
         """Go back to a checkpoint; the number of decisions made.  RoboprefError when it is of other settings."""
         tensors, meta = load_tensors(path, CHECKPOINT)
-        ours = identity(self.config)
-        changed = [key for key in ours if meta["identity"].get(key) != ours[key]]
-        if changed:
-            raise RoboprefError(
-                f"{path} is from a run with another {', '.join(changed)}: delete {path.parent} or choose another out="
-            )
-        for name, module in self.agent.modules.items():
-            load_strict(module, {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}, path)
-        for name, optimizer in self.agent.optimizers.items():
-            unpack_optimizer(optimizer, tensors, meta, f"optimizer/{name}")
+        check_identity(path, meta["identity"], identity(self.config))
+        unpack_training(self.agent.modules, self.agent.optimizers, tensors, meta, path)
         restore_rng(tensors, meta, self.rng, self.agent.noise)
         self.episode, self.memory.added, self.results = meta["episode"], meta["added"], meta["results"]
         self.obs, self.actions, self.ret = start(self.env, self.config.seed, self.episode), [], 0.0
@@ -143,6 +132,13 @@ def run(config: OnlineConfig) -> Path:
     """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on."""
     if is_complete(config.out, config, {}):
         return config.out
+    if config.action_repeat < 1 or config.eval_every < config.action_repeat or config.frames < config.action_repeat:
+        raise RoboprefError(
+            f"action_repeat={config.action_repeat}, eval_every={config.eval_every}, frames={config.frames}: the first must be at "
+            "least 1, and the others at least as large"
+        )
+    if config.seed < 0:
+        raise RoboprefError(f"seed={config.seed}: give a number from 0 on")
     started = time.time()
     (config.out / MANIFEST).unlink(missing_ok=True)
     seed_everything(config.seed)

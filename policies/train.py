@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 from torch import Tensor, nn
 
-from robopref.configs.checkpoint import load_strict, load_tensors, pack_optimizer, save_tensors, unpack_optimizer
+from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import MANIFEST, digest, plain
 from robopref.configs.hydra import run_hydra, to_dataclass
@@ -156,28 +156,16 @@ def save_checkpoint(
     path: Path, learner: Learner, rngs: Sequence[np.random.Generator], identity: dict[str, Any], step: int
 ) -> None:
     """Everything that the next step depends on, in one file."""
-    tensors = {f"{name}/{key}": value for name, module in learner.modules.items() for key, value in module.state_dict().items()}
-    meta = {"kind": CHECKPOINT, "step": step, "identity": identity, "rngs": [rng.bit_generator.state for rng in rngs]}
-    for name, optimizer in learner.optimizers.items():
-        packed, packed_meta = pack_optimizer(optimizer, f"optimizer/{name}")
-        tensors |= packed
-        meta |= packed_meta
+    tensors, meta = pack_training(learner.modules, learner.optimizers)
+    meta |= {"kind": CHECKPOINT, "step": step, "identity": identity, "rngs": [rng.bit_generator.state for rng in rngs]}
     save_tensors(path, tensors, meta)
 
 
 def load_checkpoint(path: Path, learner: Learner, rngs: Sequence[np.random.Generator], identity: dict[str, Any]) -> int:
     """Put a checkpoint back and return its step; RoboprefError when it is of other settings, data or labels."""
     tensors, meta = load_tensors(path, CHECKPOINT)
-    changed = [key for key in identity if meta["identity"].get(key) != identity[key]]
-    if changed:
-        raise RoboprefError(
-            f"{path} is from a run with another {', '.join(changed)}: delete {path.parent} or choose another out="
-        )
-    for name, module in learner.modules.items():
-        prefix = f"{name}/"
-        load_strict(module, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
-    for name, optimizer in learner.optimizers.items():
-        unpack_optimizer(optimizer, tensors, meta, f"optimizer/{name}")
+    check_identity(path, meta["identity"], identity)
+    unpack_training(learner.modules, learner.optimizers, tensors, meta, path)
     for rng, state in zip(rngs, meta["rngs"], strict=True):
         rng.bit_generator.state = state
     return int(meta["step"])

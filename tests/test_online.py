@@ -115,3 +115,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert robopref(["train", "policy=cir", "env=mujoco/InvertedPendulm-v5", f"out={tmp_path / 'other'}"]) == 1
     assert "Did you mean 'InvertedPendulum-v5'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [{"action_repeat": 0}, {"eval_every": 1, "action_repeat": 2}, {"frames": 0}, {"seed": -1}])
+def test_sizes_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, int]) -> None:
+    with pytest.raises(RoboprefError, match=next(iter(changes))):
+        online.run(settings(tmp_path, **changes))
+    assert not list(tmp_path.iterdir())
