@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import torch
@@ -21,85 +20,21 @@ from torch import Tensor, nn
 
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.policy import CIRConfig
+from robopref.policies.critics import ConstrainedCritics, Critics, TwinMLP
 from robopref.policies.experience import Experience
-from robopref.policies.iql import polyak
-from robopref.policies.networks import TwinCritic
-from robopref.preference.members import MemberLinear, adam, member_rngs
+from robopref.preference.members import adam, member_rngs
 
 CRITICS = ("constrained", "mlp")
 NORMS = ("shared", "own", "none")
 ACTOR_Q = ("mean", "min")
 LOG_STD_RANGE = (-20.0, 2.0)
 CRITIC_HEADS = 2
-HIDDEN = ("d0", "d1", "d2", "u1", "m1", "u2", "m2")  # the paper's W_d0 to W_m2
-
-
-def rescale(x: Tensor, kappa: float) -> Tensor:
-    """kappa x / mean_j |x_j| over the last dimension: a mean-absolute rescale."""
-    return x * (kappa / x.abs().mean(-1, keepdim=True).clamp(min=1e-8))
 
 
 def convex_q(q: Tensor, share: float) -> Tensor:
     """share min_i Q_i + (1 - share) max_i Q_i, (B,), for q (2, B); with 0.3 that is mean + 0.2 |Q_1 - Q_2|."""
     low, high = torch.aminmax(q, dim=0)
     return torch.lerp(high, low, share)
-
-
-class ConstrainedCritics(nn.Module):
-    """H critics of seven layers, U-shaped, whose first representation is constrained.
-
-    x0 = ELU(tanh(B(N(W_d0 [s; a])))), x1 = ELU(N(W_d1 x0)), x2 = ELU(N(W_d2 x1)),
-    x3 = N(W_m1 ELU(N(W_u1 x2)) + x2), x4 = N(W_m2 ELU(N(W_u2 x3)) + x1), Q = w x4 + b, with B = `rescale`, and N one and the
-    same LayerNorm everywhere and in all critics.
-    """
-
-    def __init__(self, rngs: Sequence[np.random.Generator], obs_dim: int, action_dim: int, config: CIRConfig) -> None:
-        super().__init__()
-        width, self.config = config.width, config
-        self.layers = nn.ModuleDict(
-            {
-                name: MemberLinear(rngs, obs_dim + action_dim if name == "d0" else width, 1 if name == "q" else width)
-                for name in (*HIDDEN, "q")
-            }
-        )
-        sites = {"shared": ("all",), "own": HIDDEN, "none": ()}[config.norm]
-        heads = 1 if config.norm == "shared" else len(rngs)
-        self.scales = nn.ParameterDict({site: nn.Parameter(torch.ones(heads, 1, width)) for site in sites})
-        self.shifts = nn.ParameterDict({site: nn.Parameter(torch.zeros(heads, 1, width)) for site in sites})
-
-    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Q of every critic, (H, B), for obs (B, do) and actions (B, da)."""
-        config = self.config
-        x0 = self.normalise("d0", self.linear("d0", torch.cat([obs, actions], -1)))
-        if config.kappa > 0:
-            x0 = rescale(x0, config.kappa)
-        x0 = F.elu(torch.tanh(x0) if config.tanh else x0)
-        x1 = F.elu(self.normalise("d1", self.linear("d1", x0)))
-        x2 = F.elu(self.normalise("d2", self.linear("d2", x1)))
-        x3 = self.up("u1", "m1", x2, x2)
-        x4 = self.up("u2", "m2", x3, x1)
-        return self.linear("q", x4).squeeze(-1)
-
-    def up(self, first: str, second: str, x: Tensor, skipped: Tensor) -> Tensor:
-        """N(W_second ELU(N(W_first x)) + skipped)."""
-        out = self.linear(second, F.elu(self.normalise(first, self.linear(first, x))))
-        return self.normalise(second, out + skipped if self.config.skip else out)
-
-    def linear(self, name: str, x: Tensor) -> Tensor:
-        """(H, B, i) or, the same for all critics, (B, i) -> (H, B, o)."""
-        layer = cast(MemberLinear, self.layers[name])
-        # The values themselves stay in float32: a target built on rounded ones would move in steps.
-        kind = torch.bfloat16 if self.config.bf16 and name != "q" else torch.float32
-        bias, weight = layer.bias.to(kind), layer.weight.to(kind)
-        return torch.baddbmm(bias, x.to(kind).expand(len(weight), -1, -1), weight)
-
-    def normalise(self, site: str, x: Tensor) -> Tensor:
-        """LayerNorm of x (H, B, h) at the layer `site`."""
-        if self.config.norm == "shared":
-            return F.layer_norm(x, x.shape[-1:], self.scales["all"].view(-1), self.shifts["all"].view(-1))
-        if self.config.norm == "own":
-            return torch.addcmul(self.shifts[site], F.layer_norm(x, x.shape[-1:]), self.scales[site])
-        return x
 
 
 class SquashedGaussian(nn.Module):
@@ -137,20 +72,23 @@ class CIR:
         self.action_dim, self.target_entropy = action_dim, -float(action_dim)
         seeds = [CRITIC_HEADS * seed + head for head in range(CRITIC_HEADS)]
 
-        def critics() -> nn.Module:
-            rngs = member_rngs(seeds, "critics")
-            if config.critic == "mlp":
-                return TwinMLP(rngs[:1], obs_dim, action_dim, config.width)
-            return ConstrainedCritics(rngs, obs_dim, action_dim, config)
+        def critics(learns: bool) -> Critics:
+            kind = TwinMLP if config.critic == "mlp" else ConstrainedCritics
+            return kind(member_rngs(seeds, "critics"), obs_dim, action_dim, config, device, learns)
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.actor = SquashedGaussian(obs_dim, action_dim, [config.width] * 2).to(device)
-        self.critic, self.target = critics().to(device), critics().to(device).requires_grad_(False)
+        self.critic, self.target = critics(learns=True), critics(learns=False)
         self.temperature = Temperature(config.initial_temperature).to(device)
         self.noise = torch.Generator(device).manual_seed(seed)
         self.modules = {"actor": self.actor, "critic": self.critic, "target": self.target, "temperature": self.temperature}
-        self.optimizers = {name: adam(self.modules[name], config.learning_rate) for name in ("actor", "critic", "temperature")}
+        # Adam works element by element, so one optimiser for actor and temperature is two, and half the calls.
+        both = nn.ModuleList([self.actor, self.temperature])
+        self.optimizers = {
+            "critic": adam(self.critic, config.learning_rate),
+            "actor": adam(both, config.learning_rate),
+        }
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, deterministic: bool = False) -> np.ndarray:
@@ -172,30 +110,18 @@ class CIR:
             next_actions, next_log_prob = self.actor.sample(batch.next_obs, self.draw(count, action_dim))
             value = convex_q(self.target(batch.next_obs, next_actions), config.low_share) - alpha * next_log_prob
             target = torch.addcmul(batch.rewards, 1 - batch.terminated, value, value=config.discount)
-        q = self.critic(batch.obs, batch.actions)
-        critic_loss = (q - target).square().mean(-1).sum()
-        step(self.optimizers["critic"], critic_loss)
-        polyak(self.target, self.critic, config.polyak)
+            q, critic_loss = self.critic.regress(batch.obs, batch.actions, target)
+            self.optimizers["critic"].step()
+            self.target.follow(self.critic, config.polyak)
 
         actions, log_prob = self.actor.sample(batch.obs, self.draw(count, action_dim))
         q_pi = self.critic(batch.obs, actions)
         actor_loss = (alpha * log_prob - (q_pi.mean(0) if config.actor_q == "mean" else q_pi.amin(0))).mean()
-        step(self.optimizers["actor"], actor_loss)
         entropy = -log_prob.detach().mean()
-        step(self.optimizers["temperature"], self.temperature.log_alpha * (entropy - self.target_entropy))
+        temperature_loss = self.temperature.log_alpha * (entropy - self.target_entropy)
+        step(self.optimizers["actor"], actor_loss + temperature_loss)
         losses = {"critic": critic_loss, "actor": actor_loss, "q": q.mean(), "entropy": entropy, "alpha": alpha}
         return {name: value.detach() for name, value in losses.items()}
-
-
-class TwinMLP(TwinCritic):
-    """Two plain critics, as soft actor-critic has them."""
-
-    def __init__(self, rngs: Sequence[np.random.Generator], obs_dim: int, action_dim: int, width: int) -> None:
-        super().__init__(rngs, obs_dim, action_dim, [width] * 2)
-
-    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Q of both, (2, B), for obs (B, do) and actions (B, da)."""
-        return super().forward(obs[None], actions[None])[:, 0]
 
 
 class Temperature(nn.Module):

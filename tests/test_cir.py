@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import CIRConfig
-from robopref.policies.cir import CIR, ConstrainedCritics, SquashedGaussian, convex_q, rescale
+from robopref.policies.cir import CIR, SquashedGaussian, convex_q
+from robopref.policies.critics import ConstrainedCritics, Critics, TwinMLP, rescaling
 from robopref.policies.experience import Experience
 from robopref.preference.members import member_rngs
 
@@ -33,8 +33,9 @@ def critics(config: CIRConfig = SMALL, seed: int = 0) -> ConstrainedCritics:
 
 def test_the_first_representation_has_a_deviation_of_one_eighth_before_it_is_squashed() -> None:
     x = F.layer_norm(torch.randn(400, 512), (512,))
-    assert rescale(x, 0.1).std().item() == pytest.approx(0.125, abs=0.002)  # 0.1 / E|N(0, 1)|
-    assert rescale(torch.tensor([1.0, -3.0]), 0.1).tolist() == pytest.approx([0.05, -0.15])
+    assert (x * rescaling(x, 0.1)).std().item() == pytest.approx(0.125, abs=0.002)  # 0.1 / E|N(0, 1)|
+    pair = torch.tensor([1.0, -3.0])
+    assert (pair * rescaling(pair, 0.1)).tolist() == pytest.approx([0.05, -0.15])
 
 
 def test_the_target_is_the_mean_and_a_fifth_of_the_distance() -> None:
@@ -44,41 +45,81 @@ def test_the_target_is_the_mean_and_a_fifth_of_the_distance() -> None:
     torch.testing.assert_close(convex_q(q, 1.0), q.amin(0))
 
 
-def test_the_critics_compute_the_papers_equations() -> None:
-    config = replace(SMALL, width=4)
-    model = critics(config)
-    norm = nn.LayerNorm(4)
-    with torch.no_grad():
-        norm.weight.copy_(torch.tensor([1.0, 2.0, 0.5, -1.0]))
-        norm.bias.copy_(torch.tensor([0.1, 0.0, -0.2, 0.3]))
-        model.scales["all"].copy_(norm.weight.view(1, 1, 4))
-        model.shifts["all"].copy_(norm.bias.view(1, 1, 4))
-    batch = experience()
-    q = model(batch.obs, batch.actions)
-    for head in range(2):
+def plainly(model: Critics, config: CIRConfig, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """The paper's equations, one critic after the other, as autograd can differentiate them: (2, B)."""
+    parameters = model.weights
 
-        def layer(name: str, x: torch.Tensor, head: int = head) -> torch.Tensor:
-            return x @ model.layers[name].weight[head] + model.layers[name].bias[head]
+    def one(head: int) -> torch.Tensor:
+        def layer(name: str, x: torch.Tensor) -> torch.Tensor:
+            return x @ parameters[f"{name}.weight"][head] + parameters[f"{name}.bias"][head]
 
-        x = norm(layer("d0", torch.cat([batch.obs, batch.actions], 1)))
-        x0 = F.elu(torch.tanh(0.1 * x / x.abs().mean(1, keepdim=True)))
-        x1 = F.elu(norm(layer("d1", x0)))
-        x2 = F.elu(norm(layer("d2", x1)))
-        x3 = norm(layer("m1", F.elu(norm(layer("u1", x2)))) + x2)
-        x4 = norm(layer("m2", F.elu(norm(layer("u2", x3)))) + x1)
-        torch.testing.assert_close(q[head], layer("q", x4)[:, 0])
+        def norm(site: str, x: torch.Tensor) -> torch.Tensor:
+            if config.norm == "none":
+                return x
+            where, row = ("all", 0) if config.norm == "shared" else (site, head)
+            scale, shift = (parameters[f"{where}.{kind}"][row, 0] for kind in ("scale", "shift"))
+            return F.layer_norm(x, x.shape[-1:], scale, shift)
+
+        x = torch.cat([obs, actions], 1)
+        if config.critic == "mlp":
+            return layer("q", F.relu(layer("d1", F.relu(layer("d0", x)))))[:, 0]
+        x = norm("d0", layer("d0", x))
+        x = config.kappa * x / x.abs().mean(1, keepdim=True) if config.kappa > 0 else x
+        x0 = F.elu(torch.tanh(x) if config.tanh else x)
+        x1 = F.elu(norm("d1", layer("d1", x0)))
+        x2 = F.elu(norm("d2", layer("d2", x1)))
+        x3 = norm("m1", layer("m1", F.elu(norm("u1", layer("u1", x2)))) + (x2 if config.skip else 0))
+        x4 = norm("m2", layer("m2", F.elu(norm("u2", layer("u2", x3)))) + (x1 if config.skip else 0))
+        return layer("q", x4)[:, 0]
+
+    return torch.stack([one(0), one(1)])
+
+
+CHANGES: list[dict[str, object]] = [
+    {}, {"norm": "own"}, {"norm": "none"}, {"kappa": 0.0}, {"tanh": False}, {"skip": False},
+    {"norm": "own", "skip": False, "tanh": False}, {"critic": "mlp"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_values_and_gradients_are_those_of_the_equations(change: dict[str, object]) -> None:
+    config = replace(SMALL, **change)
+    model = (TwinMLP if config.critic == "mlp" else ConstrainedCritics)(member_rngs([0, 1], "critics"), 3, 2, config)
+    batch, target = experience(), torch.randn(8)
+    with torch.no_grad():  # LayerNorms that do something
+        for name, value in model.weights.items():
+            if name.endswith(("scale", "shift")):
+                value.add_(torch.linspace(-0.5, 0.5, value.numel()).view(value.shape))
+    for value in model.weights.values():
+        value.requires_grad_()
+    obs, actions = batch.obs.clone().requires_grad_(), batch.actions.clone().requires_grad_()
+    expected = plainly(model, config, obs, actions)
+    q, loss = model.regress(batch.obs, batch.actions, target)
+    torch.testing.assert_close(q, expected)
+    theirs = (expected - target).square().mean(1).sum()
+    torch.testing.assert_close(loss, theirs)
+    for _ in range(2):  # the second time nothing of the first is left
+        for name, gradient in zip(
+            model.weights, torch.autograd.grad(theirs, list(model.weights.values()), retain_graph=True), strict=True
+        ):
+            torch.testing.assert_close(model.gradients[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
+        model.regress(batch.obs, batch.actions, target)
+
+    weights = torch.randn(2, 8)
+    of_inputs = torch.autograd.grad((weights * expected).sum(), [obs, actions])
+    ours = torch.autograd.grad((weights * model(obs, actions)).sum(), [obs, actions])
+    torch.testing.assert_close(ours, of_inputs)
 
 
 def test_one_layernorm_serves_both_critics_and_is_averaged_into_the_target() -> None:
     agent = CIR(SMALL, 3, 2, seed=0)
-    names = [name for name, _ in agent.critic.named_parameters() if name.startswith(("scales", "shifts"))]
-    assert names == ["scales.all", "shifts.all"]
-    assert agent.critic.scales["all"].numel() == SMALL.width
-    with torch.no_grad():
-        agent.critic.scales["all"].fill_(3.0)
+    names = [name for name in agent.critic.weights if name.endswith(("scale", "shift"))]
+    assert names == ["all.scale", "all.shift"]
+    assert agent.critic.weights["all.scale"].numel() == SMALL.width
+    agent.critic.weights["all.scale"].fill_(3.0)
     agent.optimizers["critic"].param_groups[0]["lr"] = 0.0
     agent.update(experience())
-    torch.testing.assert_close(agent.target.scales["all"], torch.full((1, 1, 16), 1 + 0.005 * 2))
+    torch.testing.assert_close(agent.target.weights["all.scale"], torch.full((1, 1, 16), 1 + 0.005 * 2))
 
 
 def test_the_switches_leave_their_part_out() -> None:
@@ -88,7 +129,7 @@ def test_the_switches_leave_their_part_out() -> None:
         assert not torch.allclose(critics(replace(SMALL, **change))(batch.obs, batch.actions), whole), change
     own = critics(replace(SMALL, norm="own"))
     torch.testing.assert_close(own(batch.obs, batch.actions), whole)  # the same before anything is learnt
-    assert own.scales["d0"].shape == (2, 1, 16)
+    assert own.weights["d0.scale"].shape == (2, 1, 16)
     plain = CIR(SAC, 3, 2, seed=0)
     assert plain.critic(batch.obs, batch.actions).shape == (2, 8)
     assert sum(p.numel() for p in plain.critic.parameters()) == 2 * ((5 * 16 + 16) + (16 * 16 + 16) + (16 + 1))
@@ -99,8 +140,25 @@ def test_bfloat16_rounds_the_hidden_layers_and_keeps_weights_and_values() -> Non
     q, theirs = whole(batch.obs, batch.actions), rounded(batch.obs, batch.actions)
     assert theirs.dtype == torch.float32 and not torch.equal(q, theirs)
     torch.testing.assert_close(theirs, q, atol=0.05, rtol=0.05)
-    gradients = torch.autograd.grad(theirs.sum(), list(rounded.parameters()))
-    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+    for model in (whole, rounded):
+        model.regress(batch.obs, batch.actions, batch.rewards)
+    for name, gradient in rounded.gradients.items():
+        exact = whole.gradients[name]
+        assert gradient.dtype == torch.float32
+        assert (gradient - exact).norm() < 0.1 * exact.norm(), name
+
+
+@pytest.mark.parametrize("critic", ["constrained", "mlp"])
+def test_rounded_weights_never_lag_behind(critic: str) -> None:
+    agent, other = (CIR(replace(SMALL, critic=critic, bf16=True), 3, 2, seed) for seed in (0, 1))
+    for number in range(2):
+        agent.update(experience(seed=number))
+    other.critic.load_state_dict(agent.critic.state_dict())
+    for model in (agent.critic, agent.target, other.critic):
+        assert model.low is not None
+        assert torch.equal(model.low, model.values[: len(model.low)].bfloat16())
+    assert torch.equal(agent.critic.values, other.critic.values)
+    assert not torch.equal(agent.critic.values, agent.target.values)
 
 
 def test_the_pair_of_critics_has_the_papers_size() -> None:
