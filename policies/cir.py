@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.policy import CIRConfig
 from robopref.policies.critics import ConstrainedCritics, Critics, TwinMLP
 from robopref.policies.experience import Experience
-from robopref.preference.members import adam, member_rngs
+from robopref.policies.flat import FlatNetworks, Tape, relu_backward_
+from robopref.preference.members import MemberLinear, adam, member_rngs
 
 CRITICS = ("constrained", "mlp")
 NORMS = ("shared", "own", "none")
@@ -37,28 +37,61 @@ def convex_q(q: Tensor, share: float) -> Tensor:
     return torch.lerp(high, low, share)
 
 
-class SquashedGaussian(nn.Module):
-    """pi(a | s) = tanh(N(mu(s), sigma(s))), from an MLP of ReLU layers (Haarnoja et al. 2018)."""
+class SquashedGaussian(FlatNetworks):
+    """pi(a | s) = tanh(N(mu(s), sigma(s))), from two ReLU layers (Haarnoja et al. 2018), and the temperature of its entropy.
 
-    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        sizes = [obs_dim, *hidden]
-        layers = [layer for i, o in pairwise(sizes) for layer in (nn.Linear(i, o), nn.ReLU())]
-        self.body = nn.Sequential(*layers, nn.Linear(sizes[-1], 2 * action_dim))
+    The temperature is learnt together with the actor, so `log_alpha` lies among its parameters and shares its optimiser's pass.
+    """
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def __init__(
+        self,
+        rngs: Sequence[np.random.Generator],
+        obs_dim: int,
+        action_dim: int,
+        config: CIRConfig,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        sizes = {"d0": (obs_dim, config.width), "d1": (config.width, config.width), "out": (config.width, 2 * action_dim)}
+        layers = {name: MemberLinear(rngs, *size) for name, size in sizes.items()}
+        temperature = {"log_alpha": torch.tensor([math.log(config.initial_temperature)])}
+        super().__init__(layers, ("d1",) if config.bf16 else (), temperature, device)
+
+    def forward(self, obs: Tensor, tape: Tape | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, (B, da) each."""
-        mean, log_std = self.body(obs).chunk(2, -1)
+        x = obs[None]
+        x0 = self.dense("d0", x).relu_().to(self.type_of("d1"))
+        x1 = self.dense("d1", x0).relu_().float()
+        mean, log_std = self.dense("out", x1)[0].chunk(2, -1)
+        if tape is not None:
+            tape |= {"x": x, "x0": x0, "x1": x1, "inside": (log_std >= LOG_STD_RANGE[0]) & (log_std <= LOG_STD_RANGE[1])}
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
-    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, obs: Tensor, noise: Tensor, tape: Tape | None = None) -> tuple[Tensor, Tensor]:
         """Actions (B, da) in (-1, 1) and log pi (B,), for obs (B, do) and standard normal noise (B, da)."""
-        mean, log_std = self(obs)
-        before = mean + log_std.exp() * noise
+        mean, log_std = self(obs, tape)
+        shift = log_std.exp() * noise
+        before = mean + shift
+        actions = torch.tanh(before)
         log_normal = -(0.5 * noise.square() + log_std + 0.5 * math.log(2 * math.pi))
         # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which does not lose its digits for large u
         log_slope = 2 * (math.log(2) - before - F.softplus(-2 * before))
-        return torch.tanh(before), (log_normal - log_slope).sum(-1)
+        if tape is not None:
+            tape |= {"shift": shift, "actions": actions}
+        return actions, (log_normal - log_slope).sum(-1)
+
+    def backward(self, of_actions: Tensor, of_log_prob: Tensor, tape: Tape) -> None:
+        """The layers' gradients from dL/da (B, da) and dL/dlog pi, the same for every row, of what `sample` left on the tape.
+
+        With a = tanh(u) and u = mu + sigma noise: da/du = 1 - a^2, dlog pi/du = 2 a, dlog pi/dlog sigma = 2 a sigma noise - 1.
+        """
+        actions = tape["actions"]
+        of_mean = of_actions * (1 - actions.square()) + of_log_prob * 2 * actions
+        of_log_std = (of_mean * tape["shift"] - of_log_prob) * tape["inside"]
+        g = self.dense_backward("out", torch.cat([of_mean, of_log_std], -1)[None], tape["x1"], learn=True)
+        assert g is not None
+        g = self.dense_backward("d1", relu_backward_(g, tape["x1"]).to(self.type_of("d1")), tape["x0"], learn=True)
+        assert g is not None
+        self.dense_backward("d0", relu_backward_(g, tape["x0"]).float(), tape["x"], learn=True, inputs=False)
 
 
 class CIR:
@@ -76,19 +109,11 @@ class CIR:
             kind = TwinMLP if config.critic == "mlp" else ConstrainedCritics
             return kind(member_rngs(seeds, "critics"), obs_dim, action_dim, config, device, learns)
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.actor = SquashedGaussian(obs_dim, action_dim, [config.width] * 2).to(device)
+        self.actor = SquashedGaussian(member_rngs([seed], "actor"), obs_dim, action_dim, config, device)
         self.critic, self.target = critics(learns=True), critics(learns=False)
-        self.temperature = Temperature(config.initial_temperature).to(device)
         self.noise = torch.Generator(device).manual_seed(seed)
-        self.modules = {"actor": self.actor, "critic": self.critic, "target": self.target, "temperature": self.temperature}
-        # Adam works element by element, so one optimiser for actor and temperature is two, and half the calls.
-        both = nn.ModuleList([self.actor, self.temperature])
-        self.optimizers = {
-            "critic": adam(self.critic, config.learning_rate),
-            "actor": adam(both, config.learning_rate),
-        }
+        self.modules = {"actor": self.actor, "critic": self.critic, "target": self.target}
+        self.optimizers = {name: adam(self.modules[name], config.learning_rate) for name in ("actor", "critic")}
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, deterministic: bool = False) -> np.ndarray:
@@ -102,39 +127,26 @@ class CIR:
         """Standard normal noise (count, action_dim) from the agent's own generator."""
         return torch.randn(count, action_dim, generator=self.noise, device=self.noise.device)
 
+    @torch.no_grad()
     def update(self, batch: Experience) -> dict[str, Tensor]:
         """One step of critics, targets, actor and temperature on one minibatch; metrics by name."""
         config, (count, action_dim) = self.config, batch.actions.shape
-        alpha = self.temperature.log_alpha.detach().exp()
-        with torch.no_grad():
-            next_actions, next_log_prob = self.actor.sample(batch.next_obs, self.draw(count, action_dim))
-            value = convex_q(self.target(batch.next_obs, next_actions), config.low_share) - alpha * next_log_prob
-            target = torch.addcmul(batch.rewards, 1 - batch.terminated, value, value=config.discount)
-            q, critic_loss = self.critic.regress(batch.obs, batch.actions, target)
-            self.optimizers["critic"].step()
-            self.target.follow(self.critic, config.polyak)
+        alpha = self.actor.weights["log_alpha"].exp()
+        next_actions, next_log_prob = self.actor.sample(batch.next_obs, self.draw(count, action_dim))
+        value = convex_q(self.target(batch.next_obs, next_actions), config.low_share) - alpha * next_log_prob
+        target = torch.addcmul(batch.rewards, 1 - batch.terminated, value, value=config.discount)
+        q, critic_loss = self.critic.regress(batch.obs, batch.actions, target)
+        self.optimizers["critic"].step()
+        self.target.follow(self.critic, config.polyak)
 
-        actions, log_prob = self.actor.sample(batch.obs, self.draw(count, action_dim))
-        q_pi = self.critic(batch.obs, actions)
-        actor_loss = (alpha * log_prob - (q_pi.mean(0) if config.actor_q == "mean" else q_pi.amin(0))).mean()
-        entropy = -log_prob.detach().mean()
-        temperature_loss = self.temperature.log_alpha * (entropy - self.target_entropy)
-        step(self.optimizers["actor"], actor_loss + temperature_loss)
-        losses = {"critic": critic_loss, "actor": actor_loss, "q": q.mean(), "entropy": entropy, "alpha": alpha}
-        return {name: value.detach() for name, value in losses.items()}
-
-
-class Temperature(nn.Module):
-    """The weight of the entropy, as its logarithm."""
-
-    def __init__(self, initial: float) -> None:
-        super().__init__()
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)))
-
-
-def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One optimiser step on `loss`; gradients of what the optimiser does not hold are not computed."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    optimizer.step()
+        tape: Tape = {}
+        actions, log_prob = self.actor.sample(batch.obs, self.draw(count, action_dim), tape)
+        q_pi, slope = self.critic.climb(batch.obs, actions, config.actor_q)
+        # L = mean_B (alpha log pi - Q) + log alpha (entropy - target entropy), the latter for the temperature alone
+        self.actor.backward(slope / -count, alpha / count, tape)
+        entropy = -log_prob.mean()
+        self.actor.gradients["log_alpha"].fill_(entropy - self.target_entropy)
+        self.optimizers["actor"].step()
+        self.actor.refresh()
+        actor_loss = (alpha * log_prob - q_pi).mean()
+        return {"critic": critic_loss, "actor": actor_loss, "q": q.mean(), "entropy": entropy, "alpha": alpha[0]}

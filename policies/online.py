@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robopref.configs.checkpoint import (
     check_identity,
@@ -169,15 +169,15 @@ def run(config: OnlineConfig) -> Path:
 
 def save(config: OnlineConfig, agent: CIR) -> None:
     """The policy as `robopref train` leaves all policies (networks.py): what it does when it does not explore."""
-    linears = [layer for layer in agent.actor.body if isinstance(layer, nn.Linear)]
-    hidden, obs_dim = [layer.out_features for layer in linears[:-1]], linears[0].in_features
+    weights, names = agent.actor.weights, ("d0", "d1", "out")
+    obs_dim, hidden = weights["d0.weight"].shape[1], [config.policy.width] * 2
     actor = Actor(member_rngs([config.seed], "weights"), obs_dim, agent.action_dim, hidden)
     with torch.no_grad():
-        for layer, linear in zip(actor.mlp.layers, linears, strict=True):
+        for layer, name in zip(actor.mlp.layers, names, strict=True):
             assert isinstance(layer, MemberLinear)
             outputs = layer.bias.shape[-1]  # of the last layer the means, without the deviations
-            layer.weight.copy_(linear.weight[:outputs].T)
-            layer.bias.copy_(linear.bias[:outputs])
+            layer.weight.copy_(weights[f"{name}.weight"][..., :outputs])
+            layer.bias.copy_(weights[f"{name}.bias"][..., :outputs])
     settings = {
         "policy": plain(config.policy) | {"hidden": hidden, "actor": "deterministic"},
         "seeds": [config.seed],

@@ -92,8 +92,8 @@ def test_values_and_gradients_are_those_of_the_equations(change: dict[str, objec
                 value.add_(torch.linspace(-0.5, 0.5, value.numel()).view(value.shape))
     for value in model.weights.values():
         value.requires_grad_()
-    obs, actions = batch.obs.clone().requires_grad_(), batch.actions.clone().requires_grad_()
-    expected = plainly(model, config, obs, actions)
+    actions = batch.actions.clone().requires_grad_()
+    expected = plainly(model, config, batch.obs, actions)
     q, loss = model.regress(batch.obs, batch.actions, target)
     torch.testing.assert_close(q, expected)
     theirs = (expected - target).square().mean(1).sum()
@@ -105,10 +105,11 @@ def test_values_and_gradients_are_those_of_the_equations(change: dict[str, objec
             torch.testing.assert_close(model.gradients[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
         model.regress(batch.obs, batch.actions, target)
 
-    weights = torch.randn(2, 8)
-    of_inputs = torch.autograd.grad((weights * expected).sum(), [obs, actions])
-    ours = torch.autograd.grad((weights * model(obs, actions)).sum(), [obs, actions])
-    torch.testing.assert_close(ours, of_inputs)
+    for kind, reduce in (("mean", lambda q: q.mean(0)), ("min", lambda q: q.amin(0))):
+        value, slope = model.climb(batch.obs, batch.actions, kind)
+        torch.testing.assert_close(value, reduce(expected))
+        (theirs,) = torch.autograd.grad(reduce(expected).sum(), actions, retain_graph=True)
+        torch.testing.assert_close(slope, theirs)
 
 
 def test_one_layernorm_serves_both_critics_and_is_averaged_into_the_target() -> None:
@@ -154,8 +155,8 @@ def test_rounded_weights_never_lag_behind(critic: str) -> None:
     for number in range(2):
         agent.update(experience(seed=number))
     other.critic.load_state_dict(agent.critic.state_dict())
-    for model in (agent.critic, agent.target, other.critic):
-        assert model.low is not None
+    for model in (agent.critic, agent.target, agent.actor, other.critic):
+        assert len(model.low) > 0
         assert torch.equal(model.low, model.values[: len(model.low)].bfloat16())
     assert torch.equal(agent.critic.values, other.critic.values)
     assert not torch.equal(agent.critic.values, agent.target.values)
@@ -166,15 +167,32 @@ def test_the_pair_of_critics_has_the_papers_size() -> None:
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(3.2e6, rel=0.02)
 
 
-def test_log_pi_is_that_of_a_squashed_gaussian() -> None:
+def test_log_pi_and_the_actors_gradients_are_those_of_a_squashed_gaussian() -> None:
     torch.manual_seed(0)
-    actor = SquashedGaussian(3, 2, [8, 8])
+    actor = SquashedGaussian(member_rngs([0], "actor"), 3, 2, SMALL)
     obs, noise = torch.randn(5, 3), torch.randn(5, 2)
+    with torch.no_grad():
+        actor.weights["out.bias"][0, 0, 3] = 3.0  # one deviation is cut off, e^3 -> e^2
+    for value in actor.weights.values():
+        value.requires_grad_()
     actions, log_prob = actor.sample(obs, noise)
     mean, log_std = actor(obs)
+    assert (log_std[:, 1] == 2).all()
     reference = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
-    torch.testing.assert_close(actions, torch.tanh(mean + log_std.exp() * noise))
-    torch.testing.assert_close(log_prob, reference.log_prob(actions).sum(-1), atol=1e-3, rtol=1e-3)
+    expected = torch.tanh(mean + log_std.exp() * noise)
+    torch.testing.assert_close(actions, expected)
+    torch.testing.assert_close(log_prob, reference.log_prob(expected).sum(-1), atol=1e-3, rtol=1e-3)
+
+    of_actions, of_log_prob = torch.randn(5, 2), torch.tensor([0.3])
+    layers = {name: value for name, value in actor.weights.items() if name != "log_alpha"}
+    loss = (of_actions * actions).sum() + (of_log_prob * log_prob).sum()
+    gradients = dict(zip(layers, torch.autograd.grad(loss, list(layers.values())), strict=True))
+    with torch.no_grad():
+        tape: dict[str, object] = {}
+        actor.sample(obs, noise, tape)
+        actor.backward(of_actions, of_log_prob, tape)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(actor.gradients[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("config", [SMALL, SAC])
@@ -192,7 +210,7 @@ def test_an_update_by_hand(config: CIRConfig) -> None:
     assert metrics["critic"].item() == pytest.approx(expected.item(), rel=1e-5)
     # entropy above the target of -2: the temperature falls by one step of Adam
     assert metrics["entropy"] > -2
-    assert agent.temperature.log_alpha.item() == pytest.approx(-3e-4, rel=1e-3)
+    assert agent.actor.weights["log_alpha"].item() == pytest.approx(-3e-4, rel=1e-3)
 
 
 def test_the_actor_climbs_what_it_is_told_and_leaves_the_critics_alone() -> None:
