@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from robopref.configs import cli
-from robopref.configs.policy import CPLConfig, PIQLConfig
-from robopref.policies.benchmarks import annotate, collect, downstream, render, vlp
+from robopref.configs.policy import CIRConfig, CPLConfig, PIQLConfig
+from robopref.policies.benchmarks import annotate, cir, collect, downstream, render, vlp
+from robopref.policies.cir import CIR
 from robopref.policies.cpl import CPL
+from robopref.policies.experience import Experience
 from robopref.policies.iql import PIQL
 from robopref.preference.members import member_rngs
 
@@ -135,6 +137,51 @@ def test_plain_and_batched_cpl_take_the_same_steps():
     assert_same(plain.actor, batched.actor, member)
     torch.testing.assert_close(batched.prefer(0, rngs)["cpl"][member], plain.prefer(0))
     assert_same(plain.actor, batched.actor, member)
+
+
+def test_cir(capsys, monkeypatch):
+    for name, value in {"ROUNDS": 1, "TURN_S": 0.0, "THREADS": (1,), "WARMUP": 110}.items():
+        monkeypatch.setattr(cir, name, value)
+    monkeypatch.setattr(cir.shutil, "which", lambda name: None)  # compiling takes half a minute
+    monkeypatch.setattr(cir, "compose", lambda name, words: {"policy": {"width": 16, "batch": 16}})
+    measured = last_line(capsys, "cir")
+    assert list(measured) == ["ratio_256", "ratio_512"] and min(measured.values()) > 0
+
+
+def put_flat(plain: torch.nn.Module, flat: torch.nn.Module, names: list[str], head: int) -> None:
+    """Weights of one network of a flat array into plain layers."""
+    linear = [module for module in plain.modules() if isinstance(module, torch.nn.Linear)]
+    with torch.no_grad():
+        for layer, name in zip(linear, names, strict=True):
+            layer.weight.copy_(flat.weights[f"{name}.weight"][head].T)
+            layer.bias.copy_(flat.weights[f"{name}.bias"][head, 0])
+
+
+def test_plain_and_our_cir_take_the_same_step():
+    config = CIRConfig(width=16)
+    fast, plain = CIR(config, 3, 2, seed=0), cir.PlainCIR(config, 3, 2, seed=0)
+    layers, actor = ["d0", "d1", "d2", "u1", "m1", "u2", "m2", "q"], ["d0", "d1", "out"]
+    for head in range(2):
+        put_flat(plain.critics[head], fast.critic, layers, head)
+        put_flat(plain.targets[head], fast.target, layers, head)
+    put_flat(plain.actor, fast.actor, actor, 0)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        obs, next_obs = torch.randn(2, 8, 3, generator=rng)
+        actions, rewards = torch.rand(8, 2, generator=rng) * 2 - 1, torch.randn(8, generator=rng)
+        batch = Experience(obs, actions, rewards, torch.zeros(8), next_obs)
+        ours, theirs = fast.update(batch), plain.update(batch)
+        for name, loss in theirs.items():
+            torch.testing.assert_close(ours[name], loss, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(plain.log_alpha.detach(), fast.actor.weights["log_alpha"], atol=1e-5, rtol=1e-3)
+    norm = plain.critics[0].norm
+    torch.testing.assert_close(norm.weight.detach(), fast.critic.weights["all.scale"].view(-1), atol=1e-4, rtol=1e-4)
+    for plains, flat in ((plain.critics, fast.critic), (plain.targets, fast.target)):
+        for head in range(2):
+            linear = [module for module in plains[head].modules() if isinstance(module, torch.nn.Linear)]
+            theirs = torch.cat([value.detach().flatten() for layer in linear for value in (layer.weight.T, layer.bias)])
+            ours = torch.cat([flat.weights[f"{name}.{kind}"][head].flatten() for name in layers for kind in ("weight", "bias")])
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
 def test_a_mistyped_name_is_an_error_that_lists_the_choices(capsys):

@@ -1,0 +1,212 @@
+"""Acting while learning: environment steps a second, each with its updates, against named peers on HalfCheetah.
+
+Soft actor-critic (CIR with every switch off; width 256, batch 256, an update a step) stands against stable-baselines3's, CIR
+(width 512, two updates a step) against the same networks as one writes them down: eager float32, one critic after the other,
+torch's default Adam, `backward()` through everything (a test compares one update).  Both sides act, remember, sample and learn
+in the same process, by turns, and either has the number of threads that suits it better.  The rows between the plain side and
+ours say what each trick is worth.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.policy import CIRConfig, OnlineConfig
+from robopref.policies.benchmarks.downstream import plain_mlp, plain_step
+from robopref.policies.cir import LOG_STD_RANGE
+from robopref.policies.experience import Experience
+from robopref.policies.online import Run
+
+ENV = "mujoco/HalfCheetah-v5"
+THREADS = (1, 2)
+ROUNDS = 5
+TURN_S = 1.5
+CAPACITY = 100_000
+WARMUP = 300  # decisions before anything is learnt or measured
+
+Steps = Callable[[int], object]
+"""Act and learn for so many environment steps."""
+
+
+class PlainCritic(nn.Module):
+    """CIR's critic, from its equations."""
+
+    def __init__(self, norm: nn.LayerNorm, inputs: int, width: int) -> None:
+        super().__init__()
+        self.norm = norm
+        self.d0 = nn.Linear(inputs, width)
+        self.d1, self.d2, self.u1, self.m1, self.u2, self.m2 = (nn.Linear(width, width) for _ in range(6))
+        self.q = nn.Linear(width, 1)
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Q (B,)."""
+        x = self.norm(self.d0(torch.cat([obs, actions], -1)))
+        x0 = F.elu(torch.tanh(0.1 * x / x.abs().mean(-1, keepdim=True).clamp(min=1e-8)))
+        x1 = F.elu(self.norm(self.d1(x0)))
+        x2 = F.elu(self.norm(self.d2(x1)))
+        x3 = self.norm(self.m1(F.elu(self.norm(self.u1(x2)))) + x2)
+        x4 = self.norm(self.m2(F.elu(self.norm(self.u2(x3)))) + x1)
+        return self.q(x4).squeeze(-1)
+
+
+class PlainCIR:
+    """CIR as one writes it down; what `online.Run` asks of an agent."""
+
+    def __init__(
+        self, config: CIRConfig, obs_dim: int, action_dim: int, seed: int, fused: bool = False, frozen: bool = False
+    ) -> None:
+        """fused: one kernel an Adam step; frozen: no gradients of the critics while the actor learns."""
+        torch.manual_seed(seed)
+        self.config, self.action_dim, self.frozen = config, action_dim, frozen
+        self.actor = plain_mlp([obs_dim, config.width, config.width, 2 * action_dim])
+        norm = nn.LayerNorm(config.width)
+        self.critics = nn.ModuleList(PlainCritic(norm, obs_dim + action_dim, config.width) for _ in range(2))
+        self.targets = copy.deepcopy(self.critics)
+        self.log_alpha = torch.zeros(1, requires_grad=True)
+        self.noise = torch.Generator().manual_seed(seed)
+        fuse = {"fused": True} if fused else {}
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, **fuse)
+        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.learning_rate, **fuse)
+        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.learning_rate)
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """A drawn action (da,) for one observation (do,)."""
+        return self.sample(torch.as_tensor(obs, dtype=torch.float32)[None])[0][0].numpy()
+
+    def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (B, da) and log pi (B,)."""
+        mean, log_std = self.actor(obs).chunk(2, -1)
+        std = log_std.clamp(*LOG_STD_RANGE).exp()
+        before = mean + std * torch.randn(mean.shape, generator=self.noise)
+        actions = torch.tanh(before)
+        log_prob = torch.distributions.Normal(mean, std).log_prob(before) - torch.log(1 - actions.square() + 1e-6)
+        return actions, log_prob.sum(-1)
+
+    def update(self, batch: Experience) -> dict[str, Tensor]:
+        """One step of everything; the losses."""
+        config = self.config
+        alpha = self.log_alpha.exp().detach()
+        with torch.no_grad():
+            next_actions, next_log_prob = self.sample(batch.next_obs)
+            q1, q2 = (target(batch.next_obs, next_actions) for target in self.targets)
+            value = config.low_share * torch.min(q1, q2) + (1 - config.low_share) * torch.max(q1, q2)
+            target = batch.rewards + config.discount * (1 - batch.terminated) * (value - alpha * next_log_prob)
+        losses = [F.mse_loss(critic(batch.obs, batch.actions), target) for critic in self.critics]
+        critic_loss = plain_step(self.critic_optimizer, losses[0] + losses[1])
+        with torch.no_grad():
+            for slow, fast in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
+                slow.copy_(config.polyak * fast + (1 - config.polyak) * slow)
+
+        self.critics.requires_grad_(not self.frozen)
+        actions, log_prob = self.sample(batch.obs)
+        q1, q2 = (critic(batch.obs, actions) for critic in self.critics)
+        actor_loss = plain_step(self.actor_optimizer, (alpha * log_prob - (q1 + q2) / 2).mean())
+        self.critics.requires_grad_(True)
+        plain_step(self.alpha_optimizer, -(self.log_alpha * (log_prob.detach() - self.action_dim)).mean())
+        return {"critic": critic_loss, "actor": actor_loss}
+
+
+def run() -> dict[str, float]:
+    """Measure; print a table; return {"ratio_256", "ratio_512"}: soft actor-critic and CIR, ours over the peer's rate."""
+    sac, cir = (to_dataclass(CIRConfig, compose("train_online", [f"policy={name}"])["policy"]) for name in ("sac", "cir"))
+    table = Table(title=f"Environment steps a second with their updates, {ENV.removeprefix('mujoco/')}")
+    table.add_column()
+    for name in (*(f"{threads} thread{'s' * (threads > 1)}" for threads in THREADS), "best of either"):
+        table.add_column(name, justify="right")
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        for group in (small(Path(folder), sac), large(Path(folder), cir)):
+            rates = measure(group)
+            best = {name: max(by_threads.values()) for name, by_threads in rates.items()}
+            peer, *_, mine = best.values()
+            for name, by_threads in rates.items():
+                table.add_row(name, *(f"{by_threads[threads]:.1f}" for threads in THREADS), f"{best[name] / peer:.2f}")
+            table.add_section()
+            ratios.append(round(mine / peer, 2))
+    Console().print(table)
+    return {"ratio_256": ratios[0], "ratio_512": ratios[1]}
+
+
+def small(folder: Path, config: CIRConfig) -> dict[str, Steps]:
+    """Soft actor-critic, the peer first."""
+    return {"stable-baselines3 SAC": stable_baselines(), "SAC": ours(folder / "sac", config)}
+
+
+def large(folder: Path, config: CIRConfig) -> dict[str, Steps]:
+    """CIR, written plainly first; each further row has one more trick than the row above it, compiling apart."""
+
+    def plain(name: str, compiled: bool = False, **tricks: bool) -> Steps:
+        def make(obs_dim: int, action_dim: int) -> PlainCIR:
+            agent = PlainCIR(config, obs_dim, action_dim, 0, **tricks)
+            for critic in (*agent.critics, *agent.targets) if compiled else ():
+                critic.compile()
+            return agent
+
+        return ours(folder / name, config, make)
+
+    sides = {"CIR, written plainly": plain("plain")}
+    if shutil.which("g++") is not None:  # torch.compile needs one
+        sides["  torch.compile of the critics, alone"] = plain("compiled", compiled=True)
+    return sides | {
+        "  one kernel for Adam": plain("fused", fused=True),
+        "  + no gradients of critics for the actor": plain("frozen", fused=True, frozen=True),
+        "  + critics at once, gradients by hand": ours(folder / "cir", config),
+        "  + hidden layers in bfloat16": ours(folder / "bf16", replace(config, bf16=True)),
+    }
+
+
+def stable_baselines() -> Steps:
+    """SAC of stable-baselines3 with its own settings, which are ours too."""
+    from stable_baselines3 import SAC
+
+    model = SAC("MlpPolicy", gym.make(ENV.removeprefix("mujoco/")), learning_starts=WARMUP, buffer_size=CAPACITY, seed=0)
+    model.learn(WARMUP)
+    return lambda count: model.learn(count, reset_num_timesteps=False)
+
+
+def ours(folder: Path, policy: CIRConfig, make_agent: Callable[[int, int], PlainCIR] | None = None) -> Steps:
+    """This package's loop, with its own agent or another one, made from (do, da)."""
+    config = OnlineConfig(folder, ENV, policy, action_repeat=1, warmup=WARMUP, capacity=CAPACITY, checkpoint_every=CAPACITY)
+    state = Run(config, torch.device("cpu"))
+    if make_agent is not None:
+        state.agent = make_agent(*state.env.sizes)  # type: ignore[assignment]
+    for number in range(WARMUP):
+        state.decide(number)
+    return lambda count: [state.decide(WARMUP) for _ in range(count)]
+
+
+def measure(group: Mapping[str, Steps]) -> dict[str, dict[int, float]]:
+    """{side: {threads: steps a second}}, medians of ROUNDS turns."""
+    rates: dict[str, dict[int, float]] = {name: {} for name in group}
+    for threads in THREADS:
+        torch.set_num_threads(threads)
+        rounds = [{name: rate(steps) for name, steps in group.items()} for _ in range(1 + ROUNDS)]
+        for name in group:
+            rates[name][threads] = float(np.median([one[name] for one in rounds[1:]]))  # nobody pays for first calls
+    return rates
+
+
+def rate(steps: Steps) -> float:
+    """Steps a second over one turn."""
+    started, done, count = time.perf_counter(), 0, 1
+    while done == 0 or time.perf_counter() - started < TURN_S:
+        steps(count)
+        done += count
+        count = min(2 * count, 50)  # few calls, of which some peers' are expensive
+    return done / (time.perf_counter() - started)
