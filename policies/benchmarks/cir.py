@@ -79,9 +79,9 @@ class PlainCIR:
         self.targets = copy.deepcopy(self.critics)
         self.log_alpha = torch.zeros(1, requires_grad=True)
         self.noise = torch.Generator().manual_seed(seed)
-        fuse = {"fused": True} if fused else {}
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, **fuse)
-        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.learning_rate, **fuse)
+        kernel = True if fused else None  # None: as torch chooses, on a processor tensor by tensor
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, fused=kernel)
+        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.learning_rate, fused=kernel)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.learning_rate)
 
     @torch.no_grad()
