@@ -169,6 +169,36 @@ class CIRConfig:
 
 
 @dataclass(frozen=True)
+class FeedbackConfig:
+    """A reward that is learnt while acting, from a VLP's answers about what was met (reward=vlp); PEBBLE's loop."""
+
+    model: tuple[Path, ...] = ()
+    """VLPs to ask, folders of `robopref train-vlp`; several are an ensemble."""
+    instruction: str | None = None
+    """What the robot should do; without one the task's own sentence."""
+    segment_steps: int = 50
+    """Decisions a segment."""
+    every: int = 5000
+    """Decisions between two sessions of questions; the first is after the warm-up."""
+    questions: int = 50
+    """Pairs of segments a session."""
+    most: int = 500
+    """Pairs in all."""
+    candidates: int = 10
+    """Pairs that are looked at for each that is asked: those on which the reward's members disagree most."""
+    members: int = 3
+    """Bradley-Terry networks."""
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = 3e-4
+    steps: int = 200
+    """Gradient steps a session."""
+    batch: int = 32
+    """Pairs a gradient step."""
+    frames: int = 8
+    """Frames that the VLPs read of a segment."""
+
+
+@dataclass(frozen=True)
 class OnlineConfig:
     """An agent that learns while it acts."""
 
@@ -177,6 +207,11 @@ class OnlineConfig:
     env: str
     """dmc/TASK, mujoco/ENVIRONMENT or metaworld/TASK."""
     policy: CIRConfig
+    reward: str = "true"
+    """true: the environment's; vlp: learnt while acting; or the folder of a learned reward, RUN/reward of P-IQL."""
+    reward_member: int = 0
+    """Which seed of a learned reward."""
+    feedback: FeedbackConfig = FeedbackConfig()
     seed: int = 0
     frames: int = 500_000
     """Simulator steps that the agent acts for; a decision is action_repeat of them."""

@@ -1,8 +1,10 @@
 """What an agent has met so far, in one memory-mapped array: bounded memory, no pickle, and it survives the process.
 
-A row is a transition: observation, action, reward, terminated, next observation, float32.  The oldest rows go when it is full.
-The file has room for `spare` more than are remembered: what a process adds after its last checkpoint then takes nothing away
-that the checkpoint still remembers.
+A row is a transition: observation, action, two rewards, terminated, next observation, float32.  The oldest rows go when it is
+full.  A process that is killed may have written after its last checkpoint, and must not have spoilt what that remembers: the
+file has room for `spare` more rows than are remembered, and a new reward of all rows is written beside the one in use, which
+changes (`in_use`) when it is whole.  So between two `relabel` there has to be a checkpoint, and between two checkpoints there may
+be `spare` rows.
 
 Axes: C capacity, B batch, do and da numbers in an observation and an action.
 """
@@ -18,8 +20,10 @@ from torch import Tensor
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import read_json, write_json
+from robopref.preference.reward import RewardFunction
 
 ROWS, WHAT = "experience.npy", "experience.json"
+RELABEL_CHUNK = 8192  # transitions, to bound memory
 
 
 class Experience(NamedTuple):
@@ -37,10 +41,10 @@ class ExperienceMemory:
 
     def __init__(self, folder: Path, env_id: str, obs_dim: int, action_dim: int, capacity: int, spare: int = 0) -> None:
         self.path, self.capacity, self.dims = folder / ROWS, capacity, (obs_dim, action_dim)
-        self.added = 0
-        """Transitions so far; what of it a process finds again is its checkpoint's to say."""
+        self.added, self.in_use = 0, 0
+        """Transitions so far, and which reward counts; what of it a process finds again is its checkpoint's to say."""
         what = {"env": env_id, "obs_dim": obs_dim, "action_dim": action_dim, "capacity": capacity, "spare": spare}
-        shape = capacity + spare, 2 * obs_dim + action_dim + 2
+        shape = capacity + spare, 2 * obs_dim + action_dim + 3
         if self.path.exists():
             found = read_json(folder / WHAT)
             if found != what:
@@ -66,7 +70,7 @@ class ExperienceMemory:
         obs_dim, action_dim = self.dims
         row = self.rows[self.added % len(self.rows)]
         row[:obs_dim], row[obs_dim : obs_dim + action_dim] = obs, action
-        row[-obs_dim - 2], row[-obs_dim - 1], row[-obs_dim:] = reward, terminated, next_obs
+        row[-obs_dim - 3 + self.in_use], row[-obs_dim - 1], row[-obs_dim:] = reward, terminated, next_obs
         self.added += 1
 
     def sample(self, rng: np.random.Generator, size: int, device: torch.device | str = "cpu") -> Experience:
@@ -74,8 +78,28 @@ class ExperienceMemory:
         obs_dim, action_dim = self.dims
         numbers = self.added - 1 - rng.integers(len(self), size=size)
         rows = torch.from_numpy(self.rows[numbers % len(self.rows)]).to(device)
-        obs, actions, rewards, terminated, next_obs = rows.split([obs_dim, action_dim, 1, 1, obs_dim], 1)
-        return Experience(obs, actions, rewards.squeeze(1), terminated.squeeze(1), next_obs)
+        obs, actions, rewards, terminated, next_obs = rows.split([obs_dim, action_dim, 2, 1, obs_dim], 1)
+        return Experience(obs, actions, rewards[:, self.in_use], terminated.squeeze(1), next_obs)
+
+    def relabel(self, reward: RewardFunction) -> None:
+        """What `reward` says about everything that is remembered becomes its reward; RoboprefError if that is not finite."""
+        obs_dim, action_dim = self.dims
+        first, spare = self.added - len(self), 1 - self.in_use
+        for start in range(first, self.added, RELABEL_CHUNK):
+            numbers = np.arange(start, min(start + RELABEL_CHUNK, self.added)) % len(self.rows)
+            rows = self.rows[numbers]
+            obs, actions, next_obs = rows[:, :obs_dim], rows[:, obs_dim : obs_dim + action_dim], rows[:, -obs_dim:]
+            said = np.asarray(reward(obs, actions, next_obs))
+            if not np.isfinite(said).all():
+                raise RoboprefError(f"step {start}: the reward is not finite; look at the reward function")
+            self.rows[numbers, -obs_dim - 3 + spare] = said
+        self.in_use = spare
+
+    def segments(self, starts: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Observations (N, K, do) and actions (N, K, da) of `steps` transitions from each number in `starts` (N,) on."""
+        obs_dim, action_dim = self.dims
+        rows = self.rows[(np.asarray(starts)[:, None] + np.arange(steps)) % len(self.rows)]
+        return rows[..., :obs_dim], rows[..., obs_dim : obs_dim + action_dim]
 
     def flush(self) -> None:
         """Everything that was added to the disk."""

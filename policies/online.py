@@ -8,16 +8,18 @@ the episode again and repeating its actions, whatever the simulator hides.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robopref.configs.checkpoint import (
     check_identity,
+    load_model,
     load_tensors,
     pack_training,
     restore_rng,
@@ -26,15 +28,19 @@ from robopref.configs.checkpoint import (
     unpack_training,
 )
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, atomic_file, plain
+from robopref.configs.files import MANIFEST, atomic_file, digest, plain
 from robopref.configs.policy import OnlineConfig
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
+from robopref.embodied import simstate
 from robopref.embodied.control import ControlEnv, make_control
+from robopref.policies import feedback
 from robopref.policies.cir import CIR
 from robopref.policies.experience import ExperienceMemory
+from robopref.policies.feedback import Feedback
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
 from robopref.preference.members import MemberLinear, member_rngs
+from robopref.preference.reward import LearnedReward, RewardFunction
 
 CHECKPOINT = "online-training"
 EVALUATION = "evaluation.csv"
@@ -49,14 +55,40 @@ class Run:
         self.env, self.judge = (make_control(config.env, config.action_repeat) for _ in range(2))
         obs_dim, action_dim = self.env.sizes
         self.agent = CIR(config.policy, obs_dim, action_dim, config.seed, device)
+        self.feedback: Feedback | None = None
+        self.reward: RewardFunction | None = None
+        """What the agent learns from instead of the environment's own reward."""
+        if config.reward == "vlp":
+            feedback.check(config.feedback, self.env)
+        elif config.reward != "true":
+            self.reward = learned_reward(Path(config.reward), config.reward_member, config.env, (obs_dim, action_dim))
         self.memory = ExperienceMemory(
             config.out, config.env, obs_dim, action_dim, config.capacity, spare=config.checkpoint_every
         )
+        if config.reward == "vlp":
+            self.reward = self.feedback = Feedback(config.feedback, self.memory, self.env, config.out, config.seed)
         self.device, self.episode, self.ret = device, 0, 0.0
         self.actions: list[np.ndarray] = []
         """Of the present episode."""
-        self.obs = start(self.env, config.seed, 0)
+        self.obs = self.start_episode()
         self.results: list[dict[str, float]] = []
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Networks by the name they have in a checkpoint."""
+        return self.agent.modules | ({} if self.feedback is None else {"reward": self.feedback.reward})
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Optimisers likewise."""
+        return self.agent.optimizers | ({} if self.feedback is None else {"reward": self.feedback.optimizer})
+
+    def start_episode(self) -> np.ndarray:
+        """The first observation of the present episode."""
+        obs = start(self.env, self.config.seed, self.episode)
+        if self.feedback is not None:
+            self.feedback.begin(self.env)
+        return obs
 
     def decide(self, number: int) -> dict[str, float | Tensor]:
         """Act once and learn `repeats` times; metrics of the last update, and of an episode that ended."""
@@ -66,9 +98,13 @@ class Run:
             action = self.rng.uniform(-1, 1, self.agent.action_dim).astype(np.float32)
         else:
             action = self.agent.act(self.obs)
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        state = None if self.feedback is None else simstate.save_dynamic(self.env)
+        obs, true_reward, terminated, truncated, _ = self.env.step(action)
+        reward = true_reward if self.reward is None else float(self.reward(self.obs[None], action[None], obs[None])[0])
+        if self.feedback is not None and state is not None:
+            self.feedback.add(state, true_reward)
         self.memory.add(self.obs, action, reward, terminated, obs)
-        self.obs, self.ret = obs, self.ret + reward
+        self.obs, self.ret = obs, self.ret + true_reward
         self.actions.append(action)
         if number >= config.warmup:
             batch = None
@@ -79,7 +115,7 @@ class Run:
         if terminated or truncated:
             metrics["return"] = self.ret
             self.episode, self.actions, self.ret = self.episode + 1, [], 0.0
-            self.obs = start(self.env, config.seed, self.episode)
+            self.obs = self.start_episode()
         return metrics
 
     def evaluate(self, frame: int) -> None:
@@ -106,20 +142,25 @@ class Run:
         """Everything that the next decision depends on; the experience itself is in its own file."""
         self.memory.flush()
         tensors, meta = rng_state(self.rng, self.agent.noise)
-        packed, packed_meta = pack_training(self.agent.modules, self.agent.optimizers)
-        tensors |= packed
-        meta |= packed_meta
+        packs = [pack_training(self.modules, self.optimizers)] + ([] if self.feedback is None else [self.feedback.pack()])
+        for packed, packed_meta in packs:
+            tensors |= packed
+            meta |= packed_meta
         tensors["actions"] = torch.from_numpy(np.array(self.actions, np.float32).reshape(-1, self.agent.action_dim))
         where = {"decided": decided, "episode": self.episode, "added": self.memory.added, "results": self.results}
+        where["in_use"] = self.memory.in_use
         save_tensors(path, tensors, meta | where | {"kind": CHECKPOINT, "identity": identity(self.config)})
 
     def load(self, path: Path) -> int:
         """Go back to a checkpoint; the number of decisions made.  RoboprefError when it is of other settings."""
         tensors, meta = load_tensors(path, CHECKPOINT)
         check_identity(path, meta["identity"], identity(self.config))
-        unpack_training(self.agent.modules, self.agent.optimizers, tensors, meta, path)
+        unpack_training(self.modules, self.optimizers, tensors, meta, path)
+        if self.feedback is not None:
+            self.feedback.unpack(tensors, meta)
         restore_rng(tensors, meta, self.rng, self.agent.noise)
-        self.episode, self.memory.added, self.results = meta["episode"], meta["added"], meta["results"]
+        self.episode, self.results = meta["episode"], meta["results"]
+        self.memory.added, self.memory.in_use = meta["added"], meta["in_use"]
         self.obs, self.actions, self.ret = start(self.env, self.config.seed, self.episode), [], 0.0
         for action in tensors["actions"].numpy():
             self.obs, reward, *_ = self.env.step(action)
@@ -130,7 +171,8 @@ class Run:
 
 def run(config: OnlineConfig) -> Path:
     """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on."""
-    if is_complete(config.out, config, {}):
+    files = inputs(config)
+    if is_complete(config.out, config, files):
         return config.out
     if config.action_repeat < 1 or config.eval_every < config.action_repeat or config.frames < config.action_repeat:
         raise RoboprefError(
@@ -157,13 +199,16 @@ def run(config: OnlineConfig) -> Path:
                     done * repeat, {f"train/{k}": float(v) for k, v in metrics.items()} | {"charts/decisions_per_second": rate}
                 )
                 clock, since = time.perf_counter(), done
+            asked = state.feedback is not None and state.feedback.due(done, config.warmup) and done < last
+            if asked and state.feedback is not None:
+                logger.log(done * repeat, state.feedback.ask())
             if done % (config.eval_every // repeat) == 0 or done == last:
                 state.evaluate(done * repeat)
-            if done % config.checkpoint_every == 0 and done < last:
+            if (asked or done % config.checkpoint_every == 0) and done < last:  # asked: see experience.py
                 state.save(checkpoint, done)
     save(config, state.agent)
     checkpoint.unlink(missing_ok=True)
-    write_manifest(config.out, "train", config, {}, config.seed, started, outputs=["model.safetensors", EVALUATION])
+    write_manifest(config.out, "train", config, files, config.seed, started, outputs=["model.safetensors", EVALUATION])
     return config.out
 
 
@@ -186,6 +231,29 @@ def save(config: OnlineConfig, agent: CIR) -> None:
     save_policy(config.out, actor, Normaliser(torch.zeros(obs_dim), torch.ones(obs_dim)), settings)
 
 
+def learned_reward(folder: Path, member: int, env_id: str, dims: tuple[int, int]) -> LearnedReward:
+    """The reward in `folder`; RoboprefError when it is of another environment, as far as its sizes tell."""
+    reward = LearnedReward(folder, member)
+    learnt = len(reward.obs_mean), int(load_model(folder, "reward")[1]["action_dim"])
+    if learnt != dims:
+        raise RoboprefError(
+            f"{folder} was learnt from {learnt[0]} numbers an observation and {learnt[1]} an action, {env_id} has {dims[0]} and "
+            f"{dims[1]}: give the reward of this environment"
+        )
+    return reward
+
+
+def inputs(config: OnlineConfig) -> dict[str, Path]:
+    """The files that a run depends on."""
+    if config.reward == "vlp":
+        return feedback.inputs(config.feedback)
+    if config.reward == "true":
+        return {}
+    if not Path(config.reward).is_dir():
+        raise RoboprefError(f"reward={config.reward}: no such folder; give true, vlp, or RUN/reward of a run of policy=piql")
+    return {"reward": Path(config.reward) / "model.safetensors"}
+
+
 def start(env: ControlEnv, seed: int, episode: int) -> np.ndarray:
     """The first observation of an episode."""
     return env.reset(seed=int(np.random.default_rng([seed, episode]).integers(2**31)))[0]
@@ -193,4 +261,5 @@ def start(env: ControlEnv, seed: int, episode: int) -> np.ndarray:
 
 def identity(config: OnlineConfig) -> dict[str, Any]:
     """What must not change when a run goes on."""
-    return {key: value for key, value in plain(config).items() if key not in ("out", "threads", "device")}
+    settings = {key: value for key, value in plain(config).items() if key not in ("out", "threads", "device")}
+    return settings | {name: digest(path) for name, path in inputs(config).items()}

@@ -1,0 +1,236 @@
+"""A reward that is learnt while acting: what is asked, what is learnt, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robopref.configs.checkpoint import load_model
+from robopref.configs.errors import RoboprefError
+from robopref.configs.policy import CIRConfig, FeedbackConfig, OnlineConfig
+from robopref.embodied.control import make_control
+from robopref.embodied.render import Renderer
+from robopref.policies import feedback, online
+from robopref.policies.experience import ROWS, ExperienceMemory
+from robopref.preference.members import member_rngs
+from robopref.preference.reward import BradleyTerryReward, save_reward
+
+ENV = "metaworld/drawer-close"
+
+
+class Teacher:
+    """Likes clips by what is in the upper left of their last frame; remembers what it was shown."""
+
+    members = (SimpleNamespace(camera="corner2-zoom", frame_size=32),)
+
+    def __init__(self) -> None:
+        self.shown: list[np.ndarray] = []
+
+    def score(self, clips: np.ndarray, instructions: list[str]) -> np.ndarray:
+        self.shown += list(clips)
+        assert set(instructions) == {"close the drawer"}
+        return clips[:, -1, :16, :16].astype(np.float64).mean((1, 2, 3))[:, None]
+
+
+@pytest.fixture
+def teacher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Teacher]:
+    asked = Teacher()
+    monkeypatch.setattr(feedback, "load_members", lambda folders, frames: [])
+    monkeypatch.setattr(feedback, "by_view", lambda members: [asked])
+    yield asked
+
+
+def settings(folder: Path, **changes: object) -> OnlineConfig:
+    vlp = folder.parent / "vlp"
+    vlp.mkdir(exist_ok=True)
+    (vlp / "model.safetensors").write_bytes(b"")
+    asking = FeedbackConfig(
+        (vlp,), segment_steps=8, every=25, questions=3, candidates=4, hidden=(8,), steps=4, batch=4, frames=3, most=7
+    )  # fmt: skip
+    config = OnlineConfig(
+        folder, ENV, CIRConfig(width=8, batch=8), reward="vlp", feedback=asking, frames=110, action_repeat=1, warmup=30,
+        capacity=200, eval_every=60, eval_episodes=1, checkpoint_every=20, device="cpu",
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def state_after(config: OnlineConfig, decisions: int) -> online.Run:
+    state = online.Run(config, torch.device("cpu"))
+    for number in range(decisions):
+        state.decide(number)
+    return state
+
+
+def test_what_is_asked_about_is_what_happened(tmp_path: Path, teacher: Teacher) -> None:
+    config = settings(tmp_path / "run", warmup=100)
+    state = state_after(config, 40)
+    assert state.feedback is not None
+    env = make_control(ENV)
+    online.start(env, config.seed, 0)
+    with Renderer(env, 32, "corner2-zoom") as renderer:
+        film = [renderer.frame()]
+        for action in state.actions:
+            env.step(action)
+            film.append(renderer.frame())
+    labels = state.feedback.label(np.array([[20, 3], [3, 20]]))
+    assert len(teacher.shown) == 2, "a segment is drawn once, however often it is asked about"
+    for clip, start in zip(teacher.shown, (3, 20), strict=True):
+        assert clip.shape == (4, 32, 32, 3)
+        for picture, step in zip(clip, (0, start, start + 4, start + 7), strict=True):  # 3 frames over 8 steps: 3.5 is even
+            assert np.array_equal(picture, film[step]), (start, step)
+    assert labels[0] == pytest.approx(1 - labels[1])
+
+
+def test_a_session_asks_learns_and_relabels(tmp_path: Path, teacher: Teacher) -> None:
+    state = state_after(settings(tmp_path / "run"), 30)
+    assert state.feedback is not None
+    before = state.memory.sample(np.random.default_rng(0), 500)
+    metrics = state.feedback.ask()
+    assert metrics["feedback/questions"] == len(state.feedback) == 3
+    after = state.memory.sample(np.random.default_rng(0), 500)
+    torch.testing.assert_close(after.obs, before.obs)
+    expected = state.feedback(after.obs.numpy(), after.actions.numpy(), after.next_obs.numpy())
+    np.testing.assert_allclose(after.rewards.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(after.rewards, before.rewards)
+    state.feedback.ask()
+    metrics = state.feedback.ask()
+    assert metrics["feedback/questions"] == 7 and not state.feedback.due(55, 30), "never more than feedback.most"
+    # the true returns that answers are compared with
+    rewards = []
+    env = make_control(ENV)
+    online.start(env, 0, 0)
+    for action in state.actions:
+        rewards.append(env.step(action)[1])
+    found = state.feedback.true_returns(np.array([[2, 9]]))
+    np.testing.assert_allclose(found, [[sum(rewards[2:10]), sum(rewards[9:17])]])
+
+
+def test_segments_stay_within_an_episode_and_within_what_is_remembered(tmp_path: Path, teacher: Teacher) -> None:
+    config = settings(tmp_path / "run", capacity=50, checkpoint_every=10)
+    state = state_after(replace(config, warmup=100), 70)
+    assert state.feedback is not None
+    state.feedback.episodes["first"] = [0, 5, 40]
+    assert state.feedback.starts().tolist() == [*range(20, 33), *range(40, 63)]
+
+
+def test_the_pairs_that_are_asked_are_those_of_most_disagreement(
+    tmp_path: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = state_after(settings(tmp_path / "run"), 60)
+    assert state.feedback is not None
+    state.feedback.ask()
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(state.feedback, "disagreement", lambda pairs: seen.append(pairs) or np.arange(len(pairs)) % 7)
+    state.feedback.ask()
+    (candidates,) = seen
+    assert len(candidates) == 3 * 4
+    asked = [state.memory.segments(candidates[n], 8)[0] for n in (6, 5, 4)]
+    np.testing.assert_array_equal(state.feedback.answers["obs"][3:], np.stack(asked)[..., :])
+
+
+def test_the_reward_learns_what_was_answered(tmp_path: Path, teacher: Teacher) -> None:
+    state = state_after(settings(tmp_path / "run"), 40)
+    asking = state.feedback
+    assert asking is not None
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(64, 2, 8, 39)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (64, 2, 8, 4)).astype(np.float32)
+    better = actions[..., 0].sum(-1)
+    asking.answers = {"obs": obs, "actions": actions, "labels": (better[:, 1] > better[:, 0]).astype(np.float32)}
+    for group in asking.optimizer.param_groups:
+        group["lr"] = 1e-2
+    for _ in range(300):
+        asking.learn()
+    said = asking(obs.reshape(-1, 39), actions.reshape(-1, 4), obs.reshape(-1, 39))
+    assert np.corrcoef(said, actions[..., 0].ravel())[0, 1] > 0.5
+    assert np.abs(said).max() <= 1
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_killed_and_continued_is_the_same_as_uninterrupted(
+    tmp_path: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    """torn: the kill comes between a session's relabelling and the checkpoint that follows it."""
+    whole = online.run(settings(tmp_path / "whole"))
+    save, saves = online.Run.save, []
+
+    def killed(state: online.Run, path: Path, decided: int) -> None:
+        saves.append(decided)
+        if torn and decided == 55 and saves.count(55) == 1:
+            raise KeyboardInterrupt
+        save(state, path, decided)
+        if decided in (40, 55) and saves.count(decided) == 1:
+            for _ in range(7):
+                state.decide(decided)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(online.Run, "save", killed)
+    config = settings(tmp_path / "parts")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            online.run(config)
+    parts = online.run(config)
+    assert {30, 55, 80} <= set(saves), "a checkpoint follows every session"
+    models = [load_model(folder, "policy")[0] for folder in (whole, parts)]
+    for key, tensor in models[0].items():
+        assert torch.equal(tensor, models[1][key]), key
+    tables = [pd.read_csv(folder / "metrics.csv").filter(like="feedback") for folder in (whole, parts)]
+    pd.testing.assert_frame_equal(*tables)
+    rows = [np.load(folder / ROWS)[:110] for folder in (whole, parts)]
+    in_use = 39 + 4 + 1  # three sessions: the second of the two rewards
+    np.testing.assert_array_equal(rows[0][:, in_use], rows[1][:, in_use])
+    assert tables[0]["feedback/questions"].dropna().tolist() == [3, 6, 7]
+
+
+def test_a_learned_reward_takes_the_place_of_the_environments(tmp_path: Path) -> None:
+    reward = BradleyTerryReward(member_rngs([0, 1], "reward"), 4, 1, (8,))
+    save_reward(tmp_path / "reward", reward, torch.zeros(4), torch.ones(4), {"seeds": [0, 1], "hidden": (8,), "action_dim": 1})
+    config = OnlineConfig(
+        tmp_path / "run", "mujoco/InvertedPendulum-v5", CIRConfig(width=8, batch=8), reward=str(tmp_path / "reward"),
+        reward_member=1, frames=40, action_repeat=1, warmup=20, eval_every=20, eval_episodes=1, device="cpu", capacity=50,
+    )  # fmt: skip
+    state = state_after(config, 30)
+    batch = state.memory.sample(np.random.default_rng(0), 200)
+    with torch.no_grad():
+        expected = reward(batch.obs.expand(2, -1, -1), batch.actions.expand(2, -1, -1))[1]
+    torch.testing.assert_close(batch.rewards, expected, rtol=1e-4, atol=1e-5)
+    assert state.ret > 0, "what is shown as the return is the environment's"
+    online.run(replace(config, out=tmp_path / "whole"))
+    with pytest.raises(RoboprefError, match=r"learnt from 4 numbers .* has 11 and 3"):
+        online.Run(replace(config, env="mujoco/Hopper-v5", out=tmp_path / "other"), torch.device("cpu"))
+    with pytest.raises(RoboprefError, match=r"reward=.*nothing: no such folder"):
+        online.run(replace(config, reward=str(tmp_path / "nothing"), out=tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"env": "mujoco/InvertedPendulum-v5"}, "reward=vlp is for env=metaworld/TASK"),
+        ({"action_repeat": 2}, "action_repeat=1"),
+        ({"feedback": FeedbackConfig()}, r"give feedback.model=\[RUN\]"),
+        ({"feedback": FeedbackConfig((Path("."),), questions=0)}, "feedback.questions=0"),
+    ],
+)
+def test_questions_that_cannot_be_asked(tmp_path: Path, teacher: Teacher, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(RoboprefError, match=said):
+        online.Run(settings(tmp_path / "run", **changes), torch.device("cpu"))
+
+
+def test_the_reward_in_use_changes_only_when_all_are_written(tmp_path: Path) -> None:
+    memory = ExperienceMemory(tmp_path, "mujoco/x", 2, 1, capacity=4, spare=2)
+    for number in range(6):
+        memory.add(np.full(2, number), np.array([0.5]), float(number), False, np.full(2, number + 1))
+    memory.relabel(lambda obs, actions, next_obs: -obs[:, 0])
+    assert set(memory.sample(np.random.default_rng(0), 100).rewards.tolist()) == {-2.0, -3.0, -4.0, -5.0}
+    memory.in_use = 0
+    assert set(memory.sample(np.random.default_rng(0), 100).rewards.tolist()) == {2.0, 3.0, 4.0, 5.0}
+    with pytest.raises(RoboprefError, match="reward is not finite"):
+        memory.relabel(lambda obs, actions, next_obs: obs[:, 0] * np.nan)
+    assert memory.in_use == 0
