@@ -8,7 +8,7 @@ the episode again and repeating its actions, whatever the simulator hides.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Run:
 
     def __init__(self, config: OnlineConfig, device: torch.device) -> None:
         self.config, self.rng = config, np.random.default_rng(config.seed)
-        self.env, self.judge = (make_control(config.env, config.action_repeat) for _ in range(2))
+        self.env, self.testing = (make_control(config.env, config.action_repeat) for _ in range(2))
         obs_dim, action_dim = self.env.sizes
         self.agent = CIR(config.policy, obs_dim, action_dim, config.seed, device)
         self.feedback: Feedback | None = None
@@ -119,22 +119,12 @@ class Run:
         return metrics
 
     def evaluate(self, frame: int) -> None:
-        """Returns of `eval_episodes` deterministic episodes, as a row of evaluation.csv."""
-        returns, successes = [], []
-        for number in range(self.config.eval_episodes):
-            obs, done, ret, success = start(self.judge, self.config.seed, FIRST_EVALUATION + number), False, 0.0, False
-            while not done:
-                obs, reward, terminated, truncated, info = self.judge.step(self.agent.act(obs, deterministic=True))
-                ret, done, success = ret + reward, terminated or truncated, success or bool(info.get("success", False))
-            returns.append(ret)
-            successes.append(success)
-        row = {
-            "frame": frame,
-            "return": float(np.mean(returns)),
-            "sd": float(np.std(returns)),
-            "success": float(np.mean(successes)),
-        }
-        self.results.append(row)
+        """A row of evaluation.csv."""
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            return self.agent.act(obs, deterministic=True)
+
+        self.results.append({"frame": frame} | judge(act, self.testing, self.config))
         with atomic_file(self.config.out / EVALUATION) as temp:
             pd.DataFrame(self.results).to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
 
@@ -229,6 +219,22 @@ def save(config: OnlineConfig, agent: CIR) -> None:
         "env": config.env,
     }
     save_policy(config.out, actor, Normaliser(torch.zeros(obs_dim), torch.ones(obs_dim)), settings)
+
+
+def judge(act: Callable[[np.ndarray], np.ndarray], env: ControlEnv, config: OnlineConfig) -> dict[str, float]:
+    """Return, its standard deviation and the share of successes over `eval_episodes` starts that are a run's own.
+
+    The return is the environment's, whatever the agent learns from.
+    """
+    returns, successes = [], []
+    for number in range(config.eval_episodes):
+        obs, done, ret, success = start(env, config.seed, FIRST_EVALUATION + number), False, 0.0, False
+        while not done:
+            obs, reward, terminated, truncated, info = env.step(act(obs))
+            ret, done, success = ret + reward, terminated or truncated, success or bool(info.get("success", False))
+        returns.append(ret)
+        successes.append(success)
+    return {"return": float(np.mean(returns)), "sd": float(np.std(returns)), "success": float(np.mean(successes))}
 
 
 def learned_reward(folder: Path, member: int, env_id: str, dims: tuple[int, int]) -> LearnedReward:

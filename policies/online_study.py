@@ -1,0 +1,177 @@
+"""`python -m robopref.policies.online_study --out FILE.csv`: agents compared while they learn, same environments and starts.
+
+For every environment, variant and seed one run; a row an evaluation, appended to the CSV as the run is done.  A second call does
+what is missing (a killed run of ours goes on from its checkpoint); `--summary` only reads, `--figure` draws the curves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+
+from robopref.configs.cli import guarded
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_file, plain
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.parallel import in_processes
+from robopref.configs.policy import OnlineConfig
+from robopref.embodied.evaluate import bootstrap_interval, iqm
+from robopref.policies import online, stable_baselines
+from robopref.policies.study import append_rows
+
+KEY = ["env", "variant", "seed", "frame"]
+PEER = "sb3"  # the word for stable-baselines3's SAC, whose settings are those of policy=sac
+COLUMNS = 3  # of the figure
+
+
+@dataclass(frozen=True)
+class OnlineStudyConfig:
+    """Who learns where, and for how long."""
+
+    out: Path
+    """CSV to append to."""
+    envs: tuple[str, ...] = ("dmc/walker-walk", "dmc/cartpole-swingup")
+    """dmc/TASK, mujoco/ENVIRONMENT, metaworld/TASK; an action is repeated twice in dmc, as is usual."""
+    variants: tuple[str, ...] = ("cir=policy=cir", "sac=policy=sac", f"sb3={PEER}")
+    """NAME=SETTINGS: settings of `robopref train`, with commas between them; sb3 is stable-baselines3's SAC."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    frames: int = 50_000
+    set: tuple[str, ...] = ()
+    """Settings of all variants, such as policy.width=256."""
+    work: Path = Path("runs/online")
+    """Folder for the runs, kept between calls."""
+    processes: int = 2
+    summary: bool = False
+    """Print what the CSV says, and do nothing."""
+    figure: Path | None = None
+    """Draw the curves of the CSV to this PNG or SVG."""
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    config = tyro.cli(OnlineStudyConfig, args=argv, prog="python -m robopref.policies.online_study", description=__doc__)
+    if not config.summary:
+        run(config)
+    rows = read_rows(config.out)
+    print(summary(rows))
+    if config.figure is not None and not rows.empty:
+        with atomic_file(config.figure) as temp:
+            draw(rows).savefig(temp, format=config.figure.suffix.removeprefix("."), dpi=150, metadata={})
+
+
+def run(config: OnlineStudyConfig) -> None:
+    """Do what is missing in the CSV; RoboprefError when it holds the same runs with other settings."""
+    done = read_rows(config.out)
+    known = {tuple(row[:3]): row[3] for row in done[[*KEY[:3], "settings"]].itertuples(index=False)}
+    jobs = []
+    for seed, env, variant in product(config.seeds, config.envs, config.variants):
+        name, settings = settings_of(config, env, variant, seed)
+        before = known.get((env, name, seed))
+        if before is None:
+            jobs.append((name, variant, settings))
+        elif before != fingerprint(variant, settings):
+            raise RoboprefError(
+                f"{config.out}: {name} in {env} was run with other settings; choose another --out, or give the settings it had"
+            )
+    for rows in in_processes(run_one, jobs, config.processes):
+        done = append_rows(config.out, done, rows, KEY)
+        last = rows[-1]
+        told = f"return {last['return']:.1f}, success {last['success']:.2f}  ({last['seconds']:.0f} s)"
+        print(f"{last['env']}, {last['variant']}, seed {last['seed']}: {told}", flush=True)
+
+
+def settings_of(config: OnlineStudyConfig, env: str, variant: str, seed: int) -> tuple[str, OnlineConfig]:
+    """(name, settings of `robopref train`) of one run."""
+    name, _, words = variant.partition("=")
+    if not name or not words:
+        raise RoboprefError(f"--variants {variant}: write NAME=SETTINGS, for example narrow=policy=cir,policy.width=64")
+    chosen = ["policy=sac"] if words == PEER else words.split(",")
+    where = [f"env={env}", f"seed={seed}", f"frames={config.frames}", f"action_repeat={2 if env.startswith('dmc/') else 1}"]
+    folder = config.work / env.replace("/", "-") / f"{name}-{seed}"
+    tree = compose("train_online", [*chosen, *where, "device=cpu", f"out={folder}", *config.set])
+    return name, to_dataclass(OnlineConfig, tree)
+
+
+def fingerprint(variant: str, settings: OnlineConfig) -> str:
+    """A short name for what decides a run's rows and is not in their key."""
+    decides = plain(replace(settings, out=Path(), threads=1)) | {"peer": variant.endswith(f"={PEER}")}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_one(name: str, variant: str, settings: OnlineConfig) -> list[dict[str, Any]]:
+    """The rows of one run."""
+    started = time.process_time()
+    if variant.endswith(f"={PEER}"):
+        table = stable_baselines.evaluations(settings)
+    else:
+        table = pd.read_csv(online.run(settings) / online.EVALUATION)
+    which = {"env": settings.env, "variant": name, "seed": settings.seed}
+    spent = {"seconds": time.process_time() - started, "settings": fingerprint(variant, settings)}
+    return [which | row | spent for row in table.to_dict("records")]
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
+    if not path.exists():
+        return pd.DataFrame(columns=[*KEY, "return", "success", "seconds", "settings"])
+    table = pd.read_csv(path, dtype={"settings": str})
+    if missing := {*KEY, "return", "success", "settings"} - set(table.columns):
+        raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
+    return table
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """Of every environment and variant, at half of the frames and at the end: IQM and interval over seeds, and the time."""
+    if rows.empty:
+        return "no rows yet"
+    lines = [
+        f"{'environment':28}{'variant':16}{'frame':>8}{'return':>9}{'95 % interval':>20}{'success':>9}{'seeds':>7}{'CPU s':>8}"
+    ]
+    for (env, variant), part in rows.groupby(["env", "variant"], sort=False):
+        last = part["frame"].max()
+        for frame in sorted({part["frame"][part["frame"] >= last / 2].min(), last}):
+            here = part[part["frame"] == frame]
+            centre, low, high = interval(here["return"].to_numpy())
+            numbers = f"{frame:>8}{centre:>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}{here['success'].mean():>9.2f}{len(here):>7}"
+            lines.append(f"{env:28}{variant:16}{numbers}{here['seconds'].mean():>8.0f}")
+    return "\n".join(lines)
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """IQM of one number a seed, (S,), and the ends of its 95 % bootstrap interval over seeds."""
+    low, high = bootstrap_interval(values[:, None], np.random.default_rng(0))
+    return iqm(values), low, high
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """A panel an environment, a line a variant: IQM of the return over seeds, its interval shaded."""
+    envs = list(dict.fromkeys(rows["env"]))
+    lines = -(-len(envs) // COLUMNS)
+    figure = Figure(figsize=(4 * min(len(envs), COLUMNS), 3 * lines), layout="constrained")
+    for number, env in enumerate(envs):
+        axes = figure.add_subplot(lines, min(len(envs), COLUMNS), number + 1)
+        for variant, part in rows[rows["env"] == env].groupby("variant", sort=False):
+            found = {frame: interval(at["return"].to_numpy()) for frame, at in part.groupby("frame")}
+            centre, low, high = np.array(list(found.values())).T
+            (line,) = axes.plot(list(found), centre, label=str(variant))
+            axes.fill_between(list(found), low, high, color=line.get_color(), alpha=0.2, lw=0)
+        axes.set_title(env)
+        axes.set_xlabel("frames")
+        axes.set_ylabel("return")
+        axes.legend(fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,67 @@
+"""Agents side by side: same starts, a table that grows, and nothing done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robopref.configs.errors import RoboprefError
+from robopref.configs.policy import CIRConfig, OnlineConfig
+from robopref.embodied.control import make_control
+from robopref.policies import online, online_study, stable_baselines
+from robopref.policies.stable_baselines import SameStarts
+
+ENV = "mujoco/InvertedPendulum-v5"
+SMALL = [
+    "--envs", ENV, "--seeds", "0", "1", "--frames", "60", "--processes", "1",
+    "--set", "warmup=20", "eval_every=30", "eval_episodes=2", "policy.batch=8", "policy.width=8",
+]  # fmt: skip
+
+
+def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, words = tmp_path / "study.csv", ["--work", str(tmp_path / "work"), *SMALL]
+    online_study.main(["--out", str(out), *words, "--variants", "sac=policy=sac", "sb3=sb3"])
+    rows = pd.read_csv(out)
+    assert len(rows) == 2 * 2 * 2 and set(rows["frame"]) == {30, 60}
+    assert rows.groupby("variant")["return"].min().gt(0).all()
+    capsys.readouterr()
+    more = ["--variants", "sac=policy=sac", "sb3=sb3", "mean=policy=sac,policy.actor_q=mean"]
+    figure = tmp_path / "curves.png"
+    online_study.main(["--out", str(out), *words, *more, "--figure", str(figure)])
+    said = capsys.readouterr().out
+    assert said.count("seed 0: return") == 1, "only the new variant was run"
+    assert [line.split()[1] for line in said.splitlines() if line.startswith(ENV) and ", " not in line[:60]] == [
+        "mean", "mean", "sac", "sac", "sb3", "sb3",
+    ]  # fmt: skip
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(RoboprefError, match=r"sac in .* was run with other settings"):
+        online_study.main(["--out", str(out), *words, "policy.learning_rate=1e-4", "--variants", "sac=policy=sac"])
+    with pytest.raises(RoboprefError, match="write NAME=SETTINGS"):
+        online_study.main(["--out", str(out), *words, "--variants", "sac"])
+
+
+def test_the_peer_meets_the_same_starts_and_the_same_judge(tmp_path: Path) -> None:
+    config = OnlineConfig(
+        tmp_path / "run", ENV, CIRConfig(width=8, batch=8, critic="mlp"), seed=3, frames=40, action_repeat=1, warmup=10,
+        eval_every=40, eval_episodes=2, device="cpu",
+    )  # fmt: skip
+    ours = online.Run(config, torch.device("cpu"))
+    theirs = SameStarts(make_control(ENV), 3)
+    first = theirs.reset(seed=99)[0]
+    np.testing.assert_array_equal(first, ours.obs)
+    ours.episode = 1
+    np.testing.assert_array_equal(theirs.reset()[0], ours.start_episode())
+    table = stable_baselines.evaluations(config)
+    again = stable_baselines.evaluations(config)
+    assert table["frame"].tolist() == [40] and table["return"].gt(0).all()
+    pd.testing.assert_frame_equal(table, again)
+
+
+def test_the_interval_of_seeds() -> None:
+    centre, low, high = online_study.interval(np.array([1.0, 2.0, 6.0]))
+    assert centre == pytest.approx(3.0)  # of up to three numbers nothing is cut
+    assert low == 1.0 and high == 6.0
