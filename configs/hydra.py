@@ -203,7 +203,7 @@ def _help(config_name: str, overrides: Sequence[str]) -> str:
         raise _explained(error, config_name) from error
     groups = {group: choices for group, choices in _groups().items() if group in chosen}
     lines = [f"{group} = {' | '.join(choices)}" for group, choices in groups.items()]
-    names = [f"{config_name}.yaml", *(f"{group}/{chosen[group]}.yaml" for group in groups)]
+    names = [f"{config_name}.yaml", *(f"{group}/{chosen[group]}.yaml" for group in groups if chosen[group])]
     texts = [f"--- {name}\n{files(PACKAGE).joinpath(name).read_text(encoding='utf-8').strip()}" for name in names]
     return "\n".join([usage, *lines, *texts])
 

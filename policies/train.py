@@ -58,10 +58,20 @@ class Learner(Protocol):
 
 def main(argv: list[str]) -> None:
     """Command line of `robopref train`."""
-    if any(word in (f"policy={name}" for name in ONLINE) for word in argv):
+    if acts(argv):
         run_hydra("train_online", argv, lambda settings: print(online.run(to_dataclass(OnlineConfig, settings))))
     else:
         run_hydra("train", argv, lambda settings: print(run(read_config(settings))))
+
+
+def acts(argv: Sequence[str]) -> bool:
+    """Whether the command is for an agent that acts: policy=cir or sac, a sweep of them, or one of their experiments."""
+    policies = {name for word in argv if word.startswith("policy=") for name in word.removeprefix("policy=").split(",")}
+    if policies & set(ONLINE) and not policies <= set(ONLINE):
+        raise UsageError(
+            f"{', '.join(sorted(policies))}: some of these act and some do not; sweep over {', '.join(ONLINE)} alone"
+        )
+    return bool(policies & set(ONLINE)) or any(word.startswith(f"experiment={name}") for word in argv for name in ONLINE)
 
 
 def read_config(settings: DictConfig) -> TrainConfig:

@@ -11,6 +11,7 @@ import torch
 from robopref.configs.checkpoint import load_model
 from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError
+from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import CIRConfig, OnlineConfig
 from robopref.policies import online
 from robopref.policies.experience import ROWS, ExperienceMemory
@@ -115,6 +116,21 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert robopref(["train", "policy=cir", "env=mujoco/InvertedPendulm-v5", f"out={tmp_path / 'other'}"]) == 1
     assert "Did you mean 'InvertedPendulum-v5'?" in capsys.readouterr().err
+
+
+def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "env=mujoco/InvertedPendulum-v5 frames=60 action_repeat=1 warmup=40 eval_every=60 eval_episodes=1 policy.width=8"
+    assert robopref(["train", "-m", "policy=cir,sac", *words.split(), f"out={tmp_path}"]) == 0
+    kinds = [load_model(tmp_path / f"policy={name}", "policy")[1]["policy"]["critic"] for name in ("cir", "sac")]
+    assert kinds == ["constrained", "mlp"]
+    assert robopref(["train", "-m", "policy=cir,bc", *words.split(), f"out={tmp_path}"]) == 2
+    assert "sweep over cir, sac alone" in capsys.readouterr().err
+
+    assert robopref(["train", "experiment=cir_paper", "-h"]) == 0
+    assert "experiment/cir_paper.yaml" in capsys.readouterr().out
+    found = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_paper", "env=dmc/walker-walk"]))
+    assert found.policy == CIRConfig(), "the paper's setting is what the dataclass says, whatever becomes the default"
+    assert (found.frames, found.action_repeat, found.warmup, found.eval_every) == (500_000, 2, 2500, 5000)
 
 
 @pytest.mark.parametrize("changes", [{"action_repeat": 0}, {"eval_every": 1, "action_repeat": 2}, {"frames": 0}, {"seed": -1}])
