@@ -264,7 +264,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Success of policies over fixed goals."""
+    """Success of policies over fixed goals; their return in dmc/... and mujoco/..., which know no success."""
 
     policy: tuple[str, ...]
     """Policy run folders, or the references `random` and `expert`."""
@@ -275,8 +275,8 @@ class EvaluateConfig:
     """Starts and goals to try, the same for every policy and member."""
     first_goal: int = 0
     """Environment seed of the first goal."""
-    max_steps: int = 500
-    """Longest episode; it ends at the first success."""
+    max_steps: int = 1000
+    """Longest episode, in decisions; it ends at the first success.  Meta-World's and dmc's end after 500 of themselves."""
     references: int = 3
     """Members of the random reference (its seeds)."""
     processes: int = 1

@@ -14,7 +14,7 @@ class VideoConfig:
     policy: tuple[str, ...]
     """Policy run folders (`robopref train`), or `expert` or `random`; one row of the grid each."""
     env: str = "metaworld/drawer-close"
-    """Environment, `metaworld/TASK`."""
+    """Environment: metaworld/TASK, dmc/TASK or mujoco/ENVIRONMENT."""
     out: Path = Path("videos")
     """Folder to write to."""
     goals: int = 4
@@ -32,15 +32,15 @@ class VideoConfig:
     size: int = 320
     """Height and width of a picture, in pixels."""
     camera: str = "corner2-zoom"
-    """Camera name of embodied/render.py."""
+    """Camera name of embodied/render.py; in dmc and mujoco one of the model's, by default its first."""
     quality: Literal["fast", "pretty"] = "pretty"
-    """`pretty` (shadows, smooth edges) or `fast`."""
+    """`pretty` (shadows, smooth edges) or `fast`; dmc and mujoco are always drawn with shadows."""
     every: int = 4
-    """Environment steps between two pictures; 4 at 20 pictures a second is Meta-World's real time."""
+    """Decisions between two pictures; 4 at 20 pictures a second is Meta-World's real time."""
     fps: int = 20
     """Pictures a second."""
     max_steps: int = 500
-    """Longest episode, in environment steps."""
+    """Longest episode, in decisions of the policy."""
 
 
 @dataclass(frozen=True)

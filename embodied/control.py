@@ -39,6 +39,11 @@ class DMCEnv(gym.Env[np.ndarray, np.ndarray]):
         spec = self._env.action_spec()
         self.action_space = Box(spec.minimum, spec.maximum, spec.shape, np.float64)
 
+    @property
+    def physics(self) -> Any:
+        """dm_control's simulation: its `model.ptr` and `data.ptr` are MuJoCo's own."""
+        return self._env.physics
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode; with `seed` the start is a function of the seed alone, without it the next one of the stream."""
         if seed is not None:

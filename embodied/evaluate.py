@@ -47,7 +47,7 @@ class EpisodeResult:
 
     goal: int
     success: bool
-    """At any step."""
+    """At any step; never in a world that knows none, such as dmc's."""
     success_step: int
     """Steps before the first success; -1 without one."""
     ret: float
@@ -77,7 +77,7 @@ def _episode(policy: Policy, env: gym.Env[Any, Any], goal: int, max_steps: int) 
         if not np.isfinite(obs).all():
             raise RoboprefError(f"goal {goal}, step {step}: the simulation became unstable; choose another --first-goal")
         ret += float(reward)
-        if info["success"]:
+        if info.get("success"):
             return EpisodeResult(goal, True, step, ret, step + 1)
         if terminated or truncated:
             break
@@ -107,11 +107,14 @@ def bootstrap_interval(x: np.ndarray, rng: np.random.Generator, level: float = 0
     return float(low), float(high)
 
 
-def summarise(outcomes: pd.DataFrame, seed: int = 0) -> dict[str, dict[str, float]]:
-    """{policy: {iqm, low, high, mean, n}} from rows policy, member, goal, success; n: episodes; low, high: 95 % interval."""
+def summarise(outcomes: pd.DataFrame, seed: int = 0, measure: str = "success") -> dict[str, dict[str, float]]:
+    """{policy: {iqm, low, high, mean, n}} from rows policy, member, goal, success; n: episodes; low, high: 95 % interval.
+
+    measure: the column that counts; `ret` where there is no success.
+    """
     summary = {}
     for policy, rows in outcomes.groupby("policy", sort=False):
-        x = rows.pivot(index="member", columns="goal", values="success").to_numpy(np.float64)
+        x = rows.pivot(index="member", columns="goal", values=measure).to_numpy(np.float64)
         low, high = bootstrap_interval(x, np.random.default_rng(seed))
         summary[str(policy)] = {"iqm": iqm(x.mean(1)), "low": low, "high": high, "mean": float(x.mean()), "n": x.size}
     return summary

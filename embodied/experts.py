@@ -32,9 +32,9 @@ def noisy(act: Act, scale: float, rng: np.random.Generator) -> Act:
     return lambda observation: np.clip(act(observation) + rng.normal(0.0, scale, 4), -1.0, 1.0)
 
 
-def uniform(rng: np.random.Generator) -> Act:
+def uniform(rng: np.random.Generator, action_dim: int = 4) -> Act:
     """Actions uniform in [-1, 1]: the random level."""
-    return lambda observation: rng.uniform(-1.0, 1.0, 4)
+    return lambda observation: rng.uniform(-1.0, 1.0, action_dim)
 
 
 def mismatched(act: Act, own_start: np.ndarray, other_start: np.ndarray) -> Act:

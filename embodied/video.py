@@ -124,15 +124,15 @@ def overlay(
     instruction: str,
     step: int,
     score: float | None,
-    success: bool,
+    success: bool | None,
     *,
     title: str = "",
     score_name: str = "score",
 ) -> np.ndarray:
     """A copy of `frame` (H, W, 3) that says above what is asked, and below step, score and success.
 
-    title: a line above the instruction, such as policy and goal.  Text grows with the picture and is made for 224 to
-    320 pixels; an instruction that needs more than two lines is shortened.
+    success: None where the world knows none.  title: a line above the instruction, such as policy and goal.  Text grows with
+    the picture and is made for 224 to 320 pixels; an instruction that needs more than two lines is shortened.
     """
     height, width, _ = frame.shape
     size = max(10, round(min(height, width) * 0.05))
@@ -154,6 +154,8 @@ def overlay(
     if score is not None:
         number = f"{score:.2f}" if abs(score) < 100 else f"{score:.0f}"
         draw.text((width // 2, middle), f"{score_name} {number}", font=font, fill=INK, anchor="mm")
+    if success is None:
+        return np.asarray(Image.alpha_composite(canvas, shade).convert("RGB"))
     # Shape and word say it too, for those who cannot tell green from grey.
     word, colour = ("success", GOOD) if success else ("not yet", FAINT)
     left = width - margin - draw.textlength(word, font=font)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import tyro
@@ -18,7 +19,8 @@ from robopref.configs.files import atomic_file, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig
 from robopref.configs.run import is_complete, write_manifest
-from robopref.embodied.envs import OBSERVATION_SIZE, make_env
+from robopref.embodied.control import make_control
+from robopref.embodied.envs import make_env
 from robopref.embodied.evaluate import ActPolicy, Policy, evaluate, summarise, table
 from robopref.embodied.experts import ScriptedExpert, uniform
 from robopref.policies.networks import NumpyPolicy, load_policy
@@ -30,9 +32,12 @@ def main(argv: list[str]) -> None:
     """Command line of `robopref evaluate`."""
     config = tyro.cli(EvaluateConfig, args=argv, prog="robopref evaluate", description=__doc__)
     out = run(config)
-    summary = summarise(pd.read_csv(out / "success.csv"))
+    measure = measure_of(config.env)
+    summary = summarise(pd.read_csv(out / "success.csv"), measure=measure)
     for name, row in summary.items():
-        print(f"{name}: success {row['iqm']:.2f} [{row['low']:.2f}, {row['high']:.2f}] over {row['n']} episodes")
+        word, digits = ("success", 2) if measure == "success" else ("return", 1)
+        low, high = (f"{row[end]:.{digits}f}" for end in ("low", "high"))
+        print(f"{name}: {word} {row['iqm']:.{digits}f} [{low}, {high}] over {row['n']} episodes")
     print(out)
 
 
@@ -44,13 +49,13 @@ def run(config: EvaluateConfig) -> Path:
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
-    make_env(config.env).close()  # an unknown name is an error here, not in a worker
+    make_world(config.env, 1).close()  # an unknown name is an error here, not in a worker
     jobs = [(policy, member) for policy in config.policy for member in range(count_members(policy, config))]
     parts = in_processes(evaluate_member, [(policy, member, config) for policy, member in jobs], config.processes)
     outcomes = pd.concat(parts, ignore_index=True)
     with atomic_file(config.out / "success.csv") as temp:
         outcomes.to_csv(temp, index=False)
-    write_json(config.out / "summary.json", summarise(outcomes))
+    write_json(config.out / "summary.json", summarise(outcomes, measure=measure_of(config.env)))
     goals = range(config.first_goal, config.first_goal + config.goals)
     write_manifest(config.out, "evaluate", config, inputs, goals, started, outputs=["success.csv", "summary.json"])
     return config.out
@@ -83,12 +88,27 @@ def count_members(policy: str, config: EvaluateConfig) -> int:
     return len(load_model(policy, "policy")[1]["seeds"])
 
 
+def measure_of(env_id: str) -> str:
+    """The column of success.csv that counts: success, or the return where a world knows no success."""
+    return "success" if env_id.startswith("metaworld/") else "ret"
+
+
+def make_world(env_id: str, repeat: int) -> gym.Env[np.ndarray, np.ndarray]:
+    """Any environment; Meta-World's bare, as episodes are collected, where no action is repeated."""
+    return make_env(env_id) if env_id.startswith("metaworld/") and repeat == 1 else make_control(env_id, repeat)
+
+
+def repeat_of(policy: str) -> int:
+    """Frames that a policy holds an action for: as it was trained; 1 for references and for what learnt offline."""
+    return 1 if policy in REFERENCES else int(load_model(policy, "policy")[1].get("action_repeat", 1))
+
+
 def evaluate_member(policy: str, member: int, config: EvaluateConfig) -> pd.DataFrame:
     """The rows of success.csv of one member."""
-    env = make_env(config.env)
+    env = make_world(config.env, repeat_of(policy))
     try:
-        acting = make_policy(policy, member, config.env)
-        sees = OBSERVATION_SIZE
+        sees, acts = (int(np.prod(space.shape or ())) for space in (env.observation_space, env.action_space))
+        acting = make_policy(policy, member, config.env, acts)
         if isinstance(acting, NumpyPolicy) and acting.obs_dim != sees:
             raise RoboprefError(
                 f"{policy} was trained on {acting.obs_dim} numbers an observation, {config.env} gives {sees}: "
@@ -100,10 +120,13 @@ def evaluate_member(policy: str, member: int, config: EvaluateConfig) -> pd.Data
         env.close()
 
 
-def make_policy(policy: str, member: int, env_id: str) -> Policy:
+def make_policy(policy: str, member: int, env_id: str, action_dim: int = 4) -> Policy:
     """A member of a run folder, or a reference by its name."""
     if policy == "random":
-        return ActPolicy(uniform(np.random.default_rng(member)))
+        return ActPolicy(uniform(np.random.default_rng(member), action_dim))
     if policy == "expert":
-        return ActPolicy(ScriptedExpert(env_id.split("/")[1]))
+        suite, _, task = env_id.partition("/")
+        if suite != "metaworld":
+            raise RoboprefError(f"--policy expert: {env_id} has none; only Meta-World's tasks have scripted experts")
+        return ActPolicy(ScriptedExpert(task))
     return load_policy(policy, member)

@@ -217,6 +217,7 @@ def save(config: OnlineConfig, agent: CIR) -> None:
         "policy": plain(config.policy) | {"hidden": hidden, "actor": "deterministic"},
         "seeds": [config.seed],
         "env": config.env,
+        "action_repeat": config.action_repeat,
     }
     save_policy(config.out, actor, Normaliser(torch.zeros(obs_dim), torch.ones(obs_dim)), settings)
 

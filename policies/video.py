@@ -7,7 +7,7 @@ them, once small as it was trained to see them.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,13 +20,15 @@ from robopref.configs.files import write_json
 from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.show import VideoConfig
 from robopref.datasets.clips import frame_steps
+from robopref.embodied.camera import Camera
+from robopref.embodied.control import make_control
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.evaluate import Policy
-from robopref.embodied.render import Renderer
+from robopref.embodied.render import DEFAULT_CAMERA, Renderer
 from robopref.embodied.rollout import Episode, rollout
 from robopref.embodied.tasks import canonical
 from robopref.embodied.video import grid, overlay, write_video
-from robopref.policies.evaluate import REFERENCES, make_policy
+from robopref.policies.evaluate import REFERENCES, make_policy, repeat_of
 from robopref.preference.hub import WEIGHTS, find_model
 from robopref.preference.vlp import VLPScorer
 
@@ -56,6 +58,8 @@ def run(config: VideoConfig) -> Path:
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
+    if not config.env.startswith("metaworld/"):
+        return film_control(config, names, inputs, started)
     env = make_env(config.env)
     env.reset(seed=config.first_goal)
     instruction = config.instruction or canonical(env.task_name)
@@ -90,6 +94,42 @@ def run(config: VideoConfig) -> Path:
     columns = config.goals if len(names) > 1 else None
     write_video(config.out / "grid.mp4", grid(films, columns), config.fps)
     write_json(config.out / "films.json", {"instruction": instruction, "env": config.env, "episodes": said})
+    write_manifest(config.out, "video", config, inputs, goals, started, outputs)
+    return config.out
+
+
+def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path], started: float) -> Path:
+    """The same in dmc/... or mujoco/...: no success, no VLP; drawn while it happens."""
+    if config.model is not None:
+        raise RoboprefError(f"--model: a VLP scores Meta-World's tasks, not {config.env}")
+    goals = range(config.first_goal, config.first_goal + config.goals)
+    title = config.instruction or config.env.partition("/")[2]
+    camera = None if config.camera == DEFAULT_CAMERA else config.camera
+    films: list[list[np.ndarray]] = []
+    outputs = ["grid.mp4", "films.json"]
+    said: dict[str, list[dict[str, object]]] = {}
+    for name, policy in zip(names, config.policy, strict=True):
+        with closing(make_control(config.env, repeat_of(policy))) as env, Camera(env, config.size, camera) as eye:
+            acting = make_policy(policy, config.member, config.env, env.sizes[1])
+            for goal in goals:
+                obs, ret, pictures, done, step = env.reset(seed=goal)[0], 0.0, [], False, 0
+                while True:
+                    if step % config.every == 0 or done:
+                        above = f"{name}, goal {goal}"
+                        pictures.append(overlay(eye.picture(), title, step, ret, None, title=above, score_name="return"))
+                    if done:
+                        break
+                    obs, reward, terminated, truncated, _ = env.step(act_once(acting, obs))
+                    ret, step = ret + reward, step + 1
+                    done = terminated or truncated or step >= config.max_steps
+                films.append(pictures)
+                outputs.append(f"{name}-goal-{goal}.mp4")
+                write_video(config.out / outputs[-1], pictures, config.fps)
+                said.setdefault(name, []).append({"goal": goal, "steps": step, "return": ret})
+        outputs.append(f"{name}.mp4")
+        write_video(config.out / outputs[-1], chain.from_iterable(films[-config.goals :]), config.fps)
+    write_video(config.out / "grid.mp4", grid(films, config.goals if len(names) > 1 else None), config.fps)
+    write_json(config.out / "films.json", {"env": config.env, "episodes": said})
     write_manifest(config.out, "video", config, inputs, goals, started, outputs)
     return config.out
 
