@@ -176,7 +176,7 @@ class ConstrainedCritics(Critics):
             return x
         width = x.shape[-1]
         if self.config.norm == "shared":
-            scale, shift = self.weights["all.scale"].view(width), self.weights["all.shift"].view(width)
+            scale, shift = self.shared_norm(x)
             y, mean, inverse = torch.native_layer_norm(x, (width,), scale, shift, EPS)
         else:
             y, mean, inverse = torch.native_layer_norm(x, (width,), None, None, EPS)
@@ -185,14 +185,20 @@ class ConstrainedCritics(Critics):
             tape[f"{site}.norm"] = x, mean, inverse
         return y
 
+    def shared_norm(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift (h,) of the one LayerNorm, for x; a GPU's kernel wants them in the type of x."""
+        found = (self.weights[f"all.{kind}"].view(-1) for kind in ("scale", "shift"))
+        scale, shift = (value.to(x.dtype) if x.is_cuda else value for value in found)
+        return scale, shift
+
     def normalise_backward(self, site: str, gradient: Tensor, tape: Tape, learn: bool) -> Tensor:
         """dL/dx of `normalise`."""
         if self.config.norm == "none":
             return gradient
         x, mean, inverse = tape[f"{site}.norm"]
-        width, scale = x.shape[-1], None
+        width = x.shape[-1]
         if self.config.norm == "shared":
-            scale, shift = self.weights["all.scale"].view(width), self.weights["all.shift"].view(width)
+            scale, shift = self.shared_norm(x)
             wanted = [True, learn, learn]
             out, *of_norm = aten.native_layer_norm_backward(gradient, x, [width], mean, inverse, scale, shift, wanted)
             if learn:

@@ -227,6 +227,23 @@ def test_the_actor_climbs_what_it_is_told_and_leaves_the_critics_alone() -> None
             assert torch.equal(ours, before)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("change", [*CHANGES, {"bf16": True}, {"bf16": True, "norm": "own"}])
+def test_a_gpu_computes_what_a_processor_does(change: dict[str, object]) -> None:
+    config = replace(SMALL, **change)
+    there = CIR(config, 3, 2, seed=0, device="cuda")
+    here = CIR(config, 3, 2, seed=0)
+    noise = torch.randn(6, 8, 2)
+    for agent, device in ((here, "cpu"), (there, "cuda")):
+        draws = iter(noise.to(device))
+        agent.draw = lambda count, action_dim, draws=draws: next(draws)  # type: ignore[method-assign]
+        for number in range(3):
+            agent.update(Experience(*(value.to(device) for value in experience(seed=number))))
+    for name, module in here.modules.items():
+        torch.testing.assert_close(there.modules[name].values.cpu(), module.values, atol=2e-3, rtol=1e-2)
+
+
 def test_the_seed_decides_everything() -> None:
     agents = [CIR(SMALL, 3, 2, seed) for seed in (1, 1, 2)]
     for number in range(3):
