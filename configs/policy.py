@@ -165,7 +165,9 @@ class CIRConfig:
     """Step of the target critics towards the critics."""
     initial_temperature: float = 1.0
     bf16: bool = False
-    """Compute the constrained critics' hidden layers in bfloat16 (ours); weights and values stay float32."""
+    """Compute hidden layers in bfloat16 (ours); weights, first layers and values stay float32."""
+    cuda_graph: bool = False
+    """On a GPU: an update as one CUDA graph."""
 
 
 @dataclass(frozen=True)

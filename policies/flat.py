@@ -69,12 +69,13 @@ class FlatNetworks(nn.Module):
         self.low.copy_(self.values.data[: len(self.low)])
 
     def follow(self, other: FlatNetworks, share: float) -> None:
-        """Go `share` of the way to `other`, block by block, and refresh both while a block is in the cache."""
-        for first in range(0, len(self.values), BLOCK):
-            block = slice(first, first + BLOCK)
+        """Go `share` of the way to `other`, block by block, and refresh both while a block is in a processor's cache."""
+        size = len(self.values) if self.values.is_cuda else BLOCK
+        for first in range(0, len(self.values), size):
+            block = slice(first, first + size)
             self.values.data[block].lerp_(other.values.data[block], share)
             if first < len(self.low):
-                block = slice(first, min(first + BLOCK, len(self.low)))
+                block = slice(first, min(first + size, len(self.low)))
                 self.low[block].copy_(self.values.data[block])
                 other.low[block].copy_(other.values.data[block])
 

@@ -37,6 +37,7 @@ from robopref.policies import feedback
 from robopref.policies.cir import CIR
 from robopref.policies.experience import ExperienceMemory
 from robopref.policies.feedback import Feedback
+from robopref.policies.graphs import GraphedUpdate
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
 from robopref.preference.members import MemberLinear, member_rngs
@@ -55,6 +56,8 @@ class Run:
         self.env, self.testing = (make_control(config.env, config.action_repeat) for _ in range(2))
         obs_dim, action_dim = self.env.sizes
         self.agent = CIR(config.policy, obs_dim, action_dim, config.seed, device)
+        graphed = config.policy.cuda_graph and device.type == "cuda"
+        self.update = GraphedUpdate(self.agent) if graphed else self.agent.update
         self.feedback: Feedback | None = None
         self.reward: RewardFunction | None = None
         """What the agent learns from instead of the environment's own reward."""
@@ -111,7 +114,7 @@ class Run:
             for _ in range(config.policy.repeats):
                 if batch is None or config.policy.fresh:
                     batch = self.memory.sample(self.rng, config.policy.batch, self.device)
-                metrics |= self.agent.update(batch)
+                metrics |= self.update(batch)
         if terminated or truncated:
             metrics["return"] = self.ret
             self.episode, self.actions, self.ret = self.episode + 1, [], 0.0

@@ -51,6 +51,8 @@ class OnlineStudyConfig:
     """Settings of all variants, such as policy.width=256."""
     work: Path = Path("runs/online")
     """Folder for the runs, kept between calls."""
+    device: str = "cpu"
+    """Where agents learn: cpu, or auto, cuda, cuda:1."""
     processes: int = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
@@ -99,13 +101,13 @@ def settings_of(config: OnlineStudyConfig, env: str, variant: str, seed: int) ->
     chosen = ["policy=sac"] if words == PEER else words.split(",")
     where = [f"env={env}", f"seed={seed}", f"frames={config.frames}", f"action_repeat={2 if env.startswith('dmc/') else 1}"]
     folder = config.work / env.replace("/", "-") / f"{name}-{seed}"
-    tree = compose("train_online", [*chosen, *where, "device=cpu", f"out={folder}", *config.set])
+    tree = compose("train_online", [*chosen, *where, f"device={config.device}", f"out={folder}", *config.set])
     return name, to_dataclass(OnlineConfig, tree)
 
 
 def fingerprint(variant: str, settings: OnlineConfig) -> str:
     """A short name for what decides a run's rows and is not in their key."""
-    decides = plain(replace(settings, out=Path(), threads=1)) | {"peer": variant.endswith(f"={PEER}")}
+    decides = plain(replace(settings, out=Path(), threads=1, device="")) | {"peer": variant.endswith(f"={PEER}")}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -14,6 +14,7 @@ from robopref.configs.policy import CIRConfig
 from robopref.policies.cir import CIR, SquashedGaussian, convex_q
 from robopref.policies.critics import ConstrainedCritics, Critics, TwinMLP, rescaling
 from robopref.policies.experience import Experience
+from robopref.policies.graphs import GraphedUpdate
 from robopref.preference.members import member_rngs
 
 SMALL = CIRConfig(width=16, batch=8)
@@ -242,6 +243,23 @@ def test_a_gpu_computes_what_a_processor_does(change: dict[str, object]) -> None
             agent.update(Experience(*(value.to(device) for value in experience(seed=number))))
     for name, module in here.modules.items():
         torch.testing.assert_close(there.modules[name].values.cpu(), module.values, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("change", [{}, {"bf16": True}, {"critic": "mlp"}])
+def test_a_cuda_graph_computes_the_same(change: dict[str, object]) -> None:
+    eager, graphed = (CIR(replace(SMALL, **change), 3, 2, seed=0, device="cuda") for _ in range(2))
+    update = GraphedUpdate(graphed)
+    for number in range(8):
+        batch = Experience(*(value.cuda() for value in experience(seed=number)))
+        ours, theirs = update(batch), eager.update(batch)
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value)
+        np.testing.assert_allclose(graphed.act(np.ones(3)), eager.act(np.ones(3)), rtol=1e-5)  # draws between updates
+    assert update.graph is not None
+    for name, module in eager.modules.items():
+        torch.testing.assert_close(graphed.modules[name].values, module.values)
 
 
 def test_the_seed_decides_everything() -> None:

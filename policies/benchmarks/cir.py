@@ -186,6 +186,7 @@ def ours(folder: Path, policy: CIRConfig, make_agent: Callable[[int, int], Plain
     state = Run(config, torch.device("cpu"))
     if make_agent is not None:
         state.agent = make_agent(*state.env.sizes)  # type: ignore[assignment]
+        state.update = state.agent.update
     for number in range(WARMUP):
         state.decide(number)
     return lambda count: [state.decide(WARMUP) for _ in range(count)]
