@@ -29,7 +29,7 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
     assert len(rows) == 2 * 2 * 2 and set(rows["frame"]) == {30, 60}
     assert rows.groupby("variant")["return"].min().gt(0).all()
     capsys.readouterr()
-    more = ["--variants", "sac=policy=sac", "sb3=sb3", "mean=policy=sac,policy.actor_q=mean"]
+    more = ["--variants", "sac=policy=sac", "sb3=sb3", "mean=policy=sac policy.actor_q=mean"]
     figure = tmp_path / "curves.png"
     online_study.main(["--out", str(out), *words, *more, "--figure", str(figure)])
     said = capsys.readouterr().out
