@@ -29,6 +29,7 @@ NORMS = ("shared", "own", "none")
 ACTOR_Q = ("mean", "min")
 LOG_STD_RANGE = (-20.0, 2.0)
 CRITIC_HEADS = 2
+ALL = slice(None)
 
 
 def convex_q(q: Tensor, share: float) -> Tensor:
@@ -72,26 +73,29 @@ class SquashedGaussian(FlatNetworks):
         shift = log_std.exp() * noise
         before = mean + shift
         actions = torch.tanh(before)
-        log_normal = -(0.5 * noise.square() + log_std + 0.5 * math.log(2 * math.pi))
-        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which does not lose its digits for large u
-        log_slope = 2 * (math.log(2) - before - F.softplus(-2 * before))
+        # log N = -noise^2 / 2 - log sigma - log(2 pi) / 2, and log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which does
+        # not lose its digits for large u; together 2 (u + softplus(-2 u) - log sigma / 2 - noise^2 / 4) and constants.
+        terms = F.softplus(before * -2).add_(before).sub_(log_std, alpha=0.5).addcmul_(noise, noise, value=-0.25)
         if tape is not None:
             tape |= {"shift": shift, "actions": actions}
-        return actions, (log_normal - log_slope).sum(-1)
+        constant = noise.shape[1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
+        return actions, terms.sum(-1).mul_(2).sub_(constant)
 
-    def backward(self, of_actions: Tensor, of_log_prob: Tensor, tape: Tape) -> None:
+    def backward(self, of_actions: Tensor, of_log_prob: Tensor, tape: Tape, rows: slice = ALL) -> None:
         """The layers' gradients from dL/da (B, da) and dL/dlog pi, the same for every row, of what `sample` left on the tape.
 
+        rows: which of the tape's these are; the loss does not depend on the others.
         With a = tanh(u) and u = mu + sigma noise: da/du = 1 - a^2, dlog pi/du = 2 a, dlog pi/dlog sigma = 2 a sigma noise - 1.
         """
-        actions = tape["actions"]
+        actions, shift, inside = (tape[name][rows] for name in ("actions", "shift", "inside"))
+        x, x0, x1 = (tape[name][:, rows] for name in ("x", "x0", "x1"))
         of_mean = of_actions * (1 - actions.square()) + of_log_prob * 2 * actions
-        of_log_std = (of_mean * tape["shift"] - of_log_prob) * tape["inside"]
-        g = self.dense_backward("out", torch.cat([of_mean, of_log_std], -1)[None], tape["x1"], learn=True)
+        of_log_std = (of_mean * shift - of_log_prob) * inside
+        g = self.dense_backward("out", torch.cat([of_mean, of_log_std], -1)[None], x1, learn=True)
         assert g is not None
-        g = self.dense_backward("d1", relu_backward_(g, tape["x1"]).to(self.type_of("d1")), tape["x0"], learn=True)
+        g = self.dense_backward("d1", relu_backward_(g, x1).to(self.type_of("d1")), x0, learn=True)
         assert g is not None
-        self.dense_backward("d0", relu_backward_(g, tape["x0"]).float(), tape["x"], learn=True, inputs=False)
+        self.dense_backward("d0", relu_backward_(g, x0).float(), x, learn=True, inputs=False)
 
 
 class CIR:
@@ -132,18 +136,19 @@ class CIR:
         """One step of critics, targets, actor and temperature on one minibatch; metrics by name."""
         config, (count, action_dim) = self.config, batch.actions.shape
         alpha = self.actor.weights["log_alpha"].exp()
-        next_actions, next_log_prob = self.actor.sample(batch.next_obs, self.draw(count, action_dim))
+        # Both draws of this step are from the actor as it is now, so they are one pass.
+        tape: Tape = {}
+        both = self.actor.sample(torch.cat([batch.next_obs, batch.obs]), self.draw(2 * count, action_dim), tape)
+        (next_actions, actions), (next_log_prob, log_prob) = (values.split(count) for values in both)
         value = convex_q(self.target(batch.next_obs, next_actions), config.low_share) - alpha * next_log_prob
         target = torch.addcmul(batch.rewards, 1 - batch.terminated, value, value=config.discount)
         q, critic_loss = self.critic.regress(batch.obs, batch.actions, target)
         self.optimizers["critic"].step()
         self.target.follow(self.critic, config.polyak)
 
-        tape: Tape = {}
-        actions, log_prob = self.actor.sample(batch.obs, self.draw(count, action_dim), tape)
         q_pi, slope = self.critic.climb(batch.obs, actions, config.actor_q)
         # L = mean_B (alpha log pi - Q) + log alpha (entropy - target entropy), the latter for the temperature alone
-        self.actor.backward(slope / -count, alpha / count, tape)
+        self.actor.backward(slope / -count, alpha / count, tape, slice(count, None))
         entropy = -log_prob.mean()
         self.actor.gradients["log_alpha"].fill_(entropy - self.target_entropy)
         self.optimizers["actor"].step()

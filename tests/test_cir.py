@@ -202,7 +202,8 @@ def test_an_update_by_hand(config: CIRConfig) -> None:
     same = CIR(config, 3, 2, seed=0)
     alpha = 1.0
     with torch.no_grad():
-        next_actions, next_log_prob = same.actor.sample(batch.next_obs, same.draw(8, 2))
+        noise = same.draw(16, 2)
+        next_actions, next_log_prob = same.actor.sample(batch.next_obs, noise[:8])
         low, high = torch.aminmax(same.target(batch.next_obs, next_actions), dim=0)
         bar = config.low_share * low + (1 - config.low_share) * high
         y = batch.rewards + 0.99 * (1 - batch.terminated) * (bar - alpha * next_log_prob)
@@ -219,9 +220,8 @@ def test_the_actor_climbs_what_it_is_told_and_leaves_the_critics_alone() -> None
     for kind, reduce in (("mean", lambda q: q.mean(0)), ("min", lambda q: q.amin(0))):
         agent, same = (CIR(replace(SMALL, actor_q=kind, learning_rate=0.0), 3, 2, seed=0) for _ in range(2))
         metrics = agent.update(batch)
-        same.draw(8, 2)
         with torch.no_grad():
-            actions, log_prob = same.actor.sample(batch.obs, same.draw(8, 2))
+            actions, log_prob = same.actor.sample(batch.obs, same.draw(16, 2)[8:])
             expected = (log_prob - reduce(same.critic(batch.obs, actions))).mean()
         assert metrics["actor"].item() == pytest.approx(expected.item(), rel=1e-5)
         for ours, before in zip(agent.critic.parameters(), same.critic.parameters(), strict=True):
@@ -235,7 +235,7 @@ def test_a_gpu_computes_what_a_processor_does(change: dict[str, object]) -> None
     config = replace(SMALL, **change)
     there = CIR(config, 3, 2, seed=0, device="cuda")
     here = CIR(config, 3, 2, seed=0)
-    noise = torch.randn(6, 8, 2)
+    noise = torch.randn(3, 16, 2)
     for agent, device in ((here, "cpu"), (there, "cuda")):
         draws = iter(noise.to(device))
         agent.draw = lambda count, action_dim, draws=draws: next(draws)  # type: ignore[method-assign]

@@ -145,7 +145,11 @@ def run() -> dict[str, float]:
 
 def small(folder: Path, config: CIRConfig) -> dict[str, Steps]:
     """Soft actor-critic, the peer first."""
-    return {"stable-baselines3 SAC": stable_baselines(), "SAC": ours(folder / "sac", config)}
+    return {
+        "stable-baselines3 SAC": stable_baselines(),
+        "SAC, gradients by hand": ours(folder / "sac", config),
+        "  + hidden layers in bfloat16": ours(folder / "bf16", replace(config, bf16=True)),
+    }
 
 
 def large(folder: Path, config: CIRConfig) -> dict[str, Steps]:
