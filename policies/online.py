@@ -177,7 +177,7 @@ def run(config: OnlineConfig) -> Path:
     started = time.time()
     (config.out / MANIFEST).unlink(missing_ok=True)
     seed_everything(config.seed)
-    torch.set_num_threads(config.threads)
+    prepare_processor(config.threads)
     state = Run(config, choose_device(config.device))
     checkpoint = config.out / "checkpoint.safetensors"
     first = state.load(checkpoint) if checkpoint.exists() else 0
@@ -203,6 +203,16 @@ def run(config: OnlineConfig) -> Path:
     checkpoint.unlink(missing_ok=True)
     write_manifest(config.out, "train", config, files, config.seed, started, outputs=["model.safetensors", EVALUATION])
     return config.out
+
+
+def prepare_processor(threads: int) -> None:
+    """Settings of the whole process, before torch starts its threads, which inherit them.
+
+    Adam's moments of a unit that no longer learns shrink to denormal numbers, and stay: rounding keeps the smallest from
+    shrinking further.  With a tenth of them Adam takes five times as long; flushed to zero they cost nothing.
+    """
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads)
 
 
 def save(config: OnlineConfig, agent: CIR) -> None:

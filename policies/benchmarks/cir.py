@@ -2,9 +2,9 @@
 
 Soft actor-critic (CIR with every switch off; width 256, batch 256, an update a step) stands against stable-baselines3's, CIR
 (width 512, two updates a step) against the same networks as one writes them down: eager float32, one critic after the other,
-torch's default Adam, `backward()` through everything (a test compares one update).  Both sides act, remember, sample and learn
-in the same process, by turns, and either has the number of threads that suits it better.  The rows between the plain side and
-ours say what each trick is worth.
+torch's default Adam, `backward()` through everything (a test compares one update).  All act, remember, sample and learn by turns,
+each in a process of its own as a user would start it, and either side has the number of threads that suits it better.  The
+rows between the plain side and ours say what each trick is worth.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import gymnasium as gym
@@ -30,7 +34,7 @@ from robopref.configs.policy import CIRConfig, OnlineConfig
 from robopref.policies.benchmarks.downstream import plain_mlp, plain_step
 from robopref.policies.cir import LOG_STD_RANGE
 from robopref.policies.experience import Experience
-from robopref.policies.online import Run
+from robopref.policies.online import Run, prepare_processor
 
 ENV = "mujoco/HalfCheetah-v5"
 THREADS = (1, 2)
@@ -41,6 +45,11 @@ WARMUP = 300  # decisions before anything is learnt or measured
 
 Steps = Callable[[int], object]
 """Act and learn for so many environment steps."""
+Make = Callable[[int], Steps]
+"""From the length of the warm-up, which is over when the steps are returned."""
+
+
+_steps: Steps
 
 
 class PlainCritic(nn.Module):
@@ -143,75 +152,97 @@ def run() -> dict[str, float]:
     return {"ratio_256": ratios[0], "ratio_512": ratios[1]}
 
 
-def small(folder: Path, config: CIRConfig) -> dict[str, Steps]:
+def small(folder: Path, config: CIRConfig) -> dict[str, Make]:
     """Soft actor-critic, the peer first."""
     return {
-        "stable-baselines3 SAC": stable_baselines(),
-        "SAC, gradients by hand": ours(folder / "sac", config),
-        "  + hidden layers in bfloat16": ours(folder / "bf16", replace(config, bf16=True)),
+        "stable-baselines3 SAC": stable_baselines,
+        "SAC, gradients by hand": partial(ours, folder / "sac", config),
+        "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, bf16=True)),
     }
 
 
-def large(folder: Path, config: CIRConfig) -> dict[str, Steps]:
+def large(folder: Path, config: CIRConfig) -> dict[str, Make]:
     """CIR, written plainly first; each further row has one more trick than the row above it, compiling apart."""
-
-    def plain(name: str, compiled: bool = False, **tricks: bool) -> Steps:
-        def make(obs_dim: int, action_dim: int) -> PlainCIR:
-            agent = PlainCIR(config, obs_dim, action_dim, 0, **tricks)
-            for critic in (*agent.critics, *agent.targets) if compiled else ():
-                critic.compile()
-            return agent
-
-        return ours(folder / name, config, make)
-
-    sides = {"CIR, written plainly": plain("plain")}
+    sides: dict[str, Make] = {"CIR, written plainly": partial(plain, folder / "plain", config)}
     if shutil.which("g++") is not None:  # torch.compile needs one
-        sides["  torch.compile of the critics, alone"] = plain("compiled", compiled=True)
+        sides["  torch.compile of the critics, alone"] = partial(plain, folder / "compiled", config, compiled=True)
     return sides | {
-        "  one kernel for Adam": plain("fused", fused=True),
-        "  + no gradients of critics for the actor": plain("frozen", fused=True, frozen=True),
-        "  + critics at once, gradients by hand": ours(folder / "cir", config),
-        "  + hidden layers in bfloat16": ours(folder / "bf16", replace(config, bf16=True)),
+        "  one kernel for Adam": partial(plain, folder / "fused", config, fused=True),
+        "  + no gradients of critics for the actor": partial(plain, folder / "frozen", config, fused=True, frozen=True),
+        "  + critics at once, gradients by hand": partial(ours, folder / "cir", config),
+        "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, bf16=True)),
     }
 
 
-def stable_baselines() -> Steps:
+def stable_baselines(warmup: int) -> Steps:
     """SAC of stable-baselines3 with its own settings, which are ours too."""
     from stable_baselines3 import SAC
 
-    model = SAC("MlpPolicy", gym.make(ENV.removeprefix("mujoco/")), learning_starts=WARMUP, buffer_size=CAPACITY, seed=0)
-    model.learn(WARMUP)
+    model = SAC("MlpPolicy", gym.make(ENV.removeprefix("mujoco/")), learning_starts=warmup, buffer_size=CAPACITY, seed=0)
+    model.learn(warmup)
     return lambda count: model.learn(count, reset_num_timesteps=False)
 
 
-def ours(folder: Path, policy: CIRConfig, make_agent: Callable[[int, int], PlainCIR] | None = None) -> Steps:
-    """This package's loop, with its own agent or another one, made from (do, da)."""
-    config = OnlineConfig(folder, ENV, policy, action_repeat=1, warmup=WARMUP, capacity=CAPACITY, checkpoint_every=CAPACITY)
+def plain(folder: Path, policy: CIRConfig, warmup: int, compiled: bool = False, **tricks: bool) -> Steps:
+    """This package's loop with the plain agent."""
+
+    def make(obs_dim: int, action_dim: int) -> PlainCIR:
+        agent = PlainCIR(policy, obs_dim, action_dim, 0, **tricks)
+        for critic in (*agent.critics, *agent.targets) if compiled else ():
+            critic.compile()
+        return agent
+
+    return loop(folder, policy, warmup, make)
+
+
+def ours(folder: Path, policy: CIRConfig, warmup: int) -> Steps:
+    """This package's loop with its own agent, as `robopref train` runs it."""
+    prepare_processor(1)
+    return loop(folder, policy, warmup)
+
+
+def loop(folder: Path, policy: CIRConfig, warmup: int, make_agent: Callable[[int, int], PlainCIR] | None = None) -> Steps:
+    """Steps of `online.Run`, with its own agent or another one, made from (do, da)."""
+    config = OnlineConfig(folder, ENV, policy, action_repeat=1, warmup=warmup, capacity=CAPACITY, checkpoint_every=CAPACITY)
     state = Run(config, torch.device("cpu"))
     if make_agent is not None:
         state.agent = make_agent(*state.env.sizes)  # type: ignore[assignment]
         state.update = state.agent.update
-    for number in range(WARMUP):
+    for number in range(warmup):
         state.decide(number)
-    return lambda count: [state.decide(WARMUP) for _ in range(count)]
+    return lambda count: [state.decide(warmup) for _ in range(count)]
 
 
-def measure(group: Mapping[str, Steps]) -> dict[str, dict[int, float]]:
+def measure(group: Mapping[str, Make]) -> dict[str, dict[int, float]]:
     """{side: {threads: steps a second}}, medians of ROUNDS turns."""
     rates: dict[str, dict[int, float]] = {name: {} for name in group}
-    for threads in THREADS:
-        torch.set_num_threads(threads)
-        rounds = [{name: rate(steps) for name, steps in group.items()} for _ in range(1 + ROUNDS)]
-        for name in group:
-            rates[name][threads] = float(np.median([one[name] for one in rounds[1:]]))  # nobody pays for first calls
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), initializer=begin, initargs=(make, WARMUP)))
+            for name, make in group.items()
+        }
+        for threads in THREADS:
+            rounds = [
+                {name: process.submit(turn, threads, TURN_S).result() for name, process in processes.items()}
+                for _ in range(1 + ROUNDS)
+            ]
+            for name in group:
+                rates[name][threads] = float(np.median([one[name] for one in rounds[1:]]))  # nobody pays for first calls
     return rates
 
 
-def rate(steps: Steps) -> float:
-    """Steps a second over one turn."""
+def begin(make: Make, warmup: int) -> None:
+    """Make the side of this process."""
+    global _steps
+    _steps = make(warmup)
+
+
+def turn(threads: int, seconds: float) -> float:
+    """Steps a second of the side of this process."""
+    torch.set_num_threads(threads)
     started, done, count = time.perf_counter(), 0, 1
-    while done == 0 or time.perf_counter() - started < TURN_S:
-        steps(count)
+    while done == 0 or time.perf_counter() - started < seconds:
+        _steps(count)
         done += count
         count = min(2 * count, 50)  # few calls, of which some peers' are expensive
     return done / (time.perf_counter() - started)
