@@ -123,9 +123,9 @@ class CIR:
     def act(self, obs: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """An action (da,) for one observation (do,): drawn, or the mean, squashed."""
         row = torch.from_numpy(np.asarray(obs, np.float32))[None].to(self.noise.device)
-        if deterministic:
-            return torch.tanh(self.actor(row)[0][0]).cpu().numpy()
-        return self.actor.sample(row, self.draw(1, self.action_dim))[0][0].cpu().numpy()
+        mean, log_std = self.actor(row)
+        before = mean if deterministic else torch.addcmul(mean, log_std.exp(), self.draw(1, self.action_dim))
+        return torch.tanh(before)[0].cpu().numpy()
 
     def draw(self, count: int, action_dim: int) -> Tensor:
         """Standard normal noise (count, action_dim) from the agent's own generator."""

@@ -196,6 +196,18 @@ def test_log_pi_and_the_actors_gradients_are_those_of_a_squashed_gaussian() -> N
         torch.testing.assert_close(actor.gradients[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_an_action_is_drawn_from_the_policy_or_its_middle() -> None:
+    agent, same = (CIR(SMALL, 3, 2, seed=0) for _ in range(2))
+    obs = np.array([0.3, -1.0, 2.0])
+    row = torch.from_numpy(obs).float()[None]
+    with torch.no_grad():
+        expected = same.actor.sample(row, same.draw(1, 2))[0][0].numpy()
+        middle = torch.tanh(same.actor(row)[0])[0].numpy()
+    np.testing.assert_allclose(agent.act(obs), expected, rtol=1e-6)
+    np.testing.assert_array_equal(agent.act(obs, deterministic=True), middle)
+    assert not np.allclose(agent.act(obs), expected), "the next draw is another"
+
+
 @pytest.mark.parametrize("config", [SMALL, SAC])
 def test_an_update_by_hand(config: CIRConfig) -> None:
     agent, batch = CIR(config, 3, 2, seed=0), experience()
