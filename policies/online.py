@@ -177,9 +177,20 @@ def run(config: OnlineConfig) -> Path:
     started = time.time()
     (config.out / MANIFEST).unlink(missing_ok=True)
     seed_everything(config.seed)
-    prepare_processor(config.threads)
+    try:
+        prepare_processor(config.threads)
+        agent = learn(config, checkpoint := config.out / "checkpoint.safetensors")
+    finally:
+        torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
+    save(config, agent)
+    checkpoint.unlink(missing_ok=True)
+    write_manifest(config.out, "train", config, files, config.seed, started, outputs=["model.safetensors", EVALUATION])
+    return config.out
+
+
+def learn(config: OnlineConfig, checkpoint: Path) -> CIR:
+    """Act and learn from the checkpoint on, if there is one, to the last frame; the agent."""
     state = Run(config, choose_device(config.device))
-    checkpoint = config.out / "checkpoint.safetensors"
     first = state.load(checkpoint) if checkpoint.exists() else 0
     last, repeat = config.frames // config.action_repeat, config.action_repeat
     with MetricsLogger(config.out, resume_step=first * repeat if first else -1) as logger:
@@ -189,7 +200,8 @@ def run(config: OnlineConfig) -> Path:
             if "return" in metrics:
                 rate = (done - since) / (time.perf_counter() - clock)
                 logger.log(
-                    done * repeat, {f"train/{k}": float(v) for k, v in metrics.items()} | {"charts/decisions_per_second": rate}
+                    done * repeat,
+                    {f"train/{k}": float(v) for k, v in metrics.items()} | {"charts/decisions_per_second": rate},
                 )
                 clock, since = time.perf_counter(), done
             asked = state.feedback is not None and state.feedback.due(done, config.warmup) and done < last
@@ -199,14 +211,11 @@ def run(config: OnlineConfig) -> Path:
                 state.evaluate(done * repeat)
             if (asked or done % config.checkpoint_every == 0) and done < last:  # asked: see experience.py
                 state.save(checkpoint, done)
-    save(config, state.agent)
-    checkpoint.unlink(missing_ok=True)
-    write_manifest(config.out, "train", config, files, config.seed, started, outputs=["model.safetensors", EVALUATION])
-    return config.out
+    return state.agent
 
 
 def prepare_processor(threads: int) -> None:
-    """Settings of the whole process, before torch starts its threads, which inherit them.
+    """Settings of the whole process while it learns, made before torch starts its threads, which inherit them.
 
     Adam's moments of a unit that no longer learns shrink to denormal numbers, and stay: rounding keeps the smallest from
     shrinking further.  With a tenth of them Adam takes five times as long; flushed to zero they cost nothing.

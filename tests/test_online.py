@@ -60,6 +60,20 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(tmp_path: Path, monke
     assert not (parts / "checkpoint.safetensors").exists()
 
 
+def test_denormal_numbers_are_flushed_only_while_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    evaluate = online.Run.evaluate
+
+    def watched(state: online.Run, frame: int) -> None:
+        seen.append((torch.tensor(1e-38) / 16).item())
+        evaluate(state, frame)
+
+    monkeypatch.setattr(online.Run, "evaluate", watched)
+    online.run(settings(tmp_path, frames=50))
+    assert seen == [0.0]
+    assert (torch.tensor(1e-38) / 16).item() > 0
+
+
 def test_the_memory_keeps_the_last_transitions(tmp_path: Path) -> None:
     memory = ExperienceMemory(tmp_path, "mujoco/x", 2, 1, capacity=3)
     for number in range(5):
