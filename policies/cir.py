@@ -117,7 +117,8 @@ class CIR:
         self.critic, self.target = critics(learns=True), critics(learns=False)
         self.noise = torch.Generator(device).manual_seed(seed)
         self.modules = {"actor": self.actor, "critic": self.critic, "target": self.target}
-        self.optimizers = {name: adam(self.modules[name], config.learning_rate) for name in ("actor", "critic")}
+        graphed = config.cuda_graph and torch.device(device).type == "cuda"
+        self.optimizers = {name: adam(self.modules[name], config.learning_rate, graphed) for name in ("actor", "critic")}
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, deterministic: bool = False) -> np.ndarray:

@@ -72,8 +72,8 @@ class ConstrainedCritics(Critics):
 
     x0 = ELU(tanh(B(N(W_d0 [s; a])))), x1 = ELU(N(W_d1 x0)), x2 = ELU(N(W_d2 x1)),
     x3 = N(W_m1 ELU(N(W_u1 x2)) + x2), x4 = N(W_m2 ELU(N(W_u2 x3)) + x1), Q = w x4 + b, with B(x) = x `rescaling`(x), and N one
-    and the same LayerNorm everywhere and in all critics.  First layer and values stay in float32: observations and targets that were
-    rounded would move in steps.
+    and the same LayerNorm everywhere and in all critics.  First layer and values stay in float32: observations and targets that
+    were rounded would move in steps.
     """
 
     hidden = ("d0", "d1", "d2", "u1", "m1", "u2", "m2")  # the paper's W_d0 to W_m2

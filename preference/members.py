@@ -155,13 +155,12 @@ def draw_kept_there(rngs: Sequence[np.random.Generator], shape: tuple[int, int],
     return (kept >= threshold).view(torch.uint8)
 
 
-def adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
+def adam(module: nn.Module, learning_rate: float, capturable: bool = False) -> torch.optim.Adam:
     """Adam on stacked weights; it works element by element, so the members stay as independent as with S optimisers.
 
-    On a GPU it can be part of a CUDA graph.
+    capturable: its steps may be part of a CUDA graph.
     """
-    parameters = list(module.parameters())
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True, capturable=parameters[0].is_cuda)
+    return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True, capturable=capturable)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -261,7 +261,7 @@ def test_a_gpu_computes_what_a_processor_does(change: dict[str, object]) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("change", [{}, {"bf16": True}, {"critic": "mlp"}])
 def test_a_cuda_graph_computes_the_same(change: dict[str, object]) -> None:
-    eager, graphed = (CIR(replace(SMALL, **change), 3, 2, seed=0, device="cuda") for _ in range(2))
+    eager, graphed = (CIR(replace(SMALL, **change, cuda_graph=True), 3, 2, seed=0, device="cuda") for _ in range(2))
     update = GraphedUpdate(graphed)
     for number in range(8):
         batch = Experience(*(value.cuda() for value in experience(seed=number)))
