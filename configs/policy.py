@@ -164,6 +164,8 @@ class CIRConfig:
     polyak: float = 0.005
     """Step of the target critics towards the critics."""
     initial_temperature: float = 1.0
+    alpha_loss: str = "alpha"
+    """What the temperature climbs down: alpha (entropy - target) (Haarnoja et al. 2018), or log_alpha: log alpha in its place."""
     bf16: bool = False
     """Compute hidden layers in bfloat16 (ours); weights, first layers and values stay float32."""
     cuda_graph: bool = False

@@ -27,6 +27,7 @@ from robopref.preference.members import MemberLinear, adam, member_rngs
 CRITICS = ("constrained", "mlp")
 NORMS = ("shared", "own", "none")
 ACTOR_Q = ("mean", "min")
+ALPHA_LOSSES = ("alpha", "log_alpha")
 LOG_STD_RANGE = (-20.0, 2.0)
 CRITIC_HEADS = 2
 ALL = slice(None)
@@ -102,7 +103,8 @@ class CIR:
     """The agent: networks, optimisers and the update.  `modules`, `optimizers` and `noise` are all that it remembers."""
 
     def __init__(self, config: CIRConfig, obs_dim: int, action_dim: int, seed: int, device: torch.device | str = "cpu") -> None:
-        for name, options in (("critic", CRITICS), ("norm", NORMS), ("actor_q", ACTOR_Q)):
+        switches = {"critic": CRITICS, "norm": NORMS, "actor_q": ACTOR_Q, "alpha_loss": ALPHA_LOSSES}
+        for name, options in switches.items():
             if (value := getattr(config, name)) not in options:
                 raise RoboprefError(f"policy.{name}={value}: one of {', '.join(options)}.{nearest(value, options)}")
         self.config = config
@@ -148,10 +150,11 @@ class CIR:
         self.target.follow(self.critic, config.polyak)
 
         q_pi, slope = self.critic.climb(batch.obs, actions, config.actor_q)
-        # L = mean_B (alpha log pi - Q) + log alpha (entropy - target entropy), the latter for the temperature alone
+        # L = mean_B (alpha log pi - Q) + alpha (entropy - target entropy), the latter for the temperature alone
         self.actor.backward(slope / -count, alpha / count, tape, slice(count, None))
         entropy = -log_prob.mean()
-        self.actor.gradients["log_alpha"].fill_(entropy - self.target_entropy)
+        surplus = entropy - self.target_entropy
+        self.actor.gradients["log_alpha"].copy_(surplus * alpha if config.alpha_loss == "alpha" else surplus)
         self.optimizers["actor"].step()
         self.actor.refresh()
         actor_loss = (alpha * log_prob - q_pi).mean()

@@ -18,7 +18,7 @@ from robopref.policies.graphs import GraphedUpdate
 from robopref.preference.members import member_rngs
 
 SMALL = CIRConfig(width=16, batch=8)
-SAC = replace(SMALL, critic="mlp", low_share=1.0, actor_q="min", repeats=1)
+SAC = replace(SMALL, critic="mlp", low_share=1.0, actor_q="min", repeats=1, alpha_loss="log_alpha")
 
 
 def experience(count: int = 8, seed: int = 0) -> Experience:
@@ -227,6 +227,16 @@ def test_an_update_by_hand(config: CIRConfig) -> None:
     assert agent.actor.weights["log_alpha"].item() == pytest.approx(-3e-4, rel=1e-3)
 
 
+@pytest.mark.parametrize("alpha_loss", ["alpha", "log_alpha"])
+def test_the_temperature_climbs_down_what_it_is_told(alpha_loss: str) -> None:
+    config = replace(SMALL, alpha_loss=alpha_loss, initial_temperature=0.25)
+    agent = CIR(config, 3, 2, seed=0)
+    entropy = agent.update(experience())["entropy"].item()
+    slope = entropy + 2  # of log alpha (entropy - target) in log alpha; of alpha (entropy - target) alpha times that
+    expected = 0.25 * slope if alpha_loss == "alpha" else slope
+    assert agent.actor.gradients["log_alpha"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_actor_climbs_what_it_is_told_and_leaves_the_critics_alone() -> None:
     batch = experience()
     for kind, reduce in (("mean", lambda q: q.mean(0)), ("min", lambda q: q.amin(0))):
@@ -295,7 +305,7 @@ def test_critics_learn_a_reward() -> None:
     assert metrics["critic"].item() < 0.1  # of 2 at first
 
 
-@pytest.mark.parametrize("change", [{"norm": "sharde"}, {"critic": "deep"}, {"actor_q": "max"}])
+@pytest.mark.parametrize("change", [{"norm": "sharde"}, {"critic": "deep"}, {"actor_q": "max"}, {"alpha_loss": "beta"}])
 def test_unknown_parts_are_named(change: dict[str, str]) -> None:
     with pytest.raises(RoboprefError, match="one of"):
         CIR(replace(SMALL, **change), 3, 2, seed=0)

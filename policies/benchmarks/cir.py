@@ -127,7 +127,7 @@ class PlainCIR:
         q1, q2 = (critic(batch.obs, actions) for critic in self.critics)
         actor_loss = plain_step(self.actor_optimizer, (alpha * log_prob - (q1 + q2) / 2).mean())
         self.critics.requires_grad_(True)
-        plain_step(self.alpha_optimizer, -(self.log_alpha * (log_prob.detach() - self.action_dim)).mean())
+        plain_step(self.alpha_optimizer, -(self.log_alpha.exp() * (log_prob.detach() - self.action_dim)).mean())
         return {"critic": critic_loss, "actor": actor_loss}
 
 
