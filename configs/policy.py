@@ -166,8 +166,9 @@ class CIRConfig:
     initial_temperature: float = 1.0
     alpha_loss: str = "alpha"
     """What the temperature climbs down: alpha (entropy - target) (Haarnoja et al. 2018), or log_alpha: log alpha in its place."""
-    bf16: bool = False
-    """Compute hidden layers in bfloat16 (ours); weights, first layers and values stay float32."""
+    precision: str = "float32"
+    """Of hidden layers (ours): float32; mixed: their matrix products take bfloat16 numbers and add in float32; bfloat16: all but
+    the weights that are learnt.  First layers and values are float32 in any case."""
     cuda_graph: bool = False
     """On a GPU: an update as one CUDA graph."""
 

@@ -28,6 +28,7 @@ CRITICS = ("constrained", "mlp")
 NORMS = ("shared", "own", "none")
 ACTOR_Q = ("mean", "min")
 ALPHA_LOSSES = ("alpha", "log_alpha")
+PRECISIONS = ("float32", "mixed", "bfloat16")
 LOG_STD_RANGE = (-20.0, 2.0)
 CRITIC_HEADS = 2
 ALL = slice(None)
@@ -56,7 +57,7 @@ class SquashedGaussian(FlatNetworks):
         sizes = {"d0": (obs_dim, config.width), "d1": (config.width, config.width), "out": (config.width, 2 * action_dim)}
         layers = {name: MemberLinear(rngs, *size) for name, size in sizes.items()}
         temperature = {"log_alpha": torch.tensor([math.log(config.initial_temperature)])}
-        super().__init__(layers, ("d1",) if config.bf16 else (), temperature, device)
+        super().__init__(layers, config.precision, ("d1",), temperature, device)
 
     def forward(self, obs: Tensor, tape: Tape | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, (B, da) each."""
@@ -103,7 +104,7 @@ class CIR:
     """The agent: networks, optimisers and the update.  `modules`, `optimizers` and `noise` are all that it remembers."""
 
     def __init__(self, config: CIRConfig, obs_dim: int, action_dim: int, seed: int, device: torch.device | str = "cpu") -> None:
-        switches = {"critic": CRITICS, "norm": NORMS, "actor_q": ACTOR_Q, "alpha_loss": ALPHA_LOSSES}
+        switches = {"critic": CRITICS, "norm": NORMS, "actor_q": ACTOR_Q, "alpha_loss": ALPHA_LOSSES, "precision": PRECISIONS}
         for name, options in switches.items():
             if (value := getattr(config, name)) not in options:
                 raise RoboprefError(f"policy.{name}={value}: one of {', '.join(options)}.{nearest(value, options)}")

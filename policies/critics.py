@@ -95,7 +95,7 @@ class ConstrainedCritics(Critics):
         heads = 1 if config.norm == "shared" else len(rngs)
         norms = {f"{site}.scale": torch.ones(heads, 1, width) for site in sites}
         norms |= {f"{site}.shift": torch.zeros(heads, 1, width) for site in sites}
-        super().__init__(layers, self.hidden[1:] if config.bf16 else (), norms, device, learns)
+        super().__init__(layers, config.precision, self.hidden[1:], norms, device, learns)
 
     def compute(self, x: Tensor, tape: Tape | None) -> Tensor:
         """See Critics."""
@@ -227,7 +227,7 @@ class TwinMLP(Critics):
     ) -> None:
         sizes = {"d0": (obs_dim + action_dim, config.width), "d1": (config.width, config.width), "q": (config.width, 1)}
         layers = {name: MemberLinear(rngs, *size) for name, size in sizes.items()}
-        super().__init__(layers, ("d1",) if config.bf16 else (), None, device, learns)
+        super().__init__(layers, config.precision, ("d1",), None, device, learns)
 
     def compute(self, x: Tensor, tape: Tape | None) -> Tensor:
         """See Critics."""

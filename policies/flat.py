@@ -33,16 +33,19 @@ class FlatNetworks(nn.Module):
     def __init__(
         self,
         layers: Mapping[str, MemberLinear],
-        rounded: Sequence[str] = (),
+        precision: str = "float32",
+        hidden: Sequence[str] = (),
         others: Mapping[str, Tensor] | None = None,
         device: torch.device | str = "cpu",
         learns: bool = True,
     ) -> None:
-        """layers: initial weights; rounded: the layers to be computed in bfloat16; others: further parameters; learns:
+        """layers: initial weights; precision: of the layers `hidden`, see CIRConfig; others: further parameters; learns:
         whether gradients are wanted.
         """
         super().__init__()
         kinds = ("weight", "bias")
+        rounded = tuple(hidden) if precision == "bfloat16" else ()
+        self.mixed = frozenset(hidden if precision == "mixed" else ())
         initial = {f"{name}.{kind}": getattr(layers[name], kind) for kind in kinds for name in rounded}
         count = sum(value.numel() for value in initial.values())  # first in the array, so that they are rounded in one piece
         initial |= {f"{name}.{kind}": getattr(layer, kind) for name, layer in layers.items() for kind in kinds}
@@ -81,18 +84,29 @@ class FlatNetworks(nn.Module):
 
     def dense(self, name: str, x: Tensor) -> Tensor:
         """(H, B, i) -> (H, B, o); x of the type that the layer is computed in."""
-        return torch.bmm(x, self.used[f"{name}.weight"]).add_(self.used[f"{name}.bias"])
+        return self.product(name, x, self.used[f"{name}.weight"]).add_(self.used[f"{name}.bias"])
 
     def dense_backward(self, name: str, gradient: Tensor, x: Tensor, learn: bool, inputs: bool = True) -> Tensor | None:
         """With `learn`, the layer's gradients; with `inputs`, dL/dx (H, B, i) is returned.  x as `dense` had it."""
         key = f"{name}.weight"
         if learn:
             if x.dtype == torch.float32:
-                torch.bmm(x.mT, gradient, out=self.gradients[key])
+                self.product(name, x.mT, gradient, out=self.gradients[key])
             else:
                 self.gradients[key].copy_(torch.bmm(x.mT, gradient))
             self.gradients[f"{name}.bias"].copy_(gradient.sum(1, keepdim=True))
-        return torch.bmm(gradient, self.used[key].mT) if inputs else None
+        return self.product(name, gradient, self.used[key].mT) if inputs else None
+
+    def product(self, name: str, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+        """a b for the layer `name`, in its precision: torch knows it only as a setting of the whole process."""
+        if name not in self.mixed:
+            return torch.bmm(a, b, out=out)
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            return torch.bmm(a, b, out=out)
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def views(flat: Tensor, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

@@ -157,7 +157,8 @@ def small(folder: Path, config: CIRConfig) -> dict[str, Make]:
     return {
         "stable-baselines3 SAC": stable_baselines,
         "SAC, gradients by hand": partial(ours, folder / "sac", config),
-        "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, bf16=True)),
+        "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, precision="bfloat16")),
+        "  instead only their products": partial(ours, folder / "mixed", replace(config, precision="mixed")),
     }
 
 
@@ -170,7 +171,8 @@ def large(folder: Path, config: CIRConfig) -> dict[str, Make]:
         "  one kernel for Adam": partial(plain, folder / "fused", config, fused=True),
         "  + no gradients of critics for the actor": partial(plain, folder / "frozen", config, fused=True, frozen=True),
         "  + critics at once, gradients by hand": partial(ours, folder / "cir", config),
-        "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, bf16=True)),
+        "  + products of bfloat16 numbers": partial(ours, folder / "mixed", replace(config, precision="mixed")),
+        "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, precision="bfloat16")),
     }
 
 
