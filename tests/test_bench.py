@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from robopref.configs import cli
+from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import CIRConfig, CPLConfig, PIQLConfig
 from robopref.policies.benchmarks import annotate, cir, collect, downstream, render, vlp
 from robopref.policies.cir import CIR
@@ -155,6 +157,35 @@ def put_flat(plain: torch.nn.Module, flat: torch.nn.Module, names: list[str], he
         for layer, name in zip(linear, names, strict=True):
             layer.weight.copy_(flat.weights[f"{name}.weight"][head].T)
             layer.bias.copy_(flat.weights[f"{name}.bias"][head, 0])
+
+
+def test_the_peer_in_jax_runs_under_its_own_python(tmp_path, monkeypatch):
+    """Here with a stand-in for sbx, which is not a dependency: it writes down what it is asked to learn."""
+    log = tmp_path / "log"
+    (tmp_path / "sbx.py").write_text(
+        "import os\n"
+        "class SAC:\n"
+        "    def __init__(self, *_, **settings): self.settings = settings\n"
+        "    def learn(self, count, **_):\n"
+        f"        line = f'{{count}} of {{self.settings[\"learning_starts\"]}} on {{len(os.sched_getaffinity(0))}}'\n"
+        f"        print(line, file=open({str(log)!r}, 'a'))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    steps = cir.in_jax(sys.executable, 7)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        steps(3)
+        steps(5)
+    finally:
+        torch.set_num_threads(before)
+    assert log.read_text().splitlines() == ["7 of 7 on 1", "3 of 7 on 1", "5 of 7 on 1"]
+
+    (tmp_path / "sbx.py").write_text("raise ImportError\n")
+    with pytest.raises(RoboprefError, match="needs sbx-rl"):
+        cir.in_jax(sys.executable, 7)(1)
+    with pytest.raises(RoboprefError, match="No such file"):
+        cir.in_jax(str(tmp_path / "python"), 7)(1)
 
 
 def test_plain_and_our_cir_take_the_same_step():

@@ -5,12 +5,17 @@ Soft actor-critic (CIR with every switch off; width 256, batch 256, an update a 
 torch's default Adam, `backward()` through everything (a test compares one update).  All act, remember, sample and learn by turns,
 each in a process of its own as a user would start it, and either side has the number of threads that suits it better.  The
 rows between the plain side and ours say what each trick is worth.
+
+With ROBOPREF_SBX=PYTHON, the Python of an environment that has sbx-rl, stable-baselines3's SAC in JAX is measured too
+("ratio_sbx").
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from robopref.configs.errors import RoboprefError
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import CIRConfig, OnlineConfig
 from robopref.policies.benchmarks.downstream import plain_mlp, plain_step
@@ -38,6 +44,8 @@ from robopref.policies.online import Run, prepare_processor
 
 ENV = "mujoco/HalfCheetah-v5"
 THREADS = (1, 2)
+SBX = "ROBOPREF_SBX"
+JAX = "stable-baselines3 SAC in JAX"
 ROUNDS = 5
 TURN_S = 1.5
 CAPACITY = 100_000
@@ -138,24 +146,28 @@ def run() -> dict[str, float]:
     table.add_column()
     for name in (*(f"{threads} thread{'s' * (threads > 1)}" for threads in THREADS), "best of either"):
         table.add_column(name, justify="right")
-    ratios = []
+    ratios = {}
     with tempfile.TemporaryDirectory() as folder:
-        for group in (small(Path(folder), sac), large(Path(folder), cir)):
+        for ratio, group in (("ratio_256", small(Path(folder), sac)), ("ratio_512", large(Path(folder), cir))):
             rates = measure(group)
             best = {name: max(by_threads.values()) for name, by_threads in rates.items()}
             peer, *_, mine = best.values()
             for name, by_threads in rates.items():
                 table.add_row(name, *(f"{by_threads[threads]:.1f}" for threads in THREADS), f"{best[name] / peer:.2f}")
             table.add_section()
-            ratios.append(round(mine / peer, 2))
+            ratios[ratio] = round(mine / peer, 2)
+            if JAX in best:
+                ratios["ratio_sbx"] = round(mine / best[JAX], 2)
     Console().print(table)
-    return {"ratio_256": ratios[0], "ratio_512": ratios[1]}
+    return ratios
 
 
 def small(folder: Path, config: CIRConfig) -> dict[str, Make]:
     """Soft actor-critic, the peer first."""
-    return {
-        "stable-baselines3 SAC": stable_baselines,
+    sides: dict[str, Make] = {"stable-baselines3 SAC": stable_baselines}
+    if SBX in os.environ:
+        sides[JAX] = partial(in_jax, os.environ[SBX])
+    return sides | {
         "SAC, gradients by hand": partial(ours, folder / "sac", config),
         "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, precision="bfloat16")),
         "  instead only their products": partial(ours, folder / "mixed", replace(config, precision="mixed")),
@@ -183,6 +195,31 @@ def stable_baselines(warmup: int) -> Steps:
     model = SAC("MlpPolicy", gym.make(ENV.removeprefix("mujoco/")), learning_starts=warmup, buffer_size=CAPACITY, seed=0)
     model.learn(warmup)
     return lambda count: model.learn(count, reset_num_timesteps=False)
+
+
+def in_jax(python: str, warmup: int) -> Steps:
+    """The same in JAX, in a process of `python` for each number of threads; RoboprefError when one ends."""
+    peers: dict[int, subprocess.Popen[str]] = {}
+
+    def ask(peer: subprocess.Popen[str], line: str) -> None:
+        assert peer.stdin is not None and peer.stdout is not None
+        peer.stdin.write(line)
+        peer.stdin.flush()
+        if not peer.stdout.readline():
+            raise RoboprefError(f"{SBX}={python}: the peer ended, see above; it needs sbx-rl and gymnasium[mujoco]")
+
+    def steps(count: int) -> None:
+        threads = torch.get_num_threads()
+        if threads not in peers:
+            command = [python, str(Path(__file__).with_name("sbx_peer.py")), str(warmup), str(threads)]
+            try:
+                peers[threads] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            except OSError as error:
+                raise RoboprefError(f"{SBX}={python}: {error.strerror}") from error
+            ask(peers[threads], "")
+        ask(peers[threads], f"{count}\n")
+
+    return steps
 
 
 def plain(folder: Path, policy: CIRConfig, warmup: int, compiled: bool = False, **tricks: bool) -> Steps:
