@@ -187,8 +187,12 @@ class FeedbackConfig:
     """Decisions between two sessions of questions; the first is after the warm-up."""
     questions: int = 50
     """Pairs of segments a session."""
+    abstain: float = 0.0
+    """Share of a session's answers, those of which the VLPs are least sure, that is not learnt from."""
+    hard: bool = True
+    """Learn from 1 and 0 instead of the VLPs' probabilities."""
     most: int = 500
-    """Pairs in all."""
+    """Answers that are learnt from in all."""
     candidates: int = 10
     """Pairs that are looked at for each that is asked: those on which the reward's members disagree most."""
     members: int = 3

@@ -33,7 +33,7 @@ from robopref.policies.experience import ExperienceMemory
 from robopref.preference.annotate import check_instruction
 from robopref.preference.ensemble import Ensemble, by_view, load_members
 from robopref.preference.hub import WEIGHTS, find_model
-from robopref.preference.labellers import labels_from_scores
+from robopref.preference.labellers import labels_from_scores, least_sure, log_odds
 from robopref.preference.members import adam, descend, member_rngs
 from robopref.preference.reward import BradleyTerryReward, preference_loss
 
@@ -75,7 +75,7 @@ class Feedback:
             "actions": np.zeros((0, 2, config.segment_steps, action_dim), np.float32),
             "labels": np.zeros(0, np.float32),
         }
-        """Of every question so far, P(second preferred) as the label."""
+        """Of every answer so far, P(second preferred) as the label."""
         self.episodes: dict[str, list[Any]] = {"first": [], "static": [], "opening": []}
         """Of every episode so far: number of its first transition, fixed part and first moving part of its states."""
         shape = len(memory.rows), 1 + simstate.layout(env).dynamic_size
@@ -108,7 +108,7 @@ class Feedback:
         return decided >= warmup and (decided - warmup) % self.config.every == 0 and len(self) < self.config.most
 
     def __len__(self) -> int:
-        """Questions so far."""
+        """Answers so far."""
         return len(self.answers["labels"])
 
     def ask(self) -> dict[str, float]:
@@ -126,21 +126,30 @@ class Feedback:
             self.standardise()
         else:
             pairs = pairs[np.argsort(-self.disagreement(pairs), kind="stable")[:questions]]
-        labels = self.label(pairs)
+        asked, (score_a, score_b) = pairs, self.score(pairs)
+        labels = labels_from_scores(score_a, score_b, config.hard)
+        kept = ~least_sure(config.abstain, log_odds(score_a, score_b))
+        left_out = self.accuracy(asked[~kept], labels[~kept])
+        pairs, labels = asked[kept], labels[kept]
         sides = [self.memory.segments(side, config.segment_steps) for side in pairs.T]
         new = {name: np.stack([side[number] for side in sides], 1) for number, name in enumerate(("obs", "actions"))}
         for name, value in {**new, "labels": labels}.items():
             self.answers[name] = np.concatenate([self.answers[name], value.astype(np.float32)])
         losses = [self.learn() for _ in range(config.steps)]
         self.memory.relabel(self)
+        return {
+            "feedback/answers": len(self),
+            "feedback/loss": float(np.mean(losses[-50:])),
+            "feedback/label_accuracy": self.accuracy(pairs, labels),
+            "feedback/left_out_accuracy": left_out,
+        }
+
+    def accuracy(self, pairs: np.ndarray, labels: np.ndarray) -> float:
+        """Share of labels (Q,) that agree with true returns of pairs (Q, 2), ties aside; NaN where there is nothing to judge."""
         returns = self.true_returns(pairs)
         decided = (returns[:, 0] != returns[:, 1]) & (labels != 0.5)
         right = ((labels > 0.5) == (returns[:, 1] > returns[:, 0]))[decided]
-        return {
-            "feedback/questions": len(self),
-            "feedback/loss": float(np.mean(losses[-50:])),
-            "feedback/label_accuracy": float(right.mean()) if decided.any() else float("nan"),
-        }
+        return float(right.mean()) if decided.any() else float("nan")
 
     def starts(self) -> np.ndarray:
         """Numbers of all transitions from which a whole segment of one episode is remembered."""
@@ -165,8 +174,8 @@ class Feedback:
             scores.append(self.reward.scores(obs, actions))
         return torch.sigmoid(scores[1] - scores[0]).std(0).numpy()
 
-    def label(self, pairs: np.ndarray) -> np.ndarray:
-        """P(second preferred), (Q,), as the VLPs see pairs of first transitions (Q, 2)."""
+    def score(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (Q, members) of both sides, as the VLPs see pairs of first transitions (Q, 2)."""
         columns = []
         starts, where = np.unique(pairs, return_inverse=True)
         with closing(make_env(self.env_id)) as env:
@@ -177,7 +186,7 @@ class Feedback:
                     scores = [teacher.score(self.draw(start, renderer)[None], [self.instruction])[0] for start in starts]
                 columns.append(np.stack(scores))
         scored = np.concatenate(columns, axis=1)[where.reshape(pairs.shape)]
-        return labels_from_scores(scored[:, 0], scored[:, 1])
+        return scored[:, 0], scored[:, 1]
 
     def draw(self, start: int, renderer: Renderer) -> np.ndarray:
         """The clip (1 + T, H, W, 3) of the segment that begins with transition number `start`."""
@@ -225,6 +234,8 @@ def check(config: FeedbackConfig, env: ControlEnv) -> None:
     for name in ("segment_steps", "every", "questions", "most", "candidates", "members", "steps", "batch", "frames"):
         if getattr(config, name) < 1:
             raise RoboprefError(f"feedback.{name}={getattr(config, name)}: must be at least 1")
+    if not 0 <= config.abstain < 1:
+        raise RoboprefError(f"feedback.abstain={config.abstain}: must be from 0 to below 1")
 
 
 def inputs(config: FeedbackConfig) -> dict[str, Path]:

@@ -79,13 +79,15 @@ def test_what_is_asked_about_is_what_happened(tmp_path: Path, teacher: Teacher) 
         for action in state.actions:
             env.step(action)
             film.append(renderer.frame())
-    labels = state.feedback.label(np.array([[20, 3], [3, 20]]))
+    score_a, score_b = state.feedback.score(np.array([[20, 3], [3, 20]]))
     assert len(teacher.shown) == 2, "a segment is drawn once, however often it is asked about"
     for clip, start in zip(teacher.shown, (3, 20), strict=True):
         assert clip.shape == (4, 32, 32, 3)
         for picture, step in zip(clip, (0, start, start + 4, start + 7), strict=True):  # 3 frames over 8 steps: 3.5 is even
             assert np.array_equal(picture, film[step]), (start, step)
-    assert labels[0] == pytest.approx(1 - labels[1])
+    assert score_a.shape == (2, 1) and np.array_equal(score_a, score_b[::-1])
+    expected = [film[step][:16, :16].mean() for step in (10, 27)]
+    np.testing.assert_allclose(score_b[:, 0], expected)
 
 
 def test_a_session_asks_learns_and_relabels(tmp_path: Path, teacher: Teacher) -> None:
@@ -93,7 +95,7 @@ def test_a_session_asks_learns_and_relabels(tmp_path: Path, teacher: Teacher) ->
     assert state.feedback is not None
     before = state.memory.sample(np.random.default_rng(0), 500)
     metrics = state.feedback.ask()
-    assert metrics["feedback/questions"] == len(state.feedback) == 3
+    assert metrics["feedback/answers"] == len(state.feedback) == 3
     after = state.memory.sample(np.random.default_rng(0), 500)
     torch.testing.assert_close(after.obs, before.obs)
     expected = state.feedback(after.obs.numpy(), after.actions.numpy(), after.next_obs.numpy())
@@ -101,7 +103,7 @@ def test_a_session_asks_learns_and_relabels(tmp_path: Path, teacher: Teacher) ->
     assert not torch.equal(after.rewards, before.rewards)
     state.feedback.ask()
     metrics = state.feedback.ask()
-    assert metrics["feedback/questions"] == 7 and not state.feedback.due(55, 30), "never more than feedback.most"
+    assert metrics["feedback/answers"] == 7 and not state.feedback.due(55, 30), "never more than feedback.most"
     # the true returns that answers are compared with
     rewards = []
     env = make_control(ENV)
@@ -110,6 +112,27 @@ def test_a_session_asks_learns_and_relabels(tmp_path: Path, teacher: Teacher) ->
         rewards.append(env.step(action)[1])
     found = state.feedback.true_returns(np.array([[2, 9]]))
     np.testing.assert_allclose(found, [[sum(rewards[2:10]), sum(rewards[9:17])]])
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_what_the_teacher_is_not_sure_of_is_not_learnt_from(tmp_path: Path, teacher: Teacher, hard: bool) -> None:
+    config = settings(tmp_path / "run")
+    asking = replace(config.feedback, questions=4, abstain=0.5, hard=hard)
+    state = state_after(replace(config, feedback=asking), 40)
+    assert state.feedback is not None
+    surely = np.array([0.3, -2.0, 1.0, 0.5])[:, None]
+    shown: list[np.ndarray] = []
+    state.feedback.score = lambda pairs: shown.append(pairs) or (np.zeros((4, 1)), surely)  # type: ignore[method-assign]
+    metrics = state.feedback.ask()
+    expected = [0.0, 1.0] if hard else [1 / (1 + np.exp(2.0)), 1 / (1 + np.exp(-1.0))]
+    np.testing.assert_allclose(state.feedback.answers["labels"], expected, rtol=1e-6)
+    kept = shown[0][[1, 2]]
+    np.testing.assert_array_equal(state.feedback.answers["obs"][:, 0], state.memory.segments(kept[:, 0], 8)[0])
+    returns = state.feedback.true_returns(shown[0])
+    right = (returns[:, 1] > returns[:, 0]) == (surely[:, 0] > 0)
+    assert metrics["feedback/label_accuracy"] == right[[1, 2]].mean()
+    assert metrics["feedback/left_out_accuracy"] == right[[0, 3]].mean()
+    assert metrics["feedback/answers"] == 2
 
 
 def test_segments_stay_within_an_episode_and_within_what_is_remembered(tmp_path: Path, teacher: Teacher) -> None:
@@ -186,7 +209,7 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(
     rows = [np.load(folder / ROWS)[:110] for folder in (whole, parts)]
     in_use = 39 + 4 + 1  # three sessions: the second of the two rewards
     np.testing.assert_array_equal(rows[0][:, in_use], rows[1][:, in_use])
-    assert tables[0]["feedback/questions"].dropna().tolist() == [3, 6, 7]
+    assert tables[0]["feedback/answers"].dropna().tolist() == [3, 6, 7]
 
 
 def test_a_learned_reward_takes_the_place_of_the_environments(tmp_path: Path) -> None:
