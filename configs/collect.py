@@ -23,7 +23,7 @@ class CollectConfig:
     tasks: tuple[str, ...] = ("drawer-close",)
     """Task names, or a part of a split: `paper:train`, `paper:test`, `ml45:train`, `ml45:test`."""
     levels: tuple[str, ...] = ("expert", "medium", "random")
-    """Any of expert, medium, random (VLP's levels), mismatched, foreign (the offline data of the CPL paper)."""
+    """Any of expert, medium, random (VLP's levels), mismatched, foreign (the offline data of the CPL paper), wandering (ours)."""
     episodes: int = 32
     """Episodes a task and level; VLP's paper has 32."""
     noise: float = 0.1

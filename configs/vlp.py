@@ -76,6 +76,8 @@ class OrdersConfig:
     """Ours, not the paper's: a later segment of an expert episode over an earlier one."""
     foreign_share: float = 0.0
     """Ours: share of the worst clips in which another task's expert acts, instead of a random policy (level `foreign`)."""
+    wandering_share: float = 0.0
+    """Ours: share of the worst clips in which random actions are held for a while (level `wandering`)."""
     prefix_share: float = 0.0
     """Ours, factored only: pairs a tuple of an expert episode's prefix over a shorter one or over a random episode's."""
     later_share: float = 0.0

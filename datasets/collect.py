@@ -22,11 +22,12 @@ from robopref.configs.run import is_complete, write_manifest
 from robopref.datasets.clips import render_bank
 from robopref.datasets.episodes import EpisodeStore, write_episodes
 from robopref.embodied.envs import MetaWorldEnv, make_env
-from robopref.embodied.experts import ScriptedExpert, mismatched, noisy, uniform
+from robopref.embodied.experts import ScriptedExpert, mismatched, noisy, uniform, wandering
 from robopref.embodied.render import Renderer
 from robopref.embodied.rollout import LEVELS, Episode, rollout
 from robopref.embodied.tasks import SPLITS, expand_tasks, task
 
+AIMLESS = {"random": uniform, "wandering": wandering}  # policies that see nothing
 ATTEMPTS = 20  # an expert episode that fails is drawn again this often
 
 
@@ -83,7 +84,8 @@ def play(env: MetaWorldEnv, config: CollectConfig) -> Iterator[Episode]:
         for number in range(config.episodes):
             for attempt in range(ATTEMPTS):
                 # Equal lengths, so that clip speed does not give the level away: a random episode lasts as long as an expert's.
-                like_expert = expert_lengths[number] if level == "random" and expert_lengths else config.max_steps
+                aimless = level in AIMLESS and expert_lengths
+                like_expert = expert_lengths[number] if aimless else config.max_steps
                 episode = play_level(env, level, _seed(config.seed, env.task_name, level, number, attempt), config, like_expert)
                 if episode is not None:
                     break
@@ -101,8 +103,9 @@ def play_level(env: MetaWorldEnv, level: str, seed: int, config: CollectConfig, 
     """One episode of `level`, or None when an expert or medium episode came out unsuccessful and has to be drawn again."""
     rng = np.random.default_rng(seed)
     expert = ScriptedExpert(env.task_name)
-    if level == "random":
-        return rollout(env, uniform(rng), seed=seed, level=level, policy="uniform", max_steps=max_steps, linger=config.linger)
+    if level in AIMLESS:
+        act, policy = AIMLESS[level](rng), AIMLESS[level].__name__
+        return rollout(env, act, seed=seed, level=level, policy=policy, max_steps=max_steps, linger=config.linger)
     policy = f"scripted + N(0, {config.noise})"
     act = noisy(expert, config.noise, rng)
     if level == "mismatched":

@@ -37,6 +37,20 @@ def uniform(rng: np.random.Generator, action_dim: int = 4) -> Act:
     return lambda observation: rng.uniform(-1.0, 1.0, action_dim)
 
 
+def wandering(rng: np.random.Generator, longest: int = 50) -> Act:
+    """Random actions, each held for 1 to `longest` steps: unlike `uniform`, whose steps cancel out, the hand gets somewhere."""
+    action, left = np.zeros(4), 0
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        nonlocal action, left
+        if left == 0:
+            action, left = rng.uniform(-1.0, 1.0, 4), int(rng.integers(1, longest + 1))
+        left -= 1
+        return action
+
+    return act
+
+
 def mismatched(act: Act, own_start: np.ndarray, other_start: np.ndarray) -> Act:
     """`act`, told that objects and goal are where another episode had them (CPL's "mismatched goal" data).
 

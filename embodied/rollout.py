@@ -11,7 +11,7 @@ from robopref.embodied import simstate
 from robopref.embodied.envs import MetaWorldEnv
 from robopref.embodied.experts import Act
 
-LEVELS = ("expert", "medium", "random", "mismatched", "foreign")
+LEVELS = ("expert", "medium", "random", "wandering", "mismatched", "foreign")
 
 
 @dataclass(frozen=True)

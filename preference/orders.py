@@ -80,7 +80,8 @@ class OrderSampler:
         groups = index.groupby(["task", "level", "episode"], sort=True).indices
         for (name, level, _), rows in groups.items():
             self.episodes.setdefault((name, level), []).append(BankEpisode(name, level, int(rows[0]), len(rows)))
-        levels = (*LEVELS, "foreign") if config.foreign_share > 0 else LEVELS
+        shares = {"foreign": config.foreign_share, "wandering": config.wandering_share}
+        levels = (*LEVELS, *(level for level, share in shares.items() if share > 0))
         missing = [(name, level) for name in self.tasks for level in levels if (name, level) not in self.episodes]
         if missing:
             raise RoboprefError(f"The frame banks hold no {missing[0][1]} episode of {missing[0][0]}; collect it first.")
@@ -135,7 +136,7 @@ class OrderSampler:
                 worse.append(self._spread(expert, short, backwards))
                 better.append(self._spread(expert, min(1.0, max(long, short + CLOSEST)), backwards))
             else:
-                worse.append(self._spread(self._episode(expert.task, "random", rng), rng.uniform(0.5, 1.0)))
+                worse.append(self._spread(self._worst(expert.task, rng), rng.uniform(0.5, 1.0)))
                 better.append(self._spread(expert, rng.uniform(0.25, 1.0), backwards))
         return np.stack(worse), np.stack(better)
 
@@ -180,13 +181,18 @@ class OrderSampler:
         episodes = self.episodes[name, level]
         return episodes[rng.integers(len(episodes))]
 
-    def _clip(self, name: str, level: str, as_segment: bool, rng: np.random.Generator) -> np.ndarray:
-        if level == "random" and self.config.foreign_share > 0 and rng.random() < self.config.foreign_share:
+    def _worst(self, name: str, rng: np.random.Generator) -> BankEpisode:
+        """An episode of the random level, or of what may stand for it."""
+        foreign, wandering = self.config.foreign_share, self.config.wandering_share
+        which = rng.random() if foreign + wandering > 0 else 1.0
+        if which < foreign:
             # As long as some expert's: a policy that never succeeds goes on to the end, and its speed would tell.
-            foreign, expert = self._episode(name, "foreign", rng), self._episode(name, "expert", rng)
-            episode = replace(foreign, count=min(foreign.count, expert.count))
-        else:
-            episode = self._episode(name, level, rng)
+            episode, expert = self._episode(name, "foreign", rng), self._episode(name, "expert", rng)
+            return replace(episode, count=min(episode.count, expert.count))
+        return self._episode(name, "wandering" if which < foreign + wandering else "random", rng)
+
+    def _clip(self, name: str, level: str, as_segment: bool, rng: np.random.Generator) -> np.ndarray:
+        episode = self._worst(name, rng) if level == "random" else self._episode(name, level, rng)
         if not as_segment:
             return self._spread(episode)
         # What tells an expert's segment from a medium one is its end, so a level's segment is drawn near the episode's end.
