@@ -92,6 +92,20 @@ def test_offline_levels(tmp_path):
     assert "goal of another episode" in store.index["policy"][0] and " of " in store.index["policy"][1]
 
 
+def test_a_wandering_hand_gets_somewhere_and_a_random_one_does_not(tmp_path):
+    collect.run(config(tmp_path, clips=None, levels=("expert", "random", "wandering"), episodes=4))
+    store = EpisodeStore(tmp_path / "episodes" / TASK)
+    lengths = {level: rows["length"].to_numpy() for level, rows in store.index.groupby("level")}
+    assert (lengths["wandering"] <= lengths["expert"]).all(), "clip speed must not give the level away"
+    way = {}
+    for level in ("random", "wandering"):
+        episodes = [store.episode(number) for number in store.index.index[store.index["level"] == level]]
+        way[level] = np.mean([np.ptp(episode.observations[:, :3], axis=0).max() for episode in episodes])
+        held = np.mean([(np.diff(episode.actions, axis=0) == 0).all(1).mean() for episode in episodes])
+        assert held > 0.8 if level == "wandering" else held == 0
+    assert way["wandering"] > 2 * way["random"], way
+
+
 @pytest.mark.parametrize(
     ("changes", "hint"),
     [

@@ -141,6 +141,22 @@ def test_a_share_of_the_worst_clips_shows_another_tasks_expert():
         OrderSampler(plain, TASKS, OrdersConfig(foreign_share=0.5))
 
 
+def test_a_share_of_the_worst_clips_wanders():
+    plain = bank_index()
+    extra = plain[plain["level"] == "random"].assign(level="wandering", episode=lambda rows: rows["episode"] + 30)
+    index = pd.concat([plain, extra], ignore_index=True)
+    sampler = OrderSampler(index, TASKS, OrdersConfig(wandering_share=0.25))
+    tuples = sampler.draw(800, np.random.default_rng(0))
+    worse = [a if label else b for a, b, label in zip(tuples.a, tuples.b, tuples.label, strict=True)]
+    beginnings = sampler.draw_prefixes(800, np.random.default_rng(0))[0]
+    for clips in (worse, beginnings):
+        levels = [index["level"].iloc[rows[1]] for rows in clips]
+        share = levels.count("wandering") / (levels.count("wandering") + levels.count("random"))
+        assert 0.2 < share < 0.3
+    with pytest.raises(RoboprefError, match="no wandering episode"):
+        OrderSampler(plain, TASKS, OrdersConfig(wandering_share=0.25))
+
+
 def test_positions_say_nothing_and_draws_repeat():
     sampler = OrderSampler(bank_index(), TASKS, OrdersConfig())
     label = sampler.draw(600, np.random.default_rng(0)).label
