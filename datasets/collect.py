@@ -28,6 +28,7 @@ from robopref.embodied.rollout import LEVELS, Episode, rollout
 from robopref.embodied.tasks import SPLITS, expand_tasks, task
 
 AIMLESS = {"random": uniform, "wandering": wandering}  # policies that see nothing
+LASTS = {"random": 1, "wandering": 3}  # times as long as an expert: a wandering hand needs time to get to the edges
 ATTEMPTS = 20  # an expert episode that fails is drawn again this often
 
 
@@ -84,15 +85,19 @@ def play(env: MetaWorldEnv, config: CollectConfig) -> Iterator[Episode]:
         for number in range(config.episodes):
             for attempt in range(ATTEMPTS):
                 # Equal lengths, so that clip speed does not give the level away: a random episode lasts as long as an expert's.
-                aimless = level in AIMLESS and expert_lengths
-                like_expert = expert_lengths[number] if aimless else config.max_steps
+                known = level in AIMLESS and expert_lengths
+                like_expert = LASTS[level] * expert_lengths[number] if known else config.max_steps
                 episode = play_level(env, level, _seed(config.seed, env.task_name, level, number, attempt), config, like_expert)
                 if episode is not None:
                     break
             else:
                 raise RoboprefError(
-                    f"{env.env_id}: the scripted expert failed {ATTEMPTS} times within {config.max_steps} steps; "
-                    "raise --max-steps or lower --noise."
+                    f"{env.env_id}: {ATTEMPTS} times no {level} episode came of it; "
+                    + (
+                        f"the scripted expert failed within {config.max_steps} steps: raise --max-steps or lower --noise"
+                        if level != "wandering"
+                        else "its hand succeeds wherever it goes: leave this level out of --levels for this task"
+                    )
                 )
             if level == "expert":
                 expert_lengths.append(len(episode))
@@ -100,12 +105,13 @@ def play(env: MetaWorldEnv, config: CollectConfig) -> Iterator[Episode]:
 
 
 def play_level(env: MetaWorldEnv, level: str, seed: int, config: CollectConfig, max_steps: int) -> Episode | None:
-    """One episode of `level`, or None when an expert or medium episode came out unsuccessful and has to be drawn again."""
+    """One episode of `level`, or None to draw it again: an expert or medium one without success, a wandering one with it."""
     rng = np.random.default_rng(seed)
     expert = ScriptedExpert(env.task_name)
     if level in AIMLESS:
         act, policy = AIMLESS[level](rng), AIMLESS[level].__name__
-        return rollout(env, act, seed=seed, level=level, policy=policy, max_steps=max_steps, linger=config.linger)
+        episode = rollout(env, act, seed=seed, level=level, policy=policy, max_steps=max_steps, linger=config.linger)
+        return None if level == "wandering" and episode.success.any() else episode
     policy = f"scripted + N(0, {config.noise})"
     act = noisy(expert, config.noise, rng)
     if level == "mismatched":

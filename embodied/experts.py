@@ -38,13 +38,16 @@ def uniform(rng: np.random.Generator, action_dim: int = 4) -> Act:
 
 
 def wandering(rng: np.random.Generator, longest: int = 50) -> Act:
-    """Random actions, each held for 1 to `longest` steps: unlike `uniform`, whose steps cancel out, the hand gets somewhere."""
+    """Random actions, each held for 1 to `longest` steps, half of their numbers at -1 or 1: as an agent acts that learns.
+
+    Unlike `uniform`, whose steps cancel out, the hand gets to the edges of what it can reach.
+    """
     action, left = np.zeros(4), 0
 
     def act(observation: np.ndarray) -> np.ndarray:
         nonlocal action, left
         if left == 0:
-            action, left = rng.uniform(-1.0, 1.0, 4), int(rng.integers(1, longest + 1))
+            action, left = np.clip(rng.uniform(-2.0, 2.0, 4), -1.0, 1.0), int(rng.integers(1, longest + 1))
         left -= 1
         return action
 

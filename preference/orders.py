@@ -136,7 +136,7 @@ class OrderSampler:
                 worse.append(self._spread(expert, short, backwards))
                 better.append(self._spread(expert, min(1.0, max(long, short + CLOSEST)), backwards))
             else:
-                worse.append(self._spread(self._worst(expert.task, rng), rng.uniform(0.5, 1.0)))
+                worse.append(self._spread(self._worst(expert.task, False, rng), rng.uniform(0.5, 1.0)))
                 better.append(self._spread(expert, rng.uniform(0.25, 1.0), backwards))
         return np.stack(worse), np.stack(better)
 
@@ -181,18 +181,20 @@ class OrderSampler:
         episodes = self.episodes[name, level]
         return episodes[rng.integers(len(episodes))]
 
-    def _worst(self, name: str, rng: np.random.Generator) -> BankEpisode:
+    def _worst(self, name: str, as_segment: bool, rng: np.random.Generator) -> BankEpisode:
         """An episode of the random level, or of what may stand for it."""
         foreign, wandering = self.config.foreign_share, self.config.wandering_share
         which = rng.random() if foreign + wandering > 0 else 1.0
-        if which < foreign:
-            # As long as some expert's: a policy that never succeeds goes on to the end, and its speed would tell.
-            episode, expert = self._episode(name, "foreign", rng), self._episode(name, "expert", rng)
-            return replace(episode, count=min(episode.count, expert.count))
-        return self._episode(name, "wandering" if which < foreign + wandering else "random", rng)
+        if which >= foreign + wandering:
+            return self._episode(name, "random", rng)
+        episode = self._episode(name, "foreign" if which < foreign else "wandering", rng)
+        if as_segment:
+            return episode
+        # As long as some expert's: a policy that never succeeds goes on to the end, and its speed would tell.
+        return replace(episode, count=min(episode.count, self._episode(name, "expert", rng).count))
 
     def _clip(self, name: str, level: str, as_segment: bool, rng: np.random.Generator) -> np.ndarray:
-        episode = self._worst(name, rng) if level == "random" else self._episode(name, level, rng)
+        episode = self._worst(name, as_segment, rng) if level == "random" else self._episode(name, level, rng)
         if not as_segment:
             return self._spread(episode)
         # What tells an expert's segment from a medium one is its end, so a level's segment is drawn near the episode's end.
