@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from robopref.configs.checkpoint import load_model
 from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError
 from robopref.configs.hydra import compose, to_dataclass
-from robopref.configs.policy import CIRConfig, OnlineConfig
+from robopref.configs.policy import CIRConfig, FeedbackConfig, OnlineConfig
+from robopref.configs.vlp import OrdersConfig
 from robopref.policies import online
 from robopref.policies.experience import ROWS, ExperienceMemory
 from robopref.policies.networks import load_policy
@@ -145,6 +146,14 @@ def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pyt
     found = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_paper", "env=dmc/walker-walk"]))
     assert found.policy == CIRConfig(), "the paper's setting is what the dataclass says, whatever becomes the default"
     assert (found.frames, found.action_repeat, found.warmup, found.eval_every) == (500_000, 2, 2500, 5000)
+
+
+def test_every_setting_can_be_given_on_the_command_line() -> None:
+    """Hydra refuses a key that its file does not have, whatever the dataclass says."""
+    known = compose("train_online", ["env=dmc/walker-walk"])
+    for part, kind in ((known, OnlineConfig), (known["policy"], CIRConfig), (known["feedback"], FeedbackConfig)):
+        assert set(part) == {one.name for one in fields(kind)}
+    assert set(compose("train_vlp")["orders"]) == {one.name for one in fields(OrdersConfig)}
 
 
 @pytest.mark.parametrize("changes", [{"action_repeat": 0}, {"eval_every": 1, "action_repeat": 2}, {"frames": 0}, {"seed": -1}])
