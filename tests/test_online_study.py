@@ -31,7 +31,7 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
     capsys.readouterr()
     more = ["--variants", "sac=policy=sac", "sb3=sb3", "mean=policy=sac policy.actor_q=mean"]
     figure = tmp_path / "curves.png"
-    online_study.main(["--out", str(out), *words, "checkpoint_every=7", *more, "--figure", str(figure)])  # decides no number
+    online_study.main(["--out", str(out), *words, "checkpoint_every=7", *more, "--figure", str(figure)])
     said = capsys.readouterr().out
     assert said.count("seed 0: return") == 1, "only the new variant was run"
     assert [line.split()[1] for line in said.splitlines() if line.startswith(ENV) and ", " not in line[:60]] == [
