@@ -107,7 +107,8 @@ def settings_of(config: OnlineStudyConfig, env: str, variant: str, seed: int) ->
 
 def fingerprint(variant: str, settings: OnlineConfig) -> str:
     """A short name for what decides a run's rows and is not in their key."""
-    decides = plain(replace(settings, out=Path(), threads=1, device="", checkpoint_every=1)) | {"peer": variant.endswith(f"={PEER}")}
+    same = replace(settings, out=Path(), threads=1, device="", checkpoint_every=1)
+    decides = plain(same) | {"peer": variant.endswith(f"={PEER}")}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
 
