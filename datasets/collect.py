@@ -27,8 +27,8 @@ from robopref.embodied.render import Renderer
 from robopref.embodied.rollout import LEVELS, Episode, rollout
 from robopref.embodied.tasks import SPLITS, expand_tasks, task
 
-AIMLESS = {"random": uniform, "wandering": wandering}  # policies that see nothing
-LASTS = {"random": 1, "wandering": 3}  # times as long as an expert: a wandering hand needs time to get to the edges
+# Policies that see nothing, and how many times as long as an expert they act: a wandering hand needs time to get to the edges.
+AIMLESS = {"random": (uniform, 1), "wandering": (wandering, 3)}
 ATTEMPTS = 20  # an expert episode that fails is drawn again this often
 
 
@@ -86,7 +86,7 @@ def play(env: MetaWorldEnv, config: CollectConfig) -> Iterator[Episode]:
             for attempt in range(ATTEMPTS):
                 # Equal lengths, so that clip speed does not give the level away: a random episode lasts as long as an expert's.
                 known = level in AIMLESS and expert_lengths
-                like_expert = LASTS[level] * expert_lengths[number] if known else config.max_steps
+                like_expert = AIMLESS[level][1] * expert_lengths[number] if known else config.max_steps
                 episode = play_level(env, level, _seed(config.seed, env.task_name, level, number, attempt), config, like_expert)
                 if episode is not None:
                     break
@@ -109,8 +109,9 @@ def play_level(env: MetaWorldEnv, level: str, seed: int, config: CollectConfig, 
     rng = np.random.default_rng(seed)
     expert = ScriptedExpert(env.task_name)
     if level in AIMLESS:
-        act, policy = AIMLESS[level](rng), AIMLESS[level].__name__
-        episode = rollout(env, act, seed=seed, level=level, policy=policy, max_steps=max_steps, linger=config.linger)
+        make, _ = AIMLESS[level]
+        policy = make.__name__
+        episode = rollout(env, make(rng), seed=seed, level=level, policy=policy, max_steps=max_steps, linger=config.linger)
         return None if level == "wandering" and episode.success.any() else episode
     policy = f"scripted + N(0, {config.noise})"
     act = noisy(expert, config.noise, rng)

@@ -126,11 +126,11 @@ class Feedback:
             self.standardise()
         else:
             pairs = pairs[np.argsort(-self.disagreement(pairs), kind="stable")[:questions]]
-        asked, (score_a, score_b) = pairs, self.score(pairs)
+        score_a, score_b = self.score(pairs)
         labels = labels_from_scores(score_a, score_b, config.hard)
         kept = ~least_sure(config.abstain, log_odds(score_a, score_b))
-        left_out = self.accuracy(asked[~kept], labels[~kept])
-        pairs, labels = asked[kept], labels[kept]
+        left_out = self.accuracy(pairs[~kept], labels[~kept])
+        pairs, labels = pairs[kept], labels[kept]
         sides = [self.memory.segments(side, config.segment_steps) for side in pairs.T]
         new = {name: np.stack([side[number] for side in sides], 1) for number, name in enumerate(("obs", "actions"))}
         for name, value in {**new, "labels": labels}.items():
