@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -9,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, malloc.h
+KEPT = 2**30  # bytes
+LARGEST = 2**25  # bytes of an array that is kept; the most that every glibc takes
 
 
 def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], processes: int) -> Iterator[T]:
@@ -47,3 +51,14 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, up to 1 GiB, for its next arrays; only with glibc, elsewhere nothing changes.
+
+    glibc gives the end of its heap back to the system again and again, which then hands it out anew page by page, zeroed: of an
+    update of networks with activations of 1 MB that was a tenth to a quarter of the time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, LARGEST):
+        mallopt(M_TRIM_THRESHOLD, KEPT)

@@ -29,6 +29,7 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, digest, plain
+from robopref.configs.parallel import keep_freed_memory
 from robopref.configs.policy import OnlineConfig
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.embodied import simstate
@@ -220,6 +221,7 @@ def prepare_processor(threads: int) -> None:
     Adam's moments of a unit that no longer learns shrink to denormal numbers, and stay: rounding keeps the smallest from
     shrinking further.  With a tenth of them Adam takes five times as long; flushed to zero they cost nothing.
     """
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -101,3 +102,29 @@ def wait_for(true, seconds: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from robopref.configs.parallel import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for number in range(12):
+    if number == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.full(2**19, number, np.float32) for _ in range(16)]
+    del arrays
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 160)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept() -> None:
+    def faults(word: str) -> float:
+        """Pages asked for again, for every array of 512 pages."""
+        return float(subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=True).stdout)
+
+    assert faults("leave") > 100
+    assert faults("keep") < 1

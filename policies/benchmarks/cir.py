@@ -168,7 +168,8 @@ def small(folder: Path, config: CIRConfig) -> dict[str, Make]:
     if SBX in os.environ:
         sides[JAX] = partial(in_jax, os.environ[SBX])
     return sides | {
-        "SAC, gradients by hand": partial(ours, folder / "sac", config),
+        "SAC, gradients by hand": partial(ours, folder / "hand", config, keep=False),
+        "  + freed memory is kept": partial(ours, folder / "sac", config),
         "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, precision="bfloat16")),
         "  instead only their products": partial(ours, folder / "mixed", replace(config, precision="mixed")),
     }
@@ -182,7 +183,8 @@ def large(folder: Path, config: CIRConfig) -> dict[str, Make]:
     return sides | {
         "  one kernel for Adam": partial(plain, folder / "fused", config, fused=True),
         "  + no gradients of critics for the actor": partial(plain, folder / "frozen", config, fused=True, frozen=True),
-        "  + critics at once, gradients by hand": partial(ours, folder / "cir", config),
+        "  + critics at once, gradients by hand": partial(ours, folder / "hand", config, keep=False),
+        "  + freed memory is kept": partial(ours, folder / "cir", config),
         "  + products of bfloat16 numbers": partial(ours, folder / "mixed", replace(config, precision="mixed")),
         "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, precision="bfloat16")),
     }
@@ -234,9 +236,12 @@ def plain(folder: Path, policy: CIRConfig, warmup: int, compiled: bool = False, 
     return loop(folder, policy, warmup, make)
 
 
-def ours(folder: Path, policy: CIRConfig, warmup: int) -> Steps:
-    """This package's loop with its own agent, as `robopref train` runs it."""
-    prepare_processor(1)
+def ours(folder: Path, policy: CIRConfig, warmup: int, keep: bool = True) -> Steps:
+    """This package's loop with its own agent, as `robopref train` runs it; keep: with memory kept, too."""
+    if keep:
+        prepare_processor(1)
+    else:
+        torch.set_flush_denormal(True)
     return loop(folder, policy, warmup)
 
 
