@@ -198,6 +198,8 @@ class FeedbackConfig:
     members: int = 3
     """Bradley-Terry networks."""
     hidden: tuple[int, ...] = (256, 256)
+    sharpness: float = 10.0
+    """P(a > b) is sigmoid of this times the difference of mean rewards, each in (-1, 1) (ours); PEBBLE: segment_steps."""
     learning_rate: float = 3e-4
     steps: int = 200
     """Gradient steps a session."""
@@ -227,6 +229,8 @@ class OnlineConfig:
     action_repeat: int = 2
     warmup: int = 2500
     """Decisions at random before anything is learnt."""
+    hold: float = 1.0
+    """How many of them one random action is held for, on average (ours); above 1 half of its numbers are -1 or 1."""
     capacity: int = 1_000_000
     """Transitions that are remembered."""
     eval_every: int = 5000

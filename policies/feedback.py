@@ -41,10 +41,23 @@ STATES = "states.npy"
 
 
 class BoundedReward(nn.Module):
-    """M Bradley-Terry networks on standardised observations, their reward squashed into (-1, 1) as in PEBBLE."""
+    """M Bradley-Terry networks on standardised observations, their reward squashed into (-1, 1) as in PEBBLE.
 
-    def __init__(self, rngs: Sequence[np.random.Generator], obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    PEBBLE adds a segment's rewards up, so that P(a > b) = sigmoid(sum r_a - sum r_b) is certain of what differs by .1 a step, and
+    a few wrong answers drive the rewards of everything to -1 or 1, where they learn no more.  Here it is sigmoid of `sharpness`
+    times the difference of mean rewards (ours; PEBBLE's is K).
+    """
+
+    def __init__(
+        self,
+        rngs: Sequence[np.random.Generator],
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        sharpness: float,
+    ) -> None:
         super().__init__()
+        self.sharpness = sharpness
         self.net = BradleyTerryReward(rngs, obs_dim, action_dim, hidden)
         self.mean, self.std = nn.Buffer(torch.zeros(obs_dim)), nn.Buffer(torch.ones(obs_dim))
 
@@ -53,8 +66,8 @@ class BoundedReward(nn.Module):
         return torch.tanh(self.net((obs - self.mean) / self.std, actions))
 
     def scores(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Sums over K steps, (M, B), for obs (M, B, K, do) and actions (M, B, K, da)."""
-        return self(obs.flatten(1, 2), actions.flatten(1, 2)).view(obs.shape[:3]).sum(-1)
+        """What a segment has in the exponent, (M, B), for obs (M, B, K, do) and actions (M, B, K, da)."""
+        return self(obs.flatten(1, 2), actions.flatten(1, 2)).view(obs.shape[:3]).mean(-1) * self.sharpness
 
 
 class Feedback:
@@ -62,13 +75,11 @@ class Feedback:
 
     def __init__(self, config: FeedbackConfig, memory: ExperienceMemory, env: ControlEnv, folder: Path, seed: int) -> None:
         """folder: where the states of what is remembered lie, beside the experience."""
-        self.config, self.memory, self.env_id = config, memory, env.env_id
+        self.config, self.memory, self.env_id, self.seed = config, memory, env.env_id, seed
         task = env.env_id.split("/")[1]
         self.instruction = check_instruction(config.instruction or canonical(task))
         self.teachers: list[Ensemble] = by_view(load_members([find_model(model) for model in config.model], config.frames))
         obs_dim, action_dim = env.sizes
-        self.reward = BoundedReward(member_rngs(range(config.members), f"reward {seed}"), obs_dim, action_dim, config.hidden)
-        self.optimizer = adam(self.reward, config.learning_rate)
         (self.rng,) = member_rngs([seed], "feedback")
         self.answers = {
             "obs": np.zeros((0, 2, config.segment_steps, obs_dim), np.float32),
@@ -76,6 +87,7 @@ class Feedback:
             "labels": np.zeros(0, np.float32),
         }
         """Of every answer so far, P(second preferred) as the label."""
+        self.reward, self.optimizer = self.begin_anew()
         self.episodes: dict[str, list[Any]] = {"first": [], "static": [], "opening": []}
         """Of every episode so far: number of its first transition, fixed part and first moving part of its states."""
         shape = len(memory.rows), 1 + simstate.layout(env).dynamic_size
@@ -122,9 +134,7 @@ class Feedback:
             )
         questions = min(config.questions, config.most - len(self))
         pairs = self.rng.choice(starts, (questions * (config.candidates if len(self) else 1), 2))
-        if len(self) == 0:
-            self.standardise()
-        else:
+        if len(self) > 0:
             pairs = pairs[np.argsort(-self.disagreement(pairs), kind="stable")[:questions]]
         score_a, score_b = self.score(pairs)
         labels = labels_from_scores(score_a, score_b, config.hard)
@@ -135,6 +145,8 @@ class Feedback:
         new = {name: np.stack([side[number] for side in sides], 1) for number, name in enumerate(("obs", "actions"))}
         for name, value in {**new, "labels": labels}.items():
             self.answers[name] = np.concatenate([self.answers[name], value.astype(np.float32)])
+        self.reward, self.optimizer = self.begin_anew()
+        self.standardise()
         losses = [self.learn() for _ in range(config.steps)]
         self.memory.relabel(self)
         return {
@@ -156,6 +168,17 @@ class Feedback:
         firsts, steps = [*self.episodes["first"], self.memory.added], self.config.segment_steps
         remembered = self.memory.added - len(self.memory)
         return np.concatenate([np.arange(max(first, remembered), end - steps + 1) for first, end in pairwise(firsts)])
+
+    def begin_anew(self) -> tuple[BoundedReward, torch.optim.Optimizer]:
+        """Untaught members and their optimiser; others after every session.
+
+        What was learnt from the first answers, of a hand that has hardly moved, is no start for what comes: such members
+        answer to an outstretched arm with a saturated reward, and stay there (docs/lab.md).
+        """
+        config, (obs_dim, action_dim) = self.config, (self.answers[name].shape[-1] for name in ("obs", "actions"))
+        rngs = member_rngs(range(config.members), f"reward {self.seed} after {len(self)}")
+        reward = BoundedReward(rngs, obs_dim, action_dim, config.hidden, config.sharpness)
+        return reward, adam(reward, config.learning_rate)
 
     def standardise(self) -> None:
         """Let the reward see what has been met so far with mean 0 and deviation 1; numbers that never change stay as they are."""
@@ -234,6 +257,8 @@ def check(config: FeedbackConfig, env: ControlEnv) -> None:
     for name in ("segment_steps", "every", "questions", "most", "candidates", "members", "steps", "batch", "frames"):
         if getattr(config, name) < 1:
             raise RoboprefError(f"feedback.{name}={getattr(config, name)}: must be at least 1")
+    if config.sharpness <= 0:
+        raise RoboprefError(f"feedback.sharpness={config.sharpness}: must be above 0")
     if not 0 <= config.abstain < 1:
         raise RoboprefError(f"feedback.abstain={config.abstain}: must be from 0 to below 1")
 

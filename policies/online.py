@@ -99,7 +99,7 @@ class Run:
         config = self.config
         metrics: dict[str, float | Tensor] = {}
         if number < config.warmup:
-            action = self.rng.uniform(-1, 1, self.agent.action_dim).astype(np.float32)
+            action = self.explore()
         else:
             action = self.agent.act(self.obs)
         state = None if self.feedback is None else simstate.save_dynamic(self.env)
@@ -121,6 +121,15 @@ class Run:
             self.episode, self.actions, self.ret = self.episode + 1, [], 0.0
             self.obs = self.start_episode()
         return metrics
+
+    def explore(self) -> np.ndarray:
+        """A random action (da,), or the last one again: held for a geometric number of decisions, whose mean is `hold`."""
+        hold = self.config.hold
+        if hold == 1:
+            return self.rng.uniform(-1, 1, self.agent.action_dim).astype(np.float32)
+        if self.actions and self.rng.random() >= 1 / hold:
+            return self.actions[-1]
+        return np.clip(self.rng.uniform(-2, 2, self.agent.action_dim), -1, 1).astype(np.float32)
 
     def evaluate(self, frame: int) -> None:
         """A row of evaluation.csv."""
@@ -173,6 +182,8 @@ def run(config: OnlineConfig) -> Path:
             f"action_repeat={config.action_repeat}, eval_every={config.eval_every}, frames={config.frames}: the first must be at "
             "least 1, and the others at least as large"
         )
+    if config.hold < 1:
+        raise RoboprefError(f"hold={config.hold}: an action is held for at least one decision, give a number from 1 on")
     if config.seed < 0:
         raise RoboprefError(f"seed={config.seed}: give a number from 0 on")
     started = time.time()

@@ -56,7 +56,7 @@ def settings(folder: Path, **changes: object) -> OnlineConfig:
     )  # fmt: skip
     config = OnlineConfig(
         folder, ENV, CIRConfig(width=8, batch=8), reward="vlp", feedback=asking, frames=110, action_repeat=1, warmup=30,
-        capacity=200, eval_every=60, eval_episodes=1, checkpoint_every=20, device="cpu",
+        capacity=200, eval_every=60, eval_episodes=1, checkpoint_every=20, device="cpu", hold=3.0,
     )  # fmt: skip
     return replace(config, **changes)
 
@@ -176,6 +176,30 @@ def test_the_reward_learns_what_was_answered(tmp_path: Path, teacher: Teacher) -
     assert np.abs(said).max() <= 1
 
 
+def test_the_exponent_is_the_mean_reward_times_the_sharpness(tmp_path: Path) -> None:
+    reward = feedback.BoundedReward(member_rngs([0, 1], "reward"), 3, 2, (8,), sharpness=5.0)
+    obs, actions = torch.randn(2, 4, 6, 3), torch.randn(2, 4, 6, 2)
+    steps = torch.stack([reward(obs[:, :, step], actions[:, :, step]) for step in range(6)])
+    torch.testing.assert_close(reward.scores(obs, actions), 5 * steps.mean(0))
+
+
+def test_a_session_forgets_what_the_reward_had_come_to(tmp_path: Path, teacher: Teacher) -> None:
+    state = state_after(settings(tmp_path / "run"), 40)
+    assert state.feedback is not None
+    state.feedback.ask()
+    with torch.no_grad():
+        for parameter in state.feedback.reward.parameters():
+            parameter.fill_(100.0)  # as saturated as can be
+        state.feedback.reward.mean.fill_(1e3)
+    state.feedback.ask()
+    batch = state.memory.sample(np.random.default_rng(0), 200)
+    assert batch.rewards.abs().max() < 0.9
+    obs = state.memory.segments(np.arange(40), 1)[0][:, 0]
+    np.testing.assert_allclose(state.feedback.reward.mean, obs.mean(0), atol=1e-5)
+    taught = {int(entry["step"]) for entry in state.feedback.optimizer.state.values()}
+    assert taught == {4}, "the optimiser is a new one too"
+
+
 @pytest.mark.parametrize("torn", [False, True])
 def test_killed_and_continued_is_the_same_as_uninterrupted(
     tmp_path: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, torn: bool
@@ -239,6 +263,7 @@ def test_a_learned_reward_takes_the_place_of_the_environments(tmp_path: Path) ->
         ({"action_repeat": 2}, "action_repeat=1"),
         ({"feedback": FeedbackConfig()}, r"give feedback.model=\[RUN\]"),
         ({"feedback": FeedbackConfig((Path("."),), questions=0)}, "feedback.questions=0"),
+        ({"feedback": FeedbackConfig((Path("."),), sharpness=0.0)}, "feedback.sharpness=0.0"),
     ],
 )
 def test_questions_that_cannot_be_asked(tmp_path: Path, teacher: Teacher, changes: dict[str, object], said: str) -> None:

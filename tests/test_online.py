@@ -148,6 +148,20 @@ def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pyt
     assert (found.frames, found.action_repeat, found.warmup, found.eval_every) == (500_000, 2, 2500, 5000)
 
 
+def test_a_random_action_is_held(tmp_path: Path) -> None:
+    state = online.Run(settings(tmp_path, hold=5.0), torch.device("cpu"))
+    actions = []
+    for _ in range(2000):
+        actions.append(state.explore())
+        state.actions = actions
+    drawn = np.array(actions)
+    changes = (drawn[1:] != drawn[:-1]).any(1).mean()
+    assert 0.16 < changes < 0.24, "every fifth decision, on average"
+    assert 0.4 < (np.abs(drawn) == 1).mean() < 0.6
+    state.actions = []
+    assert not np.array_equal(state.explore(), actions[-1]), "an episode begins with another one"
+
+
 def test_every_setting_can_be_given_on_the_command_line() -> None:
     """Hydra refuses a key that its file does not have, whatever the dataclass says."""
     known = compose("train_online", ["env=dmc/walker-walk"])
@@ -156,7 +170,9 @@ def test_every_setting_can_be_given_on_the_command_line() -> None:
     assert set(compose("train_vlp")["orders"]) == {one.name for one in fields(OrdersConfig)}
 
 
-@pytest.mark.parametrize("changes", [{"action_repeat": 0}, {"eval_every": 1, "action_repeat": 2}, {"frames": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "changes", [{"action_repeat": 0}, {"eval_every": 1, "action_repeat": 2}, {"frames": 0}, {"seed": -1}, {"hold": 0.5}]
+)
 def test_sizes_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, int]) -> None:
     with pytest.raises(RoboprefError, match=next(iter(changes))):
         online.run(settings(tmp_path, **changes))
