@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, plain
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
-from robopref.configs.policy import OnlineConfig
+from robopref.configs.policy import CIRConfig, OnlineConfig
 from robopref.embodied.evaluate import bootstrap_interval, iqm
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
@@ -33,6 +33,7 @@ from robopref.policies.study import append_rows
 KEY = ["env", "variant", "seed", "frame"]
 PEER = "sb3"  # the word for stable-baselines3's SAC, whose settings are those of policy=sac
 COLUMNS = 3  # of the figure
+NO_MATTER = ("out", "threads", "device", "checkpoint_every")  # to what comes of a run
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,22 @@ def settings_of(config: OnlineStudyConfig, env: str, variant: str, seed: int) ->
 
 
 def fingerprint(variant: str, settings: OnlineConfig) -> str:
-    """A short name for what decides a run's rows and is not in their key."""
-    same = replace(settings, out=Path(), threads=1, device="", checkpoint_every=1)
-    decides = plain(same) | {"peer": variant.endswith(f"={PEER}")}
+    """A short name for what decides a run's rows and is not in their key: the settings that are not OnlineConfig's own.
+
+    So a setting that is new, and by itself changes nothing, leaves the names of earlier runs alone.
+    """
+    usual = flat(OnlineConfig(Path(), "", CIRConfig()))
+    decides = {name: value for name, value in flat(settings).items() if value != usual[name] and name not in NO_MATTER}
+    decides |= {"peer": variant.endswith(f"={PEER}")}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def flat(settings: OnlineConfig) -> dict[str, Any]:
+    """All settings by their full names, such as policy.width."""
+    tree = plain(settings)
+    parts = {name: part for name, part in tree.items() if isinstance(part, dict)}
+    inner = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
+    return {name: value for name, value in tree.items() if name not in parts} | inner
 
 
 def run_one(name: str, variant: str, settings: OnlineConfig) -> list[dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 import torch
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.policy import CIRConfig, OnlineConfig
+from robopref.configs.policy import CIRConfig, FeedbackConfig, OnlineConfig
 from robopref.embodied.control import make_control
 from robopref.policies import online, online_study, stable_baselines
 from robopref.policies.stable_baselines import SameStarts
@@ -42,6 +45,18 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
         online_study.main(["--out", str(out), *words, "policy.learning_rate=1e-4", "--variants", "sac=policy=sac"])
     with pytest.raises(RoboprefError, match="write NAME=SETTINGS"):
         online_study.main(["--out", str(out), *words, "--variants", "sac"])
+
+
+def test_what_decides_a_run_is_in_its_name() -> None:
+    def name(variant: str = "cir=policy=cir", **changes: object) -> str:
+        return online_study.fingerprint(variant, replace(OnlineConfig(Path("x"), ENV, CIRConfig()), **changes))
+
+    same = [name(), name(out=Path("y"), threads=2, device="cuda", checkpoint_every=3)]
+    others = [name(policy=CIRConfig(width=8)), name(feedback=FeedbackConfig(every=3)), name(hold=2.0), name("sb3=sb3")]
+    assert len({*same, *others}) == 1 + len(others)
+    usual = {"env": "dmc/walker-walk", "peer": False}  # all of it that is not the dataclass's own: a new setting changes no name
+    walker = hashlib.sha256(json.dumps(usual, sort_keys=True).encode()).hexdigest()[:8]
+    assert name(env="dmc/walker-walk") == walker
 
 
 def test_the_peer_meets_the_same_starts_and_the_same_judge(tmp_path: Path) -> None:
