@@ -111,13 +111,13 @@ def fingerprint(variant: str, settings: OnlineConfig) -> str:
 
     So a setting that is new, and by itself changes nothing, leaves the names of earlier runs alone.
     """
-    usual = flat(OnlineConfig(Path(), "", CIRConfig()))
-    decides = {name: value for name, value in flat(settings).items() if value != usual[name] and name not in NO_MATTER}
+    usual = by_full_name(OnlineConfig(Path(), "", CIRConfig()))
+    decides = {name: value for name, value in by_full_name(settings).items() if value != usual[name] and name not in NO_MATTER}
     decides |= {"peer": variant.endswith(f"={PEER}")}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def flat(settings: OnlineConfig) -> dict[str, Any]:
+def by_full_name(settings: OnlineConfig) -> dict[str, Any]:
     """All settings by their full names, such as policy.width."""
     tree = plain(settings)
     parts = {name: part for name, part in tree.items() if isinstance(part, dict)}
