@@ -163,7 +163,11 @@ class CIRConfig:
     discount: float = 0.99
     polyak: float = 0.005
     """Step of the target critics towards the critics."""
+    standardise: bool = False
+    """Show actor and critics observations less the mean of those met so far, over their deviation (SimBa: arXiv 2410.09754)."""
     initial_temperature: float = 1.0
+    target_entropy: float = -1.0
+    """Of the policy, for each number of an action; SimBa: -0.5."""
     alpha_loss: str = "alpha"
     """What the temperature climbs down: alpha (entropy - target) (Haarnoja et al. 2018), or log_alpha: log alpha in its place."""
     precision: str = "float32"

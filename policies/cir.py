@@ -15,12 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.policy import CIRConfig
 from robopref.policies.critics import ConstrainedCritics, Critics, TwinMLP
-from robopref.policies.experience import Experience
+from robopref.policies.experience import Experience, RunningNormaliser
 from robopref.policies.flat import FlatNetworks, Tape, relu_backward_
 from robopref.preference.members import MemberLinear, adam, member_rngs
 
@@ -109,7 +109,7 @@ class CIR:
             if (value := getattr(config, name)) not in options:
                 raise RoboprefError(f"policy.{name}={value}: one of {', '.join(options)}.{nearest(value, options)}")
         self.config = config
-        self.action_dim, self.target_entropy = action_dim, -float(action_dim)
+        self.action_dim, self.target_entropy = action_dim, config.target_entropy * action_dim
         seeds = [CRITIC_HEADS * seed + head for head in range(CRITIC_HEADS)]
 
         def critics(learns: bool) -> Critics:
@@ -118,8 +118,11 @@ class CIR:
 
         self.actor = SquashedGaussian(member_rngs([seed], "actor"), obs_dim, action_dim, config, device)
         self.critic, self.target = critics(learns=True), critics(learns=False)
+        self.normaliser = RunningNormaliser(obs_dim).to(device)
         self.noise = torch.Generator(device).manual_seed(seed)
-        self.modules = {"actor": self.actor, "critic": self.critic, "target": self.target}
+        self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic, "target": self.target}
+        if config.standardise:
+            self.modules["normaliser"] = self.normaliser
         graphed = config.cuda_graph and torch.device(device).type == "cuda"
         self.optimizers = {name: adam(self.modules[name], config.learning_rate, graphed) for name in ("actor", "critic")}
 
@@ -127,9 +130,18 @@ class CIR:
     def act(self, obs: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """An action (da,) for one observation (do,): drawn, or the mean, squashed."""
         row = torch.from_numpy(np.asarray(obs, np.float32))[None].to(self.noise.device)
-        mean, log_std = self.actor(row)
+        mean, log_std = self.actor(self.see(row))
         before = mean if deterministic else torch.addcmul(mean, log_std.exp(), self.draw(1, self.action_dim))
         return torch.tanh(before)[0].cpu().numpy()
+
+    def observe(self, obs: np.ndarray) -> None:
+        """One more observation (do,) of those that what the networks see is standardised by."""
+        if self.config.standardise:
+            self.normaliser.add(torch.from_numpy(np.asarray(obs, np.float64)).to(self.noise.device))
+
+    def see(self, obs: Tensor) -> Tensor:
+        """Observations (B, do) as the networks see them."""
+        return self.normaliser(obs) if self.config.standardise else obs
 
     def draw(self, count: int, action_dim: int) -> Tensor:
         """Standard normal noise (count, action_dim) from the agent's own generator."""
@@ -139,6 +151,7 @@ class CIR:
     def update(self, batch: Experience) -> dict[str, Tensor]:
         """One step of critics, targets, actor and temperature on one minibatch; metrics by name."""
         config, (count, action_dim) = self.config, batch.actions.shape
+        batch = batch._replace(obs=self.see(batch.obs), next_obs=self.see(batch.next_obs))
         alpha = self.actor.weights["log_alpha"].exp()
         # Both draws of this step are from the actor as it is now, so they are one pass.
         tape: Tape = {}

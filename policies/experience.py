@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import read_json, write_json
+from robopref.policies.replay import MIN_STD, Normaliser
 from robopref.preference.reward import RewardFunction
 
 ROWS, WHAT = "experience.npy", "experience.json"
@@ -34,6 +35,34 @@ class Experience(NamedTuple):
     rewards: Tensor  # (B,)
     terminated: Tensor  # (B,) 1 where the episode ended for good; where only time ran out, 0
     next_obs: Tensor  # (B, do)
+
+
+class RunningNormaliser(nn.Module):
+    """Standardises by mean and deviation of all observations so far (Welford's sums).
+
+    SimBa's (arXiv 2410.09754), but what hardly moves is divided by MIN_STD, as in replay.py.
+    """
+
+    def __init__(self, obs_dim: int) -> None:
+        super().__init__()
+        self.count = nn.Buffer(torch.zeros((), dtype=torch.float64))
+        self.mean, self.squares = (nn.Buffer(torch.zeros(obs_dim, dtype=torch.float64)) for _ in range(2))
+
+    def add(self, obs: Tensor) -> None:
+        """One more, (do,) float64."""
+        self.count.add_(1)
+        before = obs - self.mean
+        self.mean.add_(before / self.count)
+        self.squares.add_(before * (obs - self.mean))
+
+    def now(self) -> Normaliser:
+        """As it is; before the first observation it changes nothing."""
+        std = torch.where(self.count > 0, (self.squares / self.count.clamp(min=1)).sqrt().clamp(min=MIN_STD), 1.0)
+        return Normaliser(self.mean.float(), std.float())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Observations (B, do) float32, standardised."""
+        return self.now()(obs)
 
 
 class ExperienceMemory:

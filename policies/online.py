@@ -98,6 +98,7 @@ class Run:
         """Act once and learn `repeats` times; metrics of the last update, and of an episode that ended."""
         config = self.config
         metrics: dict[str, float | Tensor] = {}
+        self.agent.observe(self.obs)
         if number < config.warmup:
             action = self.explore()
         else:
@@ -254,7 +255,8 @@ def save(config: OnlineConfig, agent: CIR) -> None:
         "env": config.env,
         "action_repeat": config.action_repeat,
     }
-    save_policy(config.out, actor, Normaliser(torch.zeros(obs_dim), torch.ones(obs_dim)), settings)
+    normaliser = agent.normaliser.now()
+    save_policy(config.out, actor, Normaliser(normaliser.mean.cpu(), normaliser.std.cpu()), settings)
 
 
 def judge(act: Callable[[np.ndarray], np.ndarray], env: ControlEnv, config: OnlineConfig) -> dict[str, float]:

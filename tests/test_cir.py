@@ -223,6 +223,34 @@ def test_an_action_is_drawn_from_the_policy_or_its_middle() -> None:
     assert not np.allclose(agent.act(obs), expected), "the next draw is another"
 
 
+def test_observations_are_standardised_by_those_so_far() -> None:
+    obs = np.random.default_rng(0).normal([3.0, -1.0, 5.0], [2.0, 0.5, 0.0], (50, 3))
+    agent, other = (CIR(replace(SMALL, standardise=True), 3, 2, seed=0) for _ in range(2))
+    assert agent.see(torch.ones(1, 3)).tolist() == [[1, 1, 1]], "nothing is known yet"
+    for row in obs:
+        agent.observe(row)
+    seen = agent.see(torch.from_numpy(obs).float())
+    torch.testing.assert_close(
+        seen, torch.from_numpy((obs - obs.mean(0)) / [*obs[:, :2].std(0), 0.01]).float(), atol=1e-4, rtol=0
+    )
+    plain = CIR(SMALL, 3, 2, seed=0)
+    plain.observe(obs[0])
+    assert "normaliser" not in plain.modules and plain.normaliser.count == 0
+
+    batch = experience()
+    standardised = batch._replace(obs=agent.see(batch.obs), next_obs=agent.see(batch.next_obs))
+    agent.update(batch)
+    other.update(standardised)  # knows nothing, so it takes them as they are
+    assert torch.equal(agent.critic.values, other.critic.values) and torch.equal(agent.actor.values, other.actor.values)
+
+
+def test_the_temperature_follows_the_entropy_that_is_wanted() -> None:
+    for target, change in ((-5.0, -3e-4), (5.0, 3e-4)):
+        agent = CIR(replace(SMALL, target_entropy=target), 3, 2, seed=0)
+        agent.update(experience())
+        assert agent.actor.weights["log_alpha"].item() == pytest.approx(change, rel=1e-3)
+
+
 @pytest.mark.parametrize("config", [SMALL, SAC])
 def test_an_update_by_hand(config: CIRConfig) -> None:
     agent, batch = CIR(config, 3, 2, seed=0), experience()

@@ -19,6 +19,7 @@ from robopref.policies.experience import ROWS, ExperienceMemory
 from robopref.policies.networks import load_policy
 
 SMALL = CIRConfig(width=16, batch=16)
+STANDARDISED = replace(SMALL, standardise=True)
 
 
 def settings(out: Path, **changes: object) -> OnlineConfig:
@@ -29,8 +30,11 @@ def settings(out: Path, **changes: object) -> OnlineConfig:
     return replace(config, **changes)
 
 
-def test_killed_and_continued_is_the_same_as_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = online.run(settings(tmp_path / "whole"))
+@pytest.mark.parametrize("policy", [SMALL, STANDARDISED])
+def test_killed_and_continued_is_the_same_as_uninterrupted(
+    policy: CIRConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = online.run(settings(tmp_path / "whole", policy=policy))
     save = online.Run.save
 
     def killed(state: online.Run, path: Path, decided: int) -> None:
@@ -39,7 +43,7 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(tmp_path: Path, monke
             state.decide(decided)
         raise KeyboardInterrupt
 
-    config = settings(tmp_path / "parts")
+    config = settings(tmp_path / "parts", policy=policy)
     for _ in range(2):  # at decision 60, and continued from there, at 120
         monkeypatch.setattr(online.Run, "save", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -116,9 +120,12 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, monkeyp
         online.run(settings(tmp_path, seed=1))
 
 
-def test_the_saved_policy_acts_as_the_agent_does(tmp_path: Path) -> None:
-    config = settings(tmp_path)
+@pytest.mark.parametrize("policy", [SMALL, STANDARDISED])
+def test_the_saved_policy_acts_as_the_agent_does(policy: CIRConfig, tmp_path: Path) -> None:
+    config = settings(tmp_path, policy=policy)
     state = online.Run(config, torch.device("cpu"))
+    for number in range(40):
+        state.decide(number)
     online.save(config, state.agent)
     obs = np.random.default_rng(0).normal(size=(5, 4))
     expected = np.stack([state.agent.act(row, deterministic=True) for row in obs])
