@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
+from scipy.stats import trim_mean
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
@@ -26,7 +27,7 @@ from robopref.configs.files import atomic_file, plain
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, OnlineConfig
-from robopref.embodied.evaluate import bootstrap_interval, iqm
+from robopref.embodied.evaluate import RESAMPLES, bootstrap_interval, iqm
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
 
@@ -161,7 +162,30 @@ def summary(rows: pd.DataFrame) -> str:
             centre, low, high = interval(here["return"].to_numpy())
             numbers = f"{frame:>8}{centre:>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}{here['success'].mean():>9.2f}{len(here):>7}"
             lines.append(f"{env:28}{variant:16}{numbers}{here['seconds'].mean():>8.0f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *suite_lines(rows)])
+
+
+def suite_lines(rows: pd.DataFrame) -> list[str]:
+    """The same over all tasks of dmc, whose returns have one scale, for variants that finished the same seeds in all of them."""
+    rows = rows[rows["env"].str.startswith("dmc/")]
+    envs, lines = rows["env"].nunique(), []
+    for variant, part in rows.groupby("variant", sort=False):
+        part = part[part["frame"] == part.groupby(["env", "seed"])["frame"].transform("max")]
+        returns = part.pivot(index="seed", columns="env", values="return").to_numpy(np.float64)
+        if envs < 2 or returns.shape[1] < envs or np.isnan(returns).any():
+            continue
+        low, high = suite_interval(returns, np.random.default_rng(0))
+        told = f"{iqm(returns):>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}"
+        lines.append(f"{f'dmc, {envs} tasks':28}{variant:16}{part['frame'].max():>8}{told}{'':>9}{len(returns):>7}")
+    return lines
+
+
+def suite_interval(returns: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """95 % interval of the IQM of all returns (S seeds, T tasks), seeds drawn anew in every task (Agarwal et al. 2021)."""
+    seeds, tasks = returns.shape
+    drawn = returns[rng.integers(seeds, size=(RESAMPLES, seeds, tasks)), np.arange(tasks)]
+    low, high = np.quantile(trim_mean(drawn.reshape(RESAMPLES, -1), 0.25, axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

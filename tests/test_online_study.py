@@ -80,3 +80,27 @@ def test_the_interval_of_seeds() -> None:
     centre, low, high = online_study.interval(np.array([1.0, 2.0, 6.0]))
     assert centre == pytest.approx(3.0)  # of up to three numbers nothing is cut
     assert low == 1.0 and high == 6.0
+
+
+def test_tasks_of_one_scale_are_summed_up() -> None:
+    def part(env: str, variant: str, returns: list[float]) -> pd.DataFrame:
+        frames = [(seed, frame, value * frame / 20) for seed, value in enumerate(returns) for frame in (10, 20)]
+        table = pd.DataFrame(frames, columns=["seed", "frame", "return"])
+        return table.assign(env=env, variant=variant, success=0.0, seconds=1.0)
+
+    rows = pd.concat(
+        [
+            part("dmc/a", "x", [0.0, 100.0, 200.0, 900.0]),
+            part("dmc/b", "x", [100.0, 200.0, 300.0, 400.0]),
+            part("mujoco/c", "x", [1e6] * 4),
+            part("dmc/a", "y", [1.0] * 4),  # not in dmc/b
+        ]
+    )
+    (line,) = online_study.suite_lines(rows)
+    assert line.split()[:5] == ["dmc,", "2", "tasks", "x", "20"]
+    assert float(line.split()[5]) == 200  # of 0 100 | 100 200 200 300 | 400 900
+    assert line in online_study.summary(rows)
+    assert online_study.suite_lines(rows[rows["env"] != "dmc/b"]) == []
+
+    low, high = online_study.suite_interval(np.tile([[10.0, 30.0]], (5, 1)), np.random.default_rng(0))
+    assert low == high == 20, "seeds are drawn within a task, tasks are not drawn"
