@@ -187,17 +187,17 @@ class FeedbackConfig:
     """What the robot should do; without one the task's own sentence."""
     segment_steps: int = 50
     """Decisions a segment."""
-    every: int = 5000
+    every: int = 2500
     """Decisions between two sessions of questions; the first is after the warm-up."""
-    questions: int = 50
+    questions: int = 400
     """Pairs of segments a session."""
-    abstain: float = 0.0
+    abstain: float = 0.875
     """Share of a session's answers, those of which the VLPs are least sure, that is not learnt from."""
     hard: bool = True
     """Learn from 1 and 0 instead of the VLPs' probabilities."""
-    most: int = 500
+    most: int = 2000
     """Answers that are learnt from in all."""
-    candidates: int = 10
+    candidates: int = 2
     """Pairs that are looked at for each that is asked: those on which the reward's members disagree most."""
     members: int = 3
     """Bradley-Terry networks."""

@@ -52,7 +52,7 @@ def settings(folder: Path, **changes: object) -> OnlineConfig:
     vlp.mkdir(exist_ok=True)
     (vlp / "model.safetensors").write_bytes(b"")
     asking = FeedbackConfig(
-        (vlp,), segment_steps=8, every=25, questions=3, candidates=4, hidden=(8,), steps=4, batch=4, frames=3, most=7
+        (vlp,), segment_steps=8, every=25, questions=3, candidates=4, hidden=(8,), steps=4, batch=4, frames=3, most=7, abstain=0.0
     )  # fmt: skip
     config = OnlineConfig(
         folder, ENV, CIRConfig(width=8, batch=8), reward="vlp", feedback=asking, frames=110, action_repeat=1, warmup=30,

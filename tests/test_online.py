@@ -153,6 +153,9 @@ def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pyt
     found = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_paper", "env=dmc/walker-walk"]))
     assert found.policy == CIRConfig(), "the paper's setting is what the dataclass says, whatever becomes the default"
     assert (found.frames, found.action_repeat, found.warmup, found.eval_every) == (500_000, 2, 2500, 5000)
+    asking = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_vlp", "env=metaworld/drawer-close"]))
+    assert (asking.reward, asking.action_repeat, asking.hold) == ("vlp", 1, 20)
+    assert asking.policy == CIRConfig(width=256, precision="mixed") and asking.feedback == FeedbackConfig()
 
 
 def test_a_random_action_is_held(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ FEWER = {
     "policy.steps=3000 policy.reward_steps=500": "policy.steps=3 policy.reward_steps=3",
     "policy.clone_steps=500 policy.steps=500": "policy.clone_steps=2 policy.steps=2",
     "frames=20000": "frames=60 warmup=40 eval_episodes=1 policy.width=8",
-    "policy.width=128 frames=30000": "policy.width=8 frames=140 warmup=120 eval_episodes=1 feedback.questions=2 feedback.steps=2",
+    "frames=25000": "policy.width=8 frames=140 warmup=120 eval_episodes=1 feedback.questions=8 feedback.steps=2",
     "--goals 20 --max-steps 200": "--goals 1 --max-steps 40",
     "--goals 4": "--goals 1 --max-steps 40",
 }
