@@ -170,6 +170,8 @@ def _value(kind: Any, value: Any, key: str) -> Any:
         return {name: _value(parts[1], item, f"{key}.{name}") for name, item in value.items()}
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
+    if kind is str and isinstance(value, bool):  # reward=true: to the command line's grammar that is no word
+        return str(value).lower()
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):

@@ -156,6 +156,8 @@ def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pyt
     asking = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_vlp", "env=metaworld/drawer-close"]))
     assert (asking.reward, asking.action_repeat, asking.hold) == ("vlp", 1, 20)
     assert asking.policy == CIRConfig(width=256, precision="mixed") and asking.feedback == FeedbackConfig()
+    told = compose("train_online", ["experiment=cir_vlp", "env=metaworld/drawer-close", "reward=true"])
+    assert to_dataclass(OnlineConfig, told) == replace(asking, reward="true")
 
 
 def test_a_random_action_is_held(tmp_path: Path) -> None:
