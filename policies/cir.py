@@ -136,8 +136,7 @@ class CIR:
 
     def observe(self, obs: np.ndarray) -> None:
         """One more observation (do,) of those that what the networks see is standardised by."""
-        if self.config.standardise:
-            self.normaliser.add(torch.from_numpy(np.asarray(obs, np.float64)).to(self.noise.device))
+        self.normaliser.add(torch.from_numpy(np.asarray(obs, np.float64)).to(self.noise.device))
 
     def see(self, obs: Tensor) -> Tensor:
         """Observations (B, do) as the networks see them."""

@@ -98,7 +98,8 @@ class Run:
         """Act once and learn `repeats` times; metrics of the last update, and of an episode that ended."""
         config = self.config
         metrics: dict[str, float | Tensor] = {}
-        self.agent.observe(self.obs)
+        if config.policy.standardise:
+            self.agent.observe(self.obs)
         if number < config.warmup:
             action = self.explore()
         else:

@@ -233,9 +233,6 @@ def test_observations_are_standardised_by_those_so_far() -> None:
     torch.testing.assert_close(
         seen, torch.from_numpy((obs - obs.mean(0)) / [*obs[:, :2].std(0), 0.01]).float(), atol=1e-4, rtol=0
     )
-    plain = CIR(SMALL, 3, 2, seed=0)
-    plain.observe(obs[0])
-    assert "normaliser" not in plain.modules and plain.normaliser.count == 0
 
     batch = experience()
     standardised = batch._replace(obs=agent.see(batch.obs), next_obs=agent.see(batch.next_obs))
