@@ -142,7 +142,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
     if not path.exists():
         return pd.DataFrame(columns=[*KEY, "return", "success", "seconds", "settings"])
-    table = pd.read_csv(path, dtype={"settings": str})
+    table = pd.read_csv(path, dtype={"variant": str, "settings": str})  # a variant may be called true, or 512
     if missing := {*KEY, "return", "success", "settings"} - set(table.columns):
         raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
     return table

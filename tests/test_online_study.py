@@ -41,6 +41,8 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
         "mean", "mean", "sac", "sac", "sb3", "sb3",
     ]  # fmt: skip
     assert figure.read_bytes()[:4] == b"\x89PNG"
+    rows.assign(variant="true").to_csv(tmp_path / "words.csv", index=False)
+    assert set(online_study.read_rows(tmp_path / "words.csv")["variant"]) == {"true"}, "no truth value"
     with pytest.raises(RoboprefError, match=r"sac in .* was run with other settings"):
         online_study.main(["--out", str(out), *words, "policy.learning_rate=1e-4", "--variants", "sac=policy=sac"])
     with pytest.raises(RoboprefError, match="write NAME=SETTINGS"):
