@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robopref.configs.policy import CIRConfig
@@ -115,7 +114,7 @@ class ConstrainedCritics(Critics):
         squashed = before if scale is None else before * scale
         if self.config.tanh:
             squashed = squashed.tanh()
-        first = F.elu(squashed)
+        first = elu(squashed)
         if tape is not None:
             tape |= {"before": before, "scale": scale, "squashed": squashed, "first": first}
         return first.to(self.type_of("d1"))
@@ -258,9 +257,14 @@ def rescale_backward_(gradient: Tensor, x: Tensor, scale: Tensor, kappa: float) 
     return gradient.mul_(scale).addcmul_(x.sign(), slope, value=-1)
 
 
+def elu(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """max(x, exp(min(x, 0)) - 1), into `out`, which may be x: torch's own takes expm1, several times slower."""
+    return torch.maximum(x, torch.clamp_max(x, 0).exp_().sub_(1), out=out)
+
+
 def elu_(x: Tensor) -> Tensor:
-    """ELU in place, as max(x, exp(min(x, 0)) - 1): torch's own takes expm1, several times slower."""
-    return torch.maximum(x, torch.clamp_max(x, 0).exp_().sub_(1), out=x)
+    """ELU in place."""
+    return elu(x, out=x)
 
 
 def elu_backward_(gradient: Tensor, out: Tensor) -> Tensor:

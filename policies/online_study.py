@@ -34,6 +34,8 @@ from robopref.policies.study import append_rows
 KEY = ["env", "variant", "seed", "frame"]
 PEER = "sb3"  # the word for stable-baselines3's SAC, whose settings are those of policy=sac
 COLUMNS = 3  # of the figure
+TAILS = (0.025, 0.975)
+WHOLE = "mean"  # of all evaluations of a run: how soon it learnt, and how well
 NO_MATTER = ("out", "threads", "device", "checkpoint_every")  # to what comes of a run
 
 
@@ -58,6 +60,8 @@ class OnlineStudyConfig:
     processes: int = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
+    against: str | None = None
+    """A variant: print what the others have over it, or less than it, over all tasks of dmc, as an ablation wants it."""
     figure: Path | None = None
     """Draw the curves of the CSV to this PNG or SVG."""
 
@@ -69,6 +73,8 @@ def main(argv: list[str]) -> None:
         run(config)
     rows = read_rows(config.out)
     print(summary(rows))
+    if config.against is not None:
+        print("\n".join(worth_lines(rows, config.against)))
     if config.figure is not None and not rows.empty:
         with atomic_file(config.figure) as temp:
             draw(rows).savefig(temp, format=config.figure.suffix.removeprefix("."), dpi=150, metadata={})
@@ -149,7 +155,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame) -> str:
-    """Of every environment and variant, at half of the frames and at the end: IQM and interval over seeds, and the time."""
+    """Of every environment and variant IQM, interval over seeds, time: at half of the frames, at the end, mean of the curve."""
     if rows.empty:
         return "no rows yet"
     lines = [
@@ -157,8 +163,9 @@ def summary(rows: pd.DataFrame) -> str:
     ]
     for (env, variant), part in rows.groupby(["env", "variant"], sort=False):
         last = part["frame"].max()
-        for frame in sorted({part["frame"][part["frame"] >= last / 2].min(), last}):
-            here = part[part["frame"] == frame]
+        curves = part.groupby("seed")[["return", "success", "seconds"]].mean()
+        ends = {frame: part[part["frame"] == frame] for frame in sorted({part["frame"][part["frame"] >= last / 2].min(), last})}
+        for frame, here in {**ends, WHOLE: curves}.items():
             centre, low, high = interval(here["return"].to_numpy())
             numbers = f"{frame:>8}{centre:>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}{here['success'].mean():>9.2f}{len(here):>7}"
             lines.append(f"{env:28}{variant:16}{numbers}{here['seconds'].mean():>8.0f}")
@@ -170,22 +177,56 @@ def suite_lines(rows: pd.DataFrame) -> list[str]:
     rows = rows[rows["env"].str.startswith("dmc/")]
     envs, lines = rows["env"].nunique(), []
     for variant, part in rows.groupby("variant", sort=False):
-        part = part[part["frame"] == part.groupby(["env", "seed"])["frame"].transform("max")]
-        returns = part.pivot(index="seed", columns="env", values="return").to_numpy(np.float64)
-        if envs < 2 or returns.shape[1] < envs or np.isnan(returns).any():
-            continue
-        low, high = suite_interval(returns, np.random.default_rng(0))
-        told = f"{iqm(returns):>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}"
-        lines.append(f"{f'dmc, {envs} tasks':28}{variant:16}{part['frame'].max():>8}{told}{'':>9}{len(returns):>7}")
+        for whole in (False, True):
+            returns = returns_of(part, envs, whole)
+            if envs < 2 or returns is None:
+                continue
+            low, high = suite_interval(returns, np.random.default_rng(0))
+            told = f"{iqm(returns):>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}"
+            frame = WHOLE if whole else part["frame"].max()
+            lines.append(f"{f'dmc, {envs} tasks':28}{variant:16}{frame:>8}{told}{'':>9}{len(returns):>7}")
     return lines
 
 
+def worth_lines(rows: pd.DataFrame, base: str) -> list[str]:
+    """What a variant has over `base`: IQM of its returns over all tasks of dmc less that of `base`, with intervals."""
+    rows = rows[rows["env"].str.startswith("dmc/")]
+    envs, variants = rows["env"].nunique(), list(dict.fromkeys(rows["variant"]))
+    if base not in variants:
+        raise RoboprefError(f"--against {base}: dmc has no such variant; there are {', '.join(variants) or 'none'}")
+    parts = {name: rows[rows["variant"] == name] for name in variants}
+    lines = [f"{f'less {base}':28}{'frame':>8}{'return':>9}{'95 % interval':>20}"]
+    for name in variants:
+        for whole in (False, True):
+            theirs, own = (returns_of(parts[key], envs, whole) for key in (name, base))
+            if name == base or theirs is None or own is None:
+                continue
+            drawn = resampled(theirs, np.random.default_rng(0)) - resampled(own, np.random.default_rng(1))
+            low, high = np.quantile(drawn, TAILS)
+            frame = WHOLE if whole else parts[name]["frame"].max()
+            lines.append(f"{name:28}{frame:>8}{iqm(theirs) - iqm(own):>+9.1f}{f'[{low:+.1f}, {high:+.1f}]':>20}")
+    return lines
+
+
+def returns_of(part: pd.DataFrame, envs: int, whole: bool) -> np.ndarray | None:
+    """Returns (S seeds, T tasks) of a variant at its last frame, or means over all of its evaluations; None where one lacks."""
+    if not whole:
+        part = part[part["frame"] == part.groupby(["env", "seed"])["frame"].transform("max")]
+    returns = part.pivot_table(index="seed", columns="env", values="return").to_numpy(np.float64)
+    return None if returns.shape[1] < envs or np.isnan(returns).any() else returns
+
+
 def suite_interval(returns: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """95 % interval of the IQM of all returns (S seeds, T tasks), seeds drawn anew in every task (Agarwal et al. 2021)."""
+    """95 % interval of the IQM of all returns (S seeds, T tasks)."""
+    low, high = np.quantile(resampled(returns, rng), TAILS)
+    return float(low), float(high)
+
+
+def resampled(returns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """IQMs of all returns (S seeds, T tasks), seeds drawn anew in every task (Agarwal et al. 2021)."""
     seeds, tasks = returns.shape
     drawn = returns[rng.integers(seeds, size=(RESAMPLES, seeds, tasks)), np.arange(tasks)]
-    low, high = np.quantile(trim_mean(drawn.reshape(RESAMPLES, -1), 0.25, axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    return np.asarray(trim_mean(drawn.reshape(RESAMPLES, -1), 0.25, axis=1))
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

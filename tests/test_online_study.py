@@ -38,7 +38,7 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().out
     assert said.count("seed 0: return") == 1, "only the new variant was run"
     assert [line.split()[1] for line in said.splitlines() if line.startswith(ENV) and ", " not in line[:60]] == [
-        "mean", "mean", "sac", "sac", "sb3", "sb3",
+        *["mean"] * 3, *["sac"] * 3, *["sb3"] * 3,
     ]  # fmt: skip
     assert figure.read_bytes()[:4] == b"\x89PNG"
     rows.assign(variant="true").to_csv(tmp_path / "words.csv", index=False)
@@ -106,11 +106,30 @@ def test_tasks_of_one_scale_are_summed_up() -> None:
             part("dmc/a", "y", [1.0] * 4),  # not in dmc/b
         ]
     )
-    (line,) = online_study.suite_lines(rows)
+    line, whole = online_study.suite_lines(rows)
     assert line.split()[:5] == ["dmc,", "2", "tasks", "x", "20"]
     assert float(line.split()[5]) == 200  # of 0 100 | 100 200 200 300 | 400 900
+    assert float(whole.split()[5]) == 150 and whole.split()[4] == "mean"  # a run has half of it after half of its frames
     assert line in online_study.summary(rows)
     assert online_study.suite_lines(rows[rows["env"] != "dmc/b"]) == []
 
     low, high = online_study.suite_interval(np.tile([[10.0, 30.0]], (5, 1)), np.random.default_rng(0))
     assert low == high == 20, "seeds are drawn within a task, tasks are not drawn"
+
+
+def test_what_a_part_is_worth() -> None:
+    def part(env: str, variant: str, value: float, apart: float = 0) -> pd.DataFrame:
+        runs = [(seed, frame, (value + apart * (seed - 1)) * frame) for seed in range(3) for frame in (1, 3)]
+        return pd.DataFrame(runs, columns=["seed", "frame", "return"]).assign(env=env, variant=variant, success=0.0, seconds=1.0)
+
+    full, less = [part("dmc/a", "full", 30), part("dmc/b", "full", 50)], [part("dmc/a", "less", 20), part("dmc/b", "less", 40)]
+    rows = pd.concat([*full, *less, part("mujoco/c", "less", 1e6), part("dmc/a", "half", 1)])  # the last is not in both tasks
+    _, end, whole = (line.split() for line in online_study.worth_lines(rows, "full"))
+    assert end == ["less", "3", "-30.0", "[-30.0,", "-30.0]"], "three times as much at frame 3; seeds that agree leave no doubt"
+    assert whole == ["less", "mean", "-20.0", "[-20.0,", "-20.0]"]
+    apart = [part("dmc/a", "apart", 20, 5), part("dmc/b", "apart", 40, 5)]
+    _, end, _ = (line.split() for line in online_study.worth_lines(pd.concat([*full, *apart]), "full"))
+    low, high = (float(word.strip("[],")) for word in end[3:])
+    assert -45 <= low < -30 < high <= -15
+    with pytest.raises(RoboprefError, match=r"--against all: dmc has no such variant; there are full, less, half"):
+        online_study.worth_lines(rows, "all")
