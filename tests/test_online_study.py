@@ -52,9 +52,13 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
 def test_a_variant_may_name_the_seed() -> None:
     study = online_study.OnlineStudyConfig(Path("x.csv"), frames=500)
     name, settings = online_study.settings_of(
-        study, "metaworld/drawer-close", "vlp=experiment=cir_vlp feedback.model=[vlp-{seed}]", 3
+        study,
+        "metaworld/drawer-close",
+        "vlp=experiment=cir_vlp feedback.model=[vlp-{seed}] 'feedback.instruction=press the button'",
+        3,
     )
     assert (name, settings.seed, settings.frames, settings.feedback.model) == ("vlp", 3, 500, (Path("vlp-3"),))
+    assert settings.feedback.instruction == "press the button"
 
 
 def test_what_decides_a_run_is_in_its_name() -> None:
