@@ -49,7 +49,10 @@ class OnlineStudyConfig:
     envs: tuple[str, ...] = ("dmc/walker-walk", "dmc/cartpole-swingup")
     """dmc/TASK, mujoco/ENVIRONMENT, metaworld/TASK; an action is repeated twice in dmc, as is usual."""
     variants: tuple[str, ...] = ("cir=policy=cir", "sac=policy=sac", f"sb3={PEER}")
-    """NAME=SETTINGS: settings of `robopref train`, blanks between them (quote one with blanks), {seed} for the run's; sb3 is stable-baselines3's SAC."""
+    """NAME=SETTINGS: settings of `robopref train`, blanks between them, {seed} for the run's; one that holds blanks in quotes.
+
+    sb3 is stable-baselines3's SAC.
+    """
     seeds: tuple[int, ...] = (0, 1, 2)
     frames: int = 50_000
     set: tuple[str, ...] = ()
@@ -107,7 +110,10 @@ def settings_of(config: OnlineStudyConfig, env: str, variant: str, seed: int) ->
     name, _, words = variant.partition("=")
     if not name or not words:
         raise RoboprefError(f"--variants {variant}: write NAME=SETTINGS, for example 'narrow=policy=cir policy.width=64'")
-    chosen = ["policy=sac"] if words == PEER else shlex.split(words.replace("{seed}", str(seed)))
+    try:
+        chosen = ["policy=sac"] if words == PEER else shlex.split(words.replace("{seed}", str(seed)))
+    except ValueError as error:  # a quote that is not closed
+        raise RoboprefError(f"--variants {variant}: {error}") from error
     where = [f"env={env}", f"seed={seed}", f"frames={config.frames}", f"action_repeat={2 if env.startswith('dmc/') else 1}"]
     folder = config.work / env.replace("/", "-") / f"{name}-{seed}"
     tree = compose("train_online", [*chosen, *where, f"device={config.device}", f"out={folder}", *config.set])

@@ -59,6 +59,8 @@ def test_a_variant_may_name_the_seed() -> None:
     )
     assert (name, settings.seed, settings.frames, settings.feedback.model) == ("vlp", 3, 500, (Path("vlp-3"),))
     assert settings.feedback.instruction == "press the button"
+    with pytest.raises(RoboprefError, match="open='press the button: No closing quotation"):
+        online_study.settings_of(study, "dmc/walker-walk", "open='press the button", 3)
 
 
 def test_what_decides_a_run_is_in_its_name() -> None:
