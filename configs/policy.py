@@ -195,6 +195,8 @@ class FeedbackConfig:
     """Share of a session's answers, those of which the VLPs are least sure, that is not learnt from."""
     hard: bool = True
     """Learn from 1 and 0 instead of the VLPs' probabilities."""
+    tie_margin: float = 0.0
+    """With hard: log-odds up to this are learnt from as ties (ours): who is indifferent, as under a foreign instruction, stays so."""
     most: int = 2000
     """Answers that are learnt from in all."""
     candidates: int = 2

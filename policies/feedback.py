@@ -137,7 +137,7 @@ class Feedback:
         if len(self) > 0:
             pairs = pairs[np.argsort(-self.disagreement(pairs), kind="stable")[:questions]]
         score_a, score_b = self.score(pairs)
-        labels = labels_from_scores(score_a, score_b, config.hard)
+        labels = labels_from_scores(score_a, score_b, config.hard, config.tie_margin)
         kept = ~least_sure(config.abstain, log_odds(score_a, score_b))
         left_out = self.accuracy(pairs[~kept], labels[~kept])
         pairs, labels = pairs[kept], labels[kept]
@@ -151,6 +151,7 @@ class Feedback:
         self.memory.relabel(self)
         return {
             "feedback/answers": len(self),
+            "feedback/ties": float((labels == 0.5).mean()),
             "feedback/loss": float(np.mean(losses[-50:])),
             "feedback/label_accuracy": self.accuracy(pairs, labels),
             "feedback/left_out_accuracy": left_out,
@@ -257,6 +258,8 @@ def check(config: FeedbackConfig, env: ControlEnv) -> None:
     for name in ("segment_steps", "every", "questions", "most", "candidates", "members", "steps", "batch", "frames"):
         if getattr(config, name) < 1:
             raise RoboprefError(f"feedback.{name}={getattr(config, name)}: must be at least 1")
+    if config.tie_margin < 0:
+        raise RoboprefError(f"feedback.tie_margin={config.tie_margin}: must be at least 0")
     if config.sharpness <= 0:
         raise RoboprefError(f"feedback.sharpness={config.sharpness}: must be above 0")
     if not 0 <= config.abstain < 1:

@@ -135,6 +135,26 @@ def test_what_the_teacher_is_not_sure_of_is_not_learnt_from(tmp_path: Path, teac
     assert metrics["feedback/answers"] == 2
 
 
+def test_who_is_indifferent_stays_so(tmp_path: Path, teacher: Teacher) -> None:
+    config = settings(tmp_path / "run")
+    asking = replace(config.feedback, questions=4, tie_margin=0.5)
+    surely = np.array([0.3, -2.0, 1.0, 0.5])[:, None]
+    state = state_after(replace(config, feedback=asking), 40)
+    assert state.feedback is not None
+    state.feedback.score = lambda pairs: (np.zeros((4, 1)), surely)  # type: ignore[method-assign]
+    metrics = state.feedback.ask()
+    assert state.feedback.answers["labels"].tolist() == [0.5, 0.0, 1.0, 0.5] and metrics["feedback/ties"] == 0.5
+    assert np.isnan(state.feedback.accuracy(np.array([[3, 20]]), np.array([0.5]))), "a tie is neither right nor wrong"
+
+    whole = state_after(replace(config, out=tmp_path / "ties", feedback=replace(asking, tie_margin=9.0, steps=150)), 40)
+    assert whole.feedback is not None
+    whole.feedback.score = state.feedback.score  # type: ignore[method-assign]
+    assert whole.feedback.ask()["feedback/ties"] == 1
+    obs, actions = (whole.feedback.answers[name].swapaxes(0, 1) for name in ("obs", "actions"))
+    rewards = [whole.feedback(obs[side][:, 0], actions[side][:, 0], obs[side][:, 0]).mean() for side in range(2)]
+    assert abs(rewards[0] - rewards[1]) < 0.05, "ties alone prefer nothing"
+
+
 def test_segments_stay_within_an_episode_and_within_what_is_remembered(tmp_path: Path, teacher: Teacher) -> None:
     config = settings(tmp_path / "run", capacity=50, checkpoint_every=10)
     state = state_after(replace(config, warmup=100), 70)
@@ -264,6 +284,7 @@ def test_a_learned_reward_takes_the_place_of_the_environments(tmp_path: Path) ->
         ({"feedback": FeedbackConfig()}, r"give feedback.model=\[RUN\]"),
         ({"feedback": FeedbackConfig((Path("."),), questions=0)}, "feedback.questions=0"),
         ({"feedback": FeedbackConfig((Path("."),), sharpness=0.0)}, "feedback.sharpness=0.0"),
+        ({"feedback": FeedbackConfig((Path("."),), tie_margin=-1.0)}, "feedback.tie_margin=-1.0"),
     ],
 )
 def test_questions_that_cannot_be_asked(tmp_path: Path, teacher: Teacher, changes: dict[str, object], said: str) -> None:

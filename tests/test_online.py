@@ -155,7 +155,7 @@ def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pyt
     assert (found.frames, found.action_repeat, found.warmup, found.eval_every) == (500_000, 2, 2500, 5000)
     asking = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_vlp", "env=metaworld/drawer-close"]))
     assert (asking.reward, asking.action_repeat, asking.hold) == ("vlp", 1, 20)
-    assert asking.policy == CIRConfig(width=256, precision="mixed") and asking.feedback == FeedbackConfig()
+    assert asking.policy == CIRConfig(width=256, precision="mixed") and asking.feedback == FeedbackConfig(tie_margin=0.2)
     told = compose("train_online", ["experiment=cir_vlp", "env=metaworld/drawer-close", "reward=true"])
     assert to_dataclass(OnlineConfig, told) == replace(asking, reward="true")
 
