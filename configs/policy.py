@@ -196,7 +196,7 @@ class FeedbackConfig:
     hard: bool = True
     """Learn from 1 and 0 instead of the VLPs' probabilities."""
     tie_margin: float = 0.0
-    """With hard: log-odds up to this are learnt from as ties (ours): who is indifferent, as under a foreign instruction, stays so."""
+    """With hard: log-odds up to this are learnt from as ties (ours), so that a VLP that is indifferent is taken at its word."""
     most: int = 2000
     """Answers that are learnt from in all."""
     candidates: int = 2
