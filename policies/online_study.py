@@ -245,6 +245,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 def draw(rows: pd.DataFrame) -> Figure:
     """A panel an environment, a line a variant: IQM of the return over seeds, its interval shaded."""
     envs = list(dict.fromkeys(rows["env"]))
+    colours = {variant: f"C{number}" for number, variant in enumerate(dict.fromkeys(rows["variant"]))}
     lines = -(-len(envs) // COLUMNS)
     figure = Figure(figsize=(4 * min(len(envs), COLUMNS), 3 * lines), layout="constrained")
     for number, env in enumerate(envs):
@@ -252,8 +253,8 @@ def draw(rows: pd.DataFrame) -> Figure:
         for variant, part in rows[rows["env"] == env].groupby("variant", sort=False):
             found = {frame: interval(at["return"].to_numpy()) for frame, at in part.groupby("frame")}
             centre, low, high = np.array(list(found.values())).T
-            (line,) = axes.plot(list(found), centre, label=str(variant))
-            axes.fill_between(list(found), low, high, color=line.get_color(), alpha=0.2, lw=0)
+            axes.plot(list(found), centre, label=str(variant), color=colours[variant])
+            axes.fill_between(list(found), low, high, color=colours[variant], alpha=0.2, lw=0)
         axes.set_title(env)
         axes.set_xlabel("frames")
         axes.set_ylabel("return")
