@@ -239,6 +239,7 @@ def test_observations_are_standardised_by_those_so_far() -> None:
     agent.update(batch)
     other.update(standardised)  # knows nothing, so it takes them as they are
     assert torch.equal(agent.critic.values, other.critic.values) and torch.equal(agent.actor.values, other.actor.values)
+    assert "normaliser" in agent.modules and "normaliser" not in CIR(SMALL, 3, 2, seed=0).modules
 
 
 def test_the_temperature_follows_the_entropy_that_is_wanted() -> None:

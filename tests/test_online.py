@@ -30,6 +30,14 @@ def settings(out: Path, **changes: object) -> OnlineConfig:
     return replace(config, **changes)
 
 
+@pytest.mark.parametrize(("policy", "seen"), [(SMALL, 0), (STANDARDISED, 7)])
+def test_observations_are_counted_where_they_are_to_be_standardised(policy: CIRConfig, seen: int, tmp_path: Path) -> None:
+    state = online.Run(settings(tmp_path, policy=policy), torch.device("cpu"))
+    for number in range(7):
+        state.decide(number)
+    assert state.agent.normaliser.count == seen
+
+
 @pytest.mark.parametrize("policy", [SMALL, STANDARDISED])
 def test_killed_and_continued_is_the_same_as_uninterrupted(
     policy: CIRConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
