@@ -38,11 +38,22 @@ def test_observations_are_counted_where_they_are_to_be_standardised(policy: CIRC
     assert state.agent.normaliser.count == seen
 
 
-@pytest.mark.parametrize("policy", [SMALL, STANDARDISED])
+ON_A_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "device"),
+    [
+        (SMALL, "cpu"),
+        (STANDARDISED, "cpu"),
+        pytest.param(SMALL, "cuda", marks=ON_A_GPU),
+        pytest.param(replace(SMALL, cuda_graph=True), "cuda", marks=ON_A_GPU),
+    ],
+)
 def test_killed_and_continued_is_the_same_as_uninterrupted(
-    policy: CIRConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: CIRConfig, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = online.run(settings(tmp_path / "whole", policy=policy))
+    whole = online.run(settings(tmp_path / "whole", policy=policy, device=device))
     save = online.Run.save
 
     def killed(state: online.Run, path: Path, decided: int) -> None:
@@ -51,7 +62,7 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(
             state.decide(decided)
         raise KeyboardInterrupt
 
-    config = settings(tmp_path / "parts", policy=policy)
+    config = settings(tmp_path / "parts", policy=policy, device=device)
     for _ in range(2):  # at decision 60, and continued from there, at 120
         monkeypatch.setattr(online.Run, "save", killed)
         with pytest.raises(KeyboardInterrupt):

@@ -7,6 +7,8 @@ each in a process of its own as a user would start it, and either side has the n
 rows between the plain side and ours say what each trick is worth.  Hidden layers in bfloat16 are faster than their products alone
 but cost return (docs/results/online), so they are not what counts.
 
+Where there is a GPU, both are timed there too, kernel by kernel and as CUDA graphs; these rows have no peer.
+
 With ROBOPREF_SBX=PYTHON, the Python of an environment that has sbx-rl, stable-baselines3's SAC in JAX is measured too
 ("ratio_sbx").
 """
@@ -159,6 +161,9 @@ def run() -> dict[str, float]:
             ratios[ratio] = round(mine / peer, 2)
             if JAX in best:
                 ratios["ratio_sbx"] = round(mine / best[JAX], 2)
+        if torch.cuda.is_available():
+            for name, by_threads in measure(on_a_gpu(Path(folder), sac, cir)).items():
+                table.add_row(name, *(f"{by_threads[threads]:.1f}" for threads in THREADS), "")
     Console().print(table)
     return ratios
 
@@ -188,6 +193,15 @@ def large(folder: Path, config: CIRConfig) -> dict[str, Make]:
         "  + freed memory is kept": partial(ours, folder / "cir", config),
         "  + hidden layers in bfloat16": partial(ours, folder / "bf16", replace(config, precision="bfloat16")),
         "  instead only their products": partial(ours, folder / "mixed", replace(config, precision="mixed")),
+    }
+
+
+def on_a_gpu(folder: Path, sac: CIRConfig, cir: CIRConfig) -> dict[str, Make]:
+    """Both of them there, kernel by kernel and with an update as one CUDA graph."""
+    return {
+        f"{name} on a GPU{trick}": partial(ours, folder / f"gpu-{name}-{graph}", replace(config, cuda_graph=graph), device="cuda")
+        for name, config in (("SAC", sac), ("CIR", cir))
+        for trick, graph in (("", False), (", an update as one CUDA graph", True))
     }
 
 
@@ -237,19 +251,25 @@ def plain(folder: Path, policy: CIRConfig, warmup: int, compiled: bool = False, 
     return loop(folder, policy, warmup, make)
 
 
-def ours(folder: Path, policy: CIRConfig, warmup: int, keep: bool = True) -> Steps:
+def ours(folder: Path, policy: CIRConfig, warmup: int, keep: bool = True, device: str = "cpu") -> Steps:
     """This package's loop with its own agent, as `robopref train` runs it; keep: with memory kept, too."""
     if keep:
         prepare_processor(1)
     else:
         torch.set_flush_denormal(True)
-    return loop(folder, policy, warmup)
+    return loop(folder, policy, warmup, device=device)
 
 
-def loop(folder: Path, policy: CIRConfig, warmup: int, make_agent: Callable[[int, int], PlainCIR] | None = None) -> Steps:
+def loop(
+    folder: Path,
+    policy: CIRConfig,
+    warmup: int,
+    make_agent: Callable[[int, int], PlainCIR] | None = None,
+    device: str = "cpu",
+) -> Steps:
     """Steps of `online.Run`, with its own agent or another one, made from (do, da)."""
     config = OnlineConfig(folder, ENV, policy, action_repeat=1, warmup=warmup, capacity=CAPACITY, checkpoint_every=CAPACITY)
-    state = Run(config, torch.device("cpu"))
+    state = Run(config, torch.device(device))
     if make_agent is not None:
         state.agent = make_agent(*state.env.sizes)  # type: ignore[assignment]
         state.update = state.agent.update
