@@ -173,7 +173,7 @@ class CIRConfig:
     precision: str = "float32"
     """Of hidden layers (ours): float32; mixed: their matrix products take bfloat16 numbers and add in float32; bfloat16: all but
     the weights that are learnt.  First layers and values are float32 in any case."""
-    cuda_graph: bool = False
+    cuda_graph: bool = True
     """On a GPU: an update as one CUDA graph."""
 
 
