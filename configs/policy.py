@@ -225,7 +225,7 @@ class OnlineConfig:
     """dmc/TASK, mujoco/ENVIRONMENT or metaworld/TASK."""
     policy: CIRConfig
     reward: str = "true"
-    """true: the environment's; vlp: learnt while acting; or the folder of a learned reward, RUN/reward of P-IQL."""
+    """true: the environment's; vlp: learnt while acting; a learned reward, RUN/reward of P-IQL; or code, FILE.py."""
     reward_member: int = 0
     """Which seed of a learned reward."""
     feedback: FeedbackConfig = FeedbackConfig()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,12 @@ from robopref.policies.graphs import GraphedUpdate
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
 from robopref.preference.members import MemberLinear, member_rngs
+from robopref.preference.prof.written import WrittenReward, files_of
 from robopref.preference.reward import LearnedReward, RewardFunction
 
 CHECKPOINT = "online-training"
 EVALUATION = "evaluation.csv"
+CODE = ".py"  # of a reward that is code
 FIRST_EVALUATION = 1_000_000  # episode numbers from here on are evaluations'
 
 
@@ -65,7 +68,7 @@ class Run:
         if config.reward == "vlp":
             feedback.check(config.feedback, self.env)
         elif config.reward != "true":
-            self.reward = learned_reward(Path(config.reward), config.reward_member, config.env, (obs_dim, action_dim))
+            self.reward = reward_at(Path(config.reward), config.reward_member, config.env, (obs_dim, action_dim))
         self.memory = ExperienceMemory(
             config.out, config.env, obs_dim, action_dim, config.capacity, spare=config.checkpoint_every
         )
@@ -87,6 +90,19 @@ class Run:
         """Optimisers likewise."""
         return self.agent.optimizers | ({} if self.feedback is None else {"reward": self.feedback.optimizer})
 
+    def rewarded(self, number: int, action: np.ndarray, next_obs: np.ndarray) -> float:
+        """What decision `number` is worth by the reward that is learnt from; RoboprefError that names it when that fails."""
+        assert self.reward is not None
+        try:
+            return float(self.reward(self.obs[None], action[None], next_obs[None])[0])
+        except RoboprefError as error:
+            raise RoboprefError(f"{self.config.env}, decision {number}: {error}") from error
+
+    def close(self) -> None:
+        """End what runs beside."""
+        if isinstance(self.reward, WrittenReward):
+            self.reward.close()
+
     def start_episode(self) -> np.ndarray:
         """The first observation of the present episode."""
         obs = start(self.env, self.config.seed, self.episode)
@@ -106,7 +122,7 @@ class Run:
             action = self.agent.act(self.obs)
         state = None if self.feedback is None else simstate.save_dynamic(self.env)
         obs, true_reward, terminated, truncated, _ = self.env.step(action)
-        reward = true_reward if self.reward is None else float(self.reward(self.obs[None], action[None], obs[None])[0])
+        reward = true_reward if self.reward is None else self.rewarded(number, action, obs)
         if self.feedback is not None and state is not None:
             self.feedback.add(state, true_reward)
         self.memory.add(self.obs, action, reward, terminated, obs)
@@ -204,7 +220,14 @@ def run(config: OnlineConfig) -> Path:
 
 def learn(config: OnlineConfig, checkpoint: Path) -> CIR:
     """Act and learn from the checkpoint on, if there is one, to the last frame; the agent."""
-    state = Run(config, choose_device(config.device))
+    with closing(Run(config, choose_device(config.device))) as state:
+        live(state, checkpoint)
+    return state.agent
+
+
+def live(state: Run, checkpoint: Path) -> None:
+    """Decision after decision."""
+    config = state.config
     first = state.load(checkpoint) if checkpoint.exists() else 0
     last, repeat = config.frames // config.action_repeat, config.action_repeat
     with MetricsLogger(config.out, resume_step=first * repeat if first else -1) as logger:
@@ -225,7 +248,6 @@ def learn(config: OnlineConfig, checkpoint: Path) -> CIR:
                 state.evaluate(done * repeat)
             if (asked or done % config.checkpoint_every == 0) and done < last:  # asked: see experience.py
                 state.save(checkpoint, done)
-    return state.agent
 
 
 def prepare_processor(threads: int) -> None:
@@ -276,13 +298,17 @@ def judge(act: Callable[[np.ndarray], np.ndarray], env: ControlEnv, config: Onli
     return {"return": float(np.mean(returns)), "sd": float(np.std(returns)), "success": float(np.mean(successes))}
 
 
-def learned_reward(folder: Path, member: int, env_id: str, dims: tuple[int, int]) -> LearnedReward:
-    """The reward in `folder`; RoboprefError when it is of another environment, as far as its sizes tell."""
-    reward = LearnedReward(folder, member)
-    learnt = len(reward.obs_mean), int(load_model(folder, "reward")[1]["action_dim"])
-    if learnt != dims:
+def reward_at(path: Path, member: int, env_id: str, dims: tuple[int, int]) -> LearnedReward | WrittenReward:
+    """A learned reward's folder or a file of code; RoboprefError when it is of another environment, as far as its sizes tell."""
+    if path.suffix == CODE:
+        reward: LearnedReward | WrittenReward = (written := WrittenReward(path, stays=True))
+        known = len(written.fields.obs), len(written.fields.act)
+    else:
+        reward = (learnt := LearnedReward(path, member))
+        known = len(learnt.obs_mean), int(load_model(path, "reward")[1]["action_dim"])
+    if known != dims:
         raise RoboprefError(
-            f"{folder} was learnt from {learnt[0]} numbers an observation and {learnt[1]} an action, {env_id} has {dims[0]} and "
+            f"{path} is of {known[0]} numbers an observation and {known[1]} an action, {env_id} has {dims[0]} and "
             f"{dims[1]}: give the reward of this environment"
         )
     return reward
@@ -294,9 +320,14 @@ def inputs(config: OnlineConfig) -> dict[str, Path]:
         return feedback.inputs(config.feedback)
     if config.reward == "true":
         return {}
-    if not Path(config.reward).is_dir():
-        raise RoboprefError(f"reward={config.reward}: no such folder; give true, vlp, or RUN/reward of a run of policy=piql")
-    return {"reward": Path(config.reward) / "model.safetensors"}
+    path = Path(config.reward)
+    if path.suffix == CODE:
+        return files_of(path)
+    if not path.is_dir():
+        raise RoboprefError(
+            f"reward={config.reward}: no such folder; give true, vlp, RUN/reward of a run of policy=piql, or code, FILE.py"
+        )
+    return {"reward": path / "model.safetensors"}
 
 
 def start(env: ControlEnv, seed: int, episode: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -270,10 +271,34 @@ def test_a_learned_reward_takes_the_place_of_the_environments(tmp_path: Path) ->
     torch.testing.assert_close(batch.rewards, expected, rtol=1e-4, atol=1e-5)
     assert state.ret > 0, "what is shown as the return is the environment's"
     online.run(replace(config, out=tmp_path / "whole"))
-    with pytest.raises(RoboprefError, match=r"learnt from 4 numbers .* has 11 and 3"):
+    with pytest.raises(RoboprefError, match=r"is of 4 numbers .* has 11 and 3"):
         online.Run(replace(config, env="mujoco/Hopper-v5", out=tmp_path / "other"), torch.device("cpu"))
     with pytest.raises(RoboprefError, match=r"reward=.*nothing: no such folder"):
         online.run(replace(config, reward=str(tmp_path / "nothing"), out=tmp_path / "other"))
+
+
+def test_code_takes_the_place_of_the_environments_reward(tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text("def reward(obs, act, next_obs):\n    return np.abs(next_obs[:, angle]) - act[:, push]\n")
+    (tmp_path / "columns.json").write_text('{"obs": ["place", "angle", "speed", "turning"], "act": ["push"]}')
+    config = OnlineConfig(
+        tmp_path / "run", "mujoco/InvertedPendulum-v5", CIRConfig(width=8, batch=8), reward=str(tmp_path / "reward.py"),
+        frames=40, action_repeat=1, warmup=20, eval_every=20, eval_episodes=1, device="cpu", capacity=50,
+    )  # fmt: skip
+    with closing(state_after(config, 30)) as state:
+        batch = state.memory.sample(np.random.default_rng(0), 200)
+    torch.testing.assert_close(batch.rewards, batch.next_obs[:, 1].abs() - batch.actions[:, 0], rtol=1e-5, atol=1e-6)
+    online.run(replace(config, out=tmp_path / "whole"))
+    with pytest.raises(RoboprefError, match=r"is of 4 numbers .* has 11 and 3"):
+        online.Run(replace(config, env="mujoco/Hopper-v5", out=tmp_path / "other"), torch.device("cpu"))
+    (tmp_path / "reward.py").write_text("def reward(obs, act, next_obs):\n    return np.log(obs[:, angle] * 0)\n")
+    with pytest.raises(RoboprefError, match=r"InvertedPendulum-v5, decision 0: .*reward.py: .* is worth"):
+        online.run(replace(config, out=tmp_path / "third"))
+    (tmp_path / "columns.json").write_text('{"obs": 4, "act": ["push"]}')
+    with pytest.raises(RoboprefError, match=r"columns.json: it must name the columns"):
+        online.run(replace(config, out=tmp_path / "third"))
+    (tmp_path / "columns.json").unlink()
+    with pytest.raises(RoboprefError, match=r"columns.json is not there"):
+        online.run(replace(config, out=tmp_path / "third"))
 
 
 @pytest.mark.parametrize(
