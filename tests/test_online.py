@@ -172,6 +172,10 @@ def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pyt
     found = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_paper", "env=dmc/walker-walk"]))
     assert found.policy == CIRConfig(), "the paper's setting is what the dataclass says, whatever becomes the default"
     assert (found.frames, found.action_repeat, found.warmup, found.eval_every) == (500_000, 2, 2500, 5000)
+    usual = to_dataclass(OnlineConfig, compose("train_online", ["policy=cir", "env=dmc/walker-walk"]))
+    assert usual.policy == replace(found.policy, fresh=True, initial_temperature=0.1)
+    sac = to_dataclass(OnlineConfig, compose("train_online", ["policy=sac", "env=dmc/walker-walk"]))
+    assert (sac.policy.fresh, sac.policy.initial_temperature, sac.policy.repeats) == (False, 1.0, 1)
     asking = to_dataclass(OnlineConfig, compose("train_online", ["experiment=cir_vlp", "env=metaworld/drawer-close"]))
     assert (asking.reward, asking.action_repeat, asking.hold) == ("vlp", 1, 20)
     assert asking.policy == CIRConfig(width=256, precision="mixed") and asking.feedback == FeedbackConfig(tie_margin=0.2)
