@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 import random
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+ASKED_FIRST = ("return", "success", "accuracy")  # of all metrics, by whoever watches
 _PACKAGES = (
     "torch",
     "numpy",
@@ -138,6 +141,8 @@ def code_version() -> dict[str, Any] | None:
 class MetricsLogger:
     """Scalars of a training run, to `folder/metrics.csv` (one row a step, one column a name) and TensorBoard.
 
+    Whoever watches a terminal sees the latest of them on one line that is written over; a pipe or a file gets nothing of it.
+
     resume_step: the step of the checkpoint that training continues from; rows after it are dropped, since they will be
     written again.  The default starts anew.  Usable as a context manager.
     """
@@ -153,6 +158,8 @@ class MetricsLogger:
             self._columns += [name for name in row if name not in self._columns]
         self._rewrite()
         self._board = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        self._watched = sys.stderr.isatty() and multiprocessing.parent_process() is None
+        self._latest: dict[str, float] = {}
 
     def log(self, step: int, metrics: Mapping[str, float | Tensor]) -> None:
         """Add `metrics` (name such as `losses/vlp` -> number or 0-d tensor) at `step`."""
@@ -168,10 +175,20 @@ class MetricsLogger:
                 csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._watched:
+            self._latest |= values
+            self._show(step)
 
     def close(self) -> None:
         """Flush TensorBoard's queue; the CSV is already whole after every `log`."""
         self._board.close()
+        if self._latest:
+            print(file=sys.stderr)
+
+    def _show(self, step: int) -> None:
+        names = sorted(self._latest, key=lambda name: not name.endswith(ASKED_FIRST))
+        line = "  ".join([f"step {step}", *(f"{name} {self._latest[name]:.4g}" for name in names)])
+        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self

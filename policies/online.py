@@ -149,15 +149,17 @@ class Run:
             return self.actions[-1]
         return np.clip(self.rng.uniform(-2, 2, self.agent.action_dim), -1, 1).astype(np.float32)
 
-    def evaluate(self, frame: int) -> None:
-        """A row of evaluation.csv."""
+    def evaluate(self, frame: int) -> dict[str, float]:
+        """A row of evaluation.csv, and its numbers as metrics."""
 
         def act(obs: np.ndarray) -> np.ndarray:
             return self.agent.act(obs, deterministic=True)
 
-        self.results.append({"frame": frame} | judge(act, self.testing, self.config))
+        told = judge(act, self.testing, self.config)
+        self.results.append({"frame": frame} | told)
         with atomic_file(self.config.out / EVALUATION) as temp:
             pd.DataFrame(self.results).to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
+        return {f"evaluation/{name}": value for name, value in told.items()}
 
     def save(self, path: Path, decided: int) -> None:
         """Everything that the next decision depends on; the experience itself is in its own file."""
@@ -245,7 +247,7 @@ def live(state: Run, checkpoint: Path) -> None:
             if asked and state.feedback is not None:
                 logger.log(done * repeat, state.feedback.ask())
             if done % (config.eval_every // repeat) == 0 or done == last:
-                state.evaluate(done * repeat)
+                logger.log(done * repeat, state.evaluate(done * repeat))
             if (asked or done % config.checkpoint_every == 0) and done < last:  # asked: see experience.py
                 state.save(checkpoint, done)
 

@@ -81,6 +81,8 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(
     assert tables[0]["frame"].tolist() == [50, 100, 150]
     logs = [pd.read_csv(folder / "metrics.csv").drop(columns="charts/decisions_per_second") for folder in (whole, parts)]
     pd.testing.assert_frame_equal(*logs)
+    told = logs[0][["step", "evaluation/return"]].dropna().to_numpy()
+    np.testing.assert_allclose(told, tables[0][["frame", "return"]], atol=1e-4)
     assert not (parts / "checkpoint.safetensors").exists()
 
 
@@ -88,9 +90,9 @@ def test_denormal_numbers_are_flushed_only_while_it_learns(tmp_path: Path, monke
     seen: list[float] = []
     evaluate = online.Run.evaluate
 
-    def watched(state: online.Run, frame: int) -> None:
+    def watched(state: online.Run, frame: int) -> dict[str, float]:
         seen.append((torch.tensor(1e-38) / 16).item())
-        evaluate(state, frame)
+        return evaluate(state, frame)
 
     monkeypatch.setattr(online.Run, "evaluate", watched)
     online.run(settings(tmp_path, frames=50))

@@ -96,6 +96,24 @@ def test_metrics_have_a_row_a_step_and_a_column_a_name(tmp_path: Path) -> None:
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
+def test_who_watches_a_terminal_sees_the_latest_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def log() -> str:
+        with MetricsLogger(tmp_path) as logger:
+            logger.log(1, {"losses/vlp": 0.5, "train/return": 123.456})
+            logger.log(2, {"losses/vlp": 0.25})
+        return capsys.readouterr().err
+
+    assert log() == "", "a pipe gets nothing"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert log().split("\r\x1b[K")[1:] == [
+        f"step {step}  train/return 123.5  losses/vlp {loss}" for step, loss in ((1, 0.5), (2, "0.25\n"))
+    ]
+    monkeypatch.setenv("COLUMNS", "21")
+    assert log().split("\r\x1b[K")[2] == "step 2  train/return\n"
+
+
 def test_metrics_resume_after_a_kill(tmp_path: Path) -> None:
     logger = MetricsLogger(tmp_path)
     for step in range(1, 5):
