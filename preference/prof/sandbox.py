@@ -38,6 +38,7 @@ from robopref.configs.prof import SandboxConfig
 from robopref.preference.prof.code import Fields, check_code
 
 CHILD = Path(__file__).resolve().with_name("child.py")
+STARTING = 20.0  # seconds that a busy machine may take to start Python and numpy
 HEADER = 2**16  # bytes that the first line of an answer may have
 ALL_LAYERS = ("syntax", "process", "limits", "system calls", "bubblewrap")
 
@@ -64,21 +65,16 @@ class Rows:
         if len({len(part) for part in parts}) != 1 or parts[0].shape != parts[2].shape or len(obs) == 0:
             raise ValueError(f"transitions of shapes {[part.shape for part in parts]}")
         self.shapes = [part.shape for part in parts]
-        self._fd = memory_file(parts)
+        self.fd = memory_file(parts)
 
     def __len__(self) -> int:
         return self.shapes[0][0]
-
-    @property
-    def fd(self) -> int:
-        """The open file."""
-        return self._fd
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 class Sandbox:
@@ -262,9 +258,6 @@ class Conversation:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-STARTING = 20.0  # seconds that a busy machine may take to start Python and numpy
 
 
 def memory_file(parts: Sequence[np.ndarray]) -> int:
