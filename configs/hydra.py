@@ -211,7 +211,9 @@ def _help(config_name: str, overrides: Sequence[str]) -> str:
 
 
 def _command(config_name: str) -> str:
-    return config_name.removesuffix("_online").replace("_", "-")  # `train` has settings for two kinds of policies
+    return (
+        config_name.removesuffix("_online").removesuffix("_onpolicy").replace("_", "-")
+    )  # `train` has settings for three kinds of policies
 
 
 def _groups() -> dict[str, list[str]]:

@@ -178,6 +178,53 @@ class CIRConfig:
 
 
 @dataclass(frozen=True)
+class GTRConfig:
+    """GTR (reconstruction from the abstract): PPO with a trust region that lets go; its switches make PPO and its relatives."""
+
+    name: str = "gtr"
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    actor: str = "gaussian"
+    bins: int = 11
+    log_std: float = 0.0
+    envs: int = 8
+    steps: int = 256
+    epochs: int = 10
+    minibatch: int = 64
+    learning_rate: float = 3e-4
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    value_weight: float = 0.5
+    entropy: float = 0.0
+    normalise: bool = True
+    max_norm: float = 0.5
+    penalty: str = "gaussian"
+    beta: float = 0.3
+    sigma: float = 0.5
+    adapt: float = 0.0
+    lenience: float = 0.0
+    distance: str = "kl"
+    anchor: str = "mixture"
+    anchors: int = 5
+    anchor_decay: float = 0.7
+
+
+@dataclass(frozen=True)
+class SwitchConfig:
+    """A world that changes while a run goes on."""
+
+    kind: str = "none"
+    every: int = 200_000
+    """Frames of a member between two switches."""
+    seed: int = 0
+    low: float = 0.02
+    high: float = 2.0
+    tasks: tuple[str, ...] = ()
+    spread: float = 0.5
+
+
+@dataclass(frozen=True)
 class FeedbackConfig:
     """A reward that is learnt while acting, from a VLP's answers about what was met (reward=vlp); PEBBLE's loop."""
 
@@ -245,6 +292,26 @@ class OnlineConfig:
     checkpoint_every: int = 10_000
     """Decisions between two checkpoints."""
     device: str = "auto"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig:
+    """Agents that learn from what their present policy meets, one a seed, all in one program."""
+
+    out: Path
+    env: str
+    policy: GTRConfig
+    switch: SwitchConfig = SwitchConfig()
+    reward: str = "true"
+    reward_member: int = 0
+    feedback: FeedbackConfig = FeedbackConfig()
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    frames: int = 1_000_000
+    action_repeat: int = 1
+    warmup: int = 5000
+    checkpoint_every: int = 20
+    processes: int = 1
     threads: int = 1
 
 

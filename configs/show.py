@@ -41,6 +41,10 @@ class VideoConfig:
     """Pictures a second."""
     max_steps: int = 500
     """Longest episode, in decisions of the policy."""
+    phases: tuple[int, ...] = ()
+    """Of policies that were trained in a world that changes: film every goal in these phases of it, such as 4 5: before a switch
+    and after it.
+    """
 
 
 @dataclass(frozen=True)

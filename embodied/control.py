@@ -112,10 +112,12 @@ def make_control(env_id: str, repeat: int = 1) -> ControlEnv:
         return ControlEnv(make_env(env_id), env_id, repeat)
     if suite == "dmc":
         return ControlEnv(DMCEnv(name), env_id, repeat)
+    known = [spec for spec in gym.registry if "/" not in spec]
+    # mujoco/halfcheetah is HalfCheetah-v5
+    full = next((spec for spec in known if spec.lower() == f"{name.lower()}-v5"), name)
     try:
-        env = gym.make(name, disable_env_checker=True)
+        env = gym.make(full, disable_env_checker=True)
     except gym.error.Error as error:
-        known = [spec for spec in gym.registry if "/" not in spec]
         raise RoboprefError(f"mujoco has no environment {name!r}.{nearest(name, known)}") from error
     return ControlEnv(env, env_id, repeat)
 

@@ -105,11 +105,11 @@ class Feedback:
             x, a = (torch.as_tensor(part, dtype=torch.float32).expand(members, -1, -1) for part in (obs, actions))
             return self.reward(x, a).mean(0).numpy()
 
-    def begin(self, env: ControlEnv) -> None:
-        """An episode begins with the next transition."""
+    def begin(self, static: np.ndarray, opening: np.ndarray) -> None:
+        """An episode, or another part of one, begins with the next transition; its states' fixed and first moving part."""
         self.episodes["first"].append(self.memory.added)
-        self.episodes["static"].append(simstate.save_static(env))
-        self.episodes["opening"].append(simstate.save_dynamic(env))
+        self.episodes["static"].append(static)
+        self.episodes["opening"].append(opening)
 
     def add(self, state: np.ndarray, true_reward: float) -> None:
         """The state before the transition that is added next, and the true reward of that."""

@@ -79,6 +79,9 @@ class NumpyPolicy:
     """One member of an actor, in numpy: a step of one environment costs tens of microseconds, several times less than torch.
 
     weights, biases: one a layer, (i, o) and (o,); log_std (da,) or None; rng draws the actions that are not deterministic.
+    activation: relu or tanh, of the hidden layers.  ending: what makes an action of the outputs: tanh, clip, or bins, so many of
+    which every number of an action has.  within: mean and deviation (do,) that observations are standardised by, and the largest
+    number to come of it, for policies that were trained so.
     """
 
     def __init__(
@@ -87,6 +90,10 @@ class NumpyPolicy:
         biases: Sequence[np.ndarray],
         log_std: np.ndarray | None = None,
         rng: np.random.Generator | None = None,
+        activation: str = "relu",
+        ending: str = "tanh",
+        bins: int = 0,
+        within: tuple[np.ndarray, np.ndarray, float] | None = None,
     ) -> None:
         self.layers = [
             (np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32))
@@ -95,27 +102,45 @@ class NumpyPolicy:
         self.obs_dim = len(self.layers[0][0])
         self.std = None if log_std is None else np.exp(log_std.clip(*LOG_STD_RANGE)).astype(np.float32)
         self.rng = np.random.default_rng(0) if rng is None else rng
+        self.activation, self.ending, self.bins, self.within = activation, ending, bins, within
 
     def act(self, obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Actions (N, da) float32 in [-1, 1] for raw observations (N, do).  A deterministic actor ignores the flag."""
+        if self.within is not None:
+            mean, std, largest = self.within
+            obs = ((obs - mean) / std).clip(-largest, largest)
         x = np.asarray(obs, np.float32)
         for weight, bias in self.layers[:-1]:
             x = x @ weight
             x += bias
-            np.maximum(x, 0.0, out=x)
+            if self.activation == "tanh":
+                np.tanh(x, out=x)
+            else:
+                np.maximum(x, 0.0, out=x)
         weight, bias = self.layers[-1]
-        action = np.tanh(x @ weight + bias)
+        out = x @ weight + bias
+        if self.ending == "bins":
+            return self.choose(out.reshape(len(out), -1, self.bins), deterministic)
+        action = np.tanh(out) if self.ending == "tanh" else out
         if self.std is not None and not deterministic:
-            noise = self.rng.standard_normal(action.shape, np.float32)
-            action = np.clip(action + self.std * noise, -1.0, 1.0)
-        return action
+            action = action + self.std * self.rng.standard_normal(action.shape, np.float32)
+        return np.clip(action, -1.0, 1.0, out=action)
+
+    def choose(self, logits: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Actions (N, da) from logits (N, da, bins): the likeliest bin, or one that is drawn (by Gumbel's maximum)."""
+        if not deterministic:
+            logits = logits + self.rng.gumbel(size=logits.shape)
+        return (logits.argmax(-1) * (2 / (self.bins - 1)) - 1).astype(np.float32)
 
 
 def save_policy(folder: Path, actor: Actor, normaliser: Normaliser, config: Mapping[str, Any]) -> None:
-    """Write all members, the normaliser and `config` (needs "seeds" and "policy") as the model folder of load_policy."""
+    """Write all members, the normaliser and `config` (needs "seeds" and "policy") as the model folder of load_policy.
+
+    A normaliser of rows (S, do) is each member's own, and config["obs_limit"] the largest number that it may give.
+    """
     tensors = {f"actor.{name}": tensor for name, tensor in actor.state_dict().items()}
     tensors |= {"obs_mean": normaliser.mean, "obs_std": normaliser.std}
-    dims = {"obs_dim": len(normaliser.mean), "action_dim": list(actor.mlp.parameters())[-1].shape[-1]}
+    dims = {"obs_dim": normaliser.mean.shape[-1], "action_dim": list(actor.mlp.parameters())[-1].shape[-1]}
     save_model(folder, "policy", tensors, {**config, **dims})
 
 
@@ -135,14 +160,18 @@ def load_policy(folder: str | Path, member: int = 0) -> NumpyPolicy:
     weights = {name.removeprefix("actor."): tensor for name, tensor in tensors.items() if name.startswith("actor.")}
     load_strict(actor, weights, folder)
     mean, std = (tensors[name].double().numpy() for name in ("obs_mean", "obs_std"))
+    mean, std = (part if part.ndim == 1 else part[member] for part in (mean, std))
     layers = [
         (layer.weight[member].detach().double().numpy(), layer.bias[member, 0].detach().double().numpy())
         for layer in actor.mlp.layers
         if isinstance(layer, MemberLinear)
     ]
-    first, bias = layers[0]
-    # (x - mean)/std @ W + b, as one product.
-    layers[0] = (first / std[:, None], bias - (mean / std) @ first)
+    within = None
+    if "obs_limit" in config:
+        within = mean, std, config["obs_limit"]
+    else:  # (x - mean)/std @ W + b, as one product
+        first, bias = layers[0]
+        layers[0] = (first / std[:, None], bias - (mean / std) @ first)
     if not all(np.isfinite(weight).all() and np.isfinite(bias).all() for weight, bias in layers):
         raise RoboprefError(
             f"{folder}, member {member}: its weights hold NaN or infinity: train again with a lower learning rate"
@@ -152,4 +181,8 @@ def load_policy(folder: str | Path, member: int = 0) -> NumpyPolicy:
         [bias for _, bias in layers],
         None if actor.log_std is None else actor.log_std[member, 0].detach().numpy(),
         member_rngs([config["seeds"][member]], "acting")[0],
+        settings.get("activation", "relu"),
+        settings.get("ending", "tanh"),
+        settings.get("bins", 0),
+        within,
     )

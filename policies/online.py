@@ -31,7 +31,7 @@ from robopref.configs.checkpoint import (
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, digest, plain
 from robopref.configs.parallel import keep_freed_memory
-from robopref.configs.policy import OnlineConfig
+from robopref.configs.policy import OnlineConfig, OnPolicyConfig
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.embodied import simstate
 from robopref.embodied.control import ControlEnv, make_control
@@ -107,7 +107,7 @@ class Run:
         """The first observation of the present episode."""
         obs = start(self.env, self.config.seed, self.episode)
         if self.feedback is not None:
-            self.feedback.begin(self.env)
+            self.feedback.begin(simstate.save_static(self.env), simstate.save_dynamic(self.env))
         return obs
 
     def decide(self, number: int) -> dict[str, float | Tensor]:
@@ -316,7 +316,7 @@ def reward_at(path: Path, member: int, env_id: str, dims: tuple[int, int]) -> Le
     return reward
 
 
-def inputs(config: OnlineConfig) -> dict[str, Path]:
+def inputs(config: OnlineConfig | OnPolicyConfig) -> dict[str, Path]:
     """The files that a run depends on."""
     if config.reward == "vlp":
         return feedback.inputs(config.feedback)

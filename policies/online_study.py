@@ -27,7 +27,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, plain
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
-from robopref.configs.policy import CIRConfig, OnlineConfig
+from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
 from robopref.embodied.evaluate import RESAMPLES, bootstrap_interval, iqm
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
@@ -37,7 +37,7 @@ PEER = "sb3"  # the word for stable-baselines3's SAC, whose settings are those o
 COLUMNS = 3  # of the figure
 TAILS = (0.025, 0.975)
 WHOLE = "mean"  # of all evaluations of a run: how soon it learnt, and how well
-NO_MATTER = ("out", "threads", "device", "checkpoint_every", "policy.cuda_graph")  # to what comes of a run
+NO_MATTER = ("out", "threads", "processes", "device", "checkpoint_every", "policy.cuda_graph")  # to what comes of a run
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run(config: OnlineStudyConfig) -> None:
         before = known.get((env, name, seed))
         if before is None:
             jobs.append((name, variant, settings))
-        elif before != fingerprint(variant, settings):
+        elif before != fingerprint(settings, variant.endswith(f"={PEER}")):
             raise RoboprefError(
                 f"{config.out}: {name} in {env} was run with other settings; choose another --out, or give the settings it had"
             )
@@ -107,31 +107,39 @@ def run(config: OnlineStudyConfig) -> None:
 
 def settings_of(config: OnlineStudyConfig, env: str, variant: str, seed: int) -> tuple[str, OnlineConfig]:
     """(name, settings of `robopref train`) of one run."""
-    name, _, words = variant.partition("=")
-    if not name or not words:
-        raise RoboprefError(f"--variants {variant}: write NAME=SETTINGS, for example 'narrow=policy=cir policy.width=64'")
-    try:
-        chosen = ["policy=sac"] if words == PEER else shlex.split(words.replace("{seed}", str(seed)))
-    except ValueError as error:  # a quote that is not closed
-        raise RoboprefError(f"--variants {variant}: {error}") from error
+    name, words = named("--variants", variant.replace("{seed}", str(seed)))
     where = [f"env={env}", f"seed={seed}", f"frames={config.frames}", f"action_repeat={2 if env.startswith('dmc/') else 1}"]
     folder = config.work / env.replace("/", "-") / f"{name}-{seed}"
+    chosen = ["policy=sac"] if words == [PEER] else words
     tree = compose("train_online", [*chosen, *where, f"device={config.device}", f"out={folder}", *config.set])
     return name, to_dataclass(OnlineConfig, tree)
 
 
-def fingerprint(variant: str, settings: OnlineConfig) -> str:
-    """A short name for what decides a run's rows and is not in their key: the settings that are not OnlineConfig's own.
+def named(option: str, words: str) -> tuple[str, list[str]]:
+    """NAME=SETTINGS -> (name, settings), which have blanks between them; one that holds blanks stands in quotes."""
+    name, _, settings = words.partition("=")
+    if not name or not settings:
+        raise RoboprefError(f"{option} {words}: write NAME=SETTINGS, for example 'narrow=policy=cir policy.width=64'")
+    try:
+        return name, shlex.split(settings)
+    except ValueError as error:  # a quote that is not closed
+        raise RoboprefError(f"{option} {words}: {error}") from error
+
+
+def fingerprint(settings: OnlineConfig | OnPolicyConfig, peer: bool = False) -> str:
+    """A short name for what decides a run's rows and is not in their key: the settings that are not the dataclass's own.
 
     So a setting that is new, and by itself changes nothing, leaves the names of earlier runs alone.
     """
-    usual = by_full_name(OnlineConfig(Path(), "", CIRConfig()))
+    usual = by_full_name(
+        OnlineConfig(Path(), "", CIRConfig()) if isinstance(settings, OnlineConfig) else OnPolicyConfig(Path(), "", GTRConfig())
+    )
     decides = {name: value for name, value in by_full_name(settings).items() if value != usual[name] and name not in NO_MATTER}
-    decides |= {"peer": variant.endswith(f"={PEER}")}
+    decides |= {"peer": peer}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def by_full_name(settings: OnlineConfig) -> dict[str, Any]:
+def by_full_name(settings: OnlineConfig | OnPolicyConfig) -> dict[str, Any]:
     """All settings by their full names, such as policy.width."""
     tree = plain(settings)
     parts = {name: part for name, part in tree.items() if isinstance(part, dict)}
@@ -147,7 +155,7 @@ def run_one(name: str, variant: str, settings: OnlineConfig) -> list[dict[str, A
     else:
         table = pd.read_csv(online.run(settings) / online.EVALUATION)
     which = {"env": settings.env, "variant": name, "seed": settings.seed}
-    spent = {"seconds": time.process_time() - started, "settings": fingerprint(variant, settings)}
+    spent = {"seconds": time.process_time() - started, "settings": fingerprint(settings, variant.endswith(f"={PEER}"))}
     return [which | row | spent for row in table.to_dict("records")]
 
 

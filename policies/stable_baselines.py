@@ -1,10 +1,12 @@
-"""Stable-Baselines3's SAC under the conditions of our own agents: the peer of tables, same starts, same evaluation.
+"""Stable-Baselines3's SAC and PPO under the conditions of our own agents: the peers of tables, same starts, same measure.
 
-Comes beside policies/online.py, whose episodes and evaluations it shares; goes to policies/online_study.py.
+Comes beside policies/online.py and policies/onpolicy.py, whose episodes they share; goes to their studies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,9 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robopref.configs.policy import OnlineConfig
+from robopref.configs.policy import OnlineConfig, OnPolicyConfig
 from robopref.embodied.control import ControlEnv, make_control
+from robopref.embodied.switching import SwitchingEnv
 from robopref.policies.online import judge, start
+from robopref.policies.onpolicy import EPISODE
 
 
 class SameStarts(gym.Wrapper[Any, Any, Any, Any]):
@@ -62,3 +66,69 @@ def evaluations(config: OnlineConfig) -> pd.DataFrame:
         model.learn(frame // repeat - decided, reset_num_timesteps=not rows)
         rows.append({"frame": frame} | judge(act, testing, config))
     return pd.DataFrame(rows)
+
+
+class SameLives(gym.Wrapper[Any, Any, Any, Any]):
+    """One environment of a Fleet for whoever resets: its starts, its phases; what ended is noted as the fleet notes it."""
+
+    def __init__(self, config: OnPolicyConfig, place: tuple[int, int], notes: list[tuple[float, ...]]) -> None:
+        super().__init__(SwitchingEnv(config.env, config.action_repeat, config.switch))
+        self._place, self._notes, self._episode, self._taken = place, notes, 0, 0
+        self._each, self._switch = config.policy.envs * config.action_repeat, config.switch
+        self._steps = config.policy.steps
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """The next episode; the seed given is not used."""
+        world = self.env
+        assert isinstance(world, SwitchingEnv)
+        if self._switch.kind != "none":  # as an agent of ours counts: by whole iterations
+            world.enter(self._taken // self._steps * self._steps * self._each // self._switch.every)
+        start = np.random.default_rng([*self._place, self._episode]).integers(2**31)
+        self._episode, self._return, self._length, self._success = self._episode + 1, 0.0, 0, False
+        return world.reset(seed=int(start))
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's own."""
+        world = self.env
+        assert isinstance(world, SwitchingEnv)
+        obs, reward, terminated, truncated, info = world.step(action)
+        self._taken, self._return, self._length = self._taken + 1, self._return + float(reward), self._length + 1
+        self._success |= bool(info.get("success", False))
+        if terminated or truncated:
+            iterations = -(-self._taken // self._steps)
+            frame = iterations * self._steps * self._each
+            self._notes.append((frame, self._place[0], world.phase, self._length, float(self._success), self._return))
+        return obs, reward, terminated, truncated, info
+
+
+def lives(config: OnPolicyConfig) -> pd.DataFrame:
+    """episodes.csv of PPO with stable-baselines3's networks and VecNormalize, one member after the other."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    torch.set_num_threads(config.threads)
+    policy, notes = config.policy, list[tuple[float, ...]]()
+    each = policy.steps * policy.envs
+    for seed in config.seeds:
+        worlds: list[Callable[[], gym.Env[Any, Any]]] = [
+            partial(SameLives, config, (seed, copy), notes) for copy in range(policy.envs)
+        ]
+        model = PPO(
+            "MlpPolicy",
+            VecNormalize(DummyVecEnv(worlds), gamma=policy.discount),
+            learning_rate=policy.learning_rate,
+            n_steps=policy.steps,
+            batch_size=policy.minibatch,
+            n_epochs=policy.epochs,
+            gamma=policy.discount,
+            gae_lambda=policy.gae_lambda,
+            clip_range=policy.clip,
+            ent_coef=policy.entropy,
+            vf_coef=policy.value_weight,
+            max_grad_norm=policy.max_norm,
+            policy_kwargs={"net_arch": list(policy.hidden), "log_std_init": policy.log_std},
+            seed=seed,
+            device="cpu",
+        )
+        model.learn(-(-config.frames // (each * config.action_repeat)) * each)
+    return pd.DataFrame(notes, columns=EPISODE)

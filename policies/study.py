@@ -117,7 +117,8 @@ def collect_offline(settings: PipelineConfig, folder: Path, tasks: tuple[str, ..
 
 def append_rows(path: Path, done: pd.DataFrame, rows: list[dict[str, Any]], key: list[str]) -> pd.DataFrame:
     """`done` and the new rows, also written to the CSV, all or nothing."""
-    done = pd.concat([done, pd.DataFrame(rows)], ignore_index=True).sort_values(key, ignore_index=True)
+    new = pd.DataFrame(rows)
+    done = (new if done.empty else pd.concat([done, new], ignore_index=True)).sort_values(key, ignore_index=True)
     with atomic_file(path) as temp:
         done.to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
     return done

@@ -22,9 +22,19 @@ from robopref.configs.checkpoint import check_identity, load_tensors, pack_train
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import MANIFEST, digest, plain
 from robopref.configs.hydra import run_hydra, to_dataclass
-from robopref.configs.policy import POLICIES, BCConfig, CPLConfig, IPLConfig, IQLConfig, OnlineConfig, PIQLConfig, TrainConfig
+from robopref.configs.policy import (
+    POLICIES,
+    BCConfig,
+    CPLConfig,
+    IPLConfig,
+    IQLConfig,
+    OnlineConfig,
+    OnPolicyConfig,
+    PIQLConfig,
+    TrainConfig,
+)
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
-from robopref.policies import online
+from robopref.policies import online, onpolicy
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
 from robopref.policies.ipl import IPL
@@ -35,7 +45,13 @@ from robopref.preference.members import member_rngs
 from robopref.preference.reward import save_reward
 
 CHECKPOINT = "policy-training"
-ONLINE = ("cir", "sac")  # act in an environment; all others learn from episodes that are there
+ONLINE = ("cir", "sac")  # act in an environment and learn from all that was met
+ON_POLICY = (
+    "gtr",
+    "ppo",
+    "ppo_kl",
+    "c_chain",
+)  # act too, and learn from what the present policy meets; all others learn from episodes
 
 
 class Learner(Protocol):
@@ -58,20 +74,25 @@ class Learner(Protocol):
 
 def main(argv: list[str]) -> None:
     """Command line of `robopref train`."""
-    if acts(argv):
-        run_hydra("train_online", argv, lambda settings: print(online.run(to_dataclass(OnlineConfig, settings))))
+    kind = kind_of(argv)
+    if kind == "train_online":
+        run_hydra(kind, argv, lambda settings: print(online.run(to_dataclass(OnlineConfig, settings))))
+    elif kind == "train_onpolicy":
+        run_hydra(kind, argv, lambda settings: print(onpolicy.run(to_dataclass(OnPolicyConfig, settings))))
     else:
-        run_hydra("train", argv, lambda settings: print(run(read_config(settings))))
+        run_hydra(kind, argv, lambda settings: print(run(read_config(settings))))
 
 
-def acts(argv: Sequence[str]) -> bool:
-    """Whether the command is for an agent that acts: policy=cir or sac, a sweep of them, or one of their experiments."""
+def kind_of(argv: Sequence[str]) -> str:
+    """Which settings the command is about, by its policy, a sweep of policies, or an experiment."""
     policies = {name for word in argv if word.startswith("policy=") for name in word.removeprefix("policy=").split(",")}
-    if policies & set(ONLINE) and not policies <= set(ONLINE):
-        raise UsageError(
-            f"{', '.join(sorted(policies))}: some of these act and some do not; sweep over {', '.join(ONLINE)} alone"
-        )
-    return bool(policies & set(ONLINE)) or any(word.startswith(f"experiment={name}") for word in argv for name in ONLINE)
+    kinds = {"train_online": ONLINE, "train_onpolicy": ON_POLICY}
+    for kind, names in kinds.items():
+        if policies & set(names) and not policies <= set(names):
+            raise UsageError(f"{', '.join(sorted(policies))}: these learn in different ways; sweep over {', '.join(names)} alone")
+        if policies & set(names) or any(word.startswith(f"experiment={name}") for word in argv for name in names):
+            return kind
+    return "train"
 
 
 def read_config(settings: DictConfig) -> TrainConfig:

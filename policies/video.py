@@ -9,23 +9,26 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
 import tyro
 
+from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import write_json
+from robopref.configs.hydra import to_dataclass
+from robopref.configs.policy import SwitchConfig
 from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.show import VideoConfig
 from robopref.datasets.clips import frame_steps
 from robopref.embodied.camera import Camera
-from robopref.embodied.control import make_control
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.evaluate import Policy
 from robopref.embodied.render import DEFAULT_CAMERA, Renderer
 from robopref.embodied.rollout import Episode, rollout
+from robopref.embodied.switching import SwitchingEnv
 from robopref.embodied.tasks import canonical
 from robopref.embodied.video import grid, overlay, write_video
 from robopref.policies.evaluate import REFERENCES, make_policy, repeat_of
@@ -58,7 +61,7 @@ def run(config: VideoConfig) -> Path:
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
-    if not config.env.startswith("metaworld/"):
+    if not config.env.startswith("metaworld/") or config.phases:
         return film_control(config, names, inputs, started)
     env = make_env(config.env)
     env.reset(seed=config.first_goal)
@@ -99,23 +102,26 @@ def run(config: VideoConfig) -> Path:
 
 
 def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path], started: float) -> Path:
-    """The same in dmc/... or mujoco/...: no success, no VLP; drawn while it happens."""
+    """The same in dmc/..., mujoco/... or a world that changes: no success, no VLP; drawn while it happens."""
     if config.model is not None:
-        raise RoboprefError(f"--model: a VLP scores Meta-World's tasks, not {config.env}")
+        raise RoboprefError(f"--model: a VLP scores Meta-World's tasks, and not while they change; this is {config.env}")
     goals = range(config.first_goal, config.first_goal + config.goals)
-    title = config.instruction or config.env.partition("/")[2]
     camera = None if config.camera == DEFAULT_CAMERA else config.camera
     films: list[list[np.ndarray]] = []
     outputs = ["grid.mp4", "films.json"]
     said: dict[str, list[dict[str, object]]] = {}
     for name, policy in zip(names, config.policy, strict=True):
-        with closing(make_control(config.env, repeat_of(policy))) as env, Camera(env, config.size, camera) as eye:
+        with ExitStack() as stack:
+            env = stack.enter_context(closing(world_of(policy, config)))
             acting = make_policy(policy, config.member, config.env, env.sizes[1])
-            for goal in goals:
+            for goal, phase in product(goals, config.phases or (0,)):
+                env.enter(phase)
                 obs, ret, pictures, done, step = env.reset(seed=goal)[0], 0.0, [], False, 0
+                eye = stack.enter_context(Camera(env, config.size, camera))  # of another task another model
+                title = config.instruction or env.env_id.partition("/")[2]
                 while True:
                     if step % config.every == 0 or done:
-                        above = f"{name}, goal {goal}"
+                        above = f"{name}, goal {goal}" + (f", phase {phase}" if config.phases else "")
                         pictures.append(overlay(eye.picture(), title, step, ret, None, title=above, score_name="return"))
                     if done:
                         break
@@ -123,15 +129,27 @@ def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path],
                     ret, step = ret + reward, step + 1
                     done = terminated or truncated or step >= config.max_steps
                 films.append(pictures)
-                outputs.append(f"{name}-goal-{goal}.mp4")
+                outputs.append(f"{name}-goal-{goal}{f'-phase-{phase}' if config.phases else ''}.mp4")
                 write_video(config.out / outputs[-1], pictures, config.fps)
-                said.setdefault(name, []).append({"goal": goal, "steps": step, "return": ret})
+                said.setdefault(name, []).append({"goal": goal, "phase": phase, "steps": step, "return": ret})
         outputs.append(f"{name}.mp4")
-        write_video(config.out / outputs[-1], chain.from_iterable(films[-config.goals :]), config.fps)
-    write_video(config.out / "grid.mp4", grid(films, config.goals if len(names) > 1 else None), config.fps)
+        write_video(
+            config.out / outputs[-1], chain.from_iterable(films[-config.goals * len(config.phases or (0,)) :]), config.fps
+        )
+    columns = len(config.phases) or (config.goals if len(names) > 1 else None)
+    write_video(config.out / "grid.mp4", grid(films, columns), config.fps)
     write_json(config.out / "films.json", {"env": config.env, "episodes": said})
     write_manifest(config.out, "video", config, inputs, goals, started, outputs)
     return config.out
+
+
+def world_of(policy: str, config: VideoConfig) -> SwitchingEnv:
+    """The environment as the policy was trained in it; RoboprefError for phases of a world that does not change."""
+    about = {} if policy in REFERENCES else load_model(policy, "policy")[1]
+    switch = to_dataclass(SwitchConfig, about.get("switch", {}))
+    if config.phases and switch.kind == "none":
+        raise RoboprefError(f"--phases: {policy} was trained in a world that does not change; leave --phases out")
+    return SwitchingEnv(config.env, repeat_of(policy), switch if config.phases else SwitchConfig())
 
 
 def _check(config: VideoConfig) -> None:

@@ -12,7 +12,7 @@ import torch
 from robopref.configs import cli
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import CIRConfig, CPLConfig, PIQLConfig
-from robopref.policies.benchmarks import annotate, cir, collect, downstream, render, vlp
+from robopref.policies.benchmarks import annotate, cir, collect, downstream, gtr, render, vlp
 from robopref.policies.cir import CIR
 from robopref.policies.cpl import CPL
 from robopref.policies.experience import Experience
@@ -70,6 +70,13 @@ def test_annotate(capsys, monkeypatch):
         monkeypatch.setattr(annotate, name, value)
     measured = last_line(capsys, "annotate")
     assert set(measured) == {"ratio", "peak_mb"} and measured["peak_mb"] > 0
+
+
+def test_gtr(capsys, monkeypatch):
+    for name, value in {"ROUNDS": 1, "TURN_S": 0.0, "THREADS": (1,)}.items():
+        monkeypatch.setattr(gtr, name, value)
+    measured = last_line(capsys, "gtr")
+    assert set(measured["ratio"]) == {"halfcheetah", "button-press"} and min(measured["ratio"].values()) > 1
 
 
 def test_downstream(capsys, monkeypatch):

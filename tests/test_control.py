@@ -105,6 +105,11 @@ def test_unknown_names_have_a_hint(name: str, hint: str) -> None:
         make_control(name)
 
 
+def test_a_short_name_is_the_newest_version() -> None:
+    env = make_control("mujoco/halfcheetah")
+    assert env.spec is not None and env.spec.id == "HalfCheetah-v5" and env.sizes == (17, 6)
+
+
 def test_unknown_dmc_tasks_have_a_hint() -> None:
     pytest.importorskip("dm_control", reason="the extra dmc is not installed")
     with pytest.raises(RoboprefError, match="Did you mean 'walker-walk'"):

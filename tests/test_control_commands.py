@@ -71,6 +71,22 @@ def test_a_film(trained: Path, tmp_path: Path) -> None:
     assert [film["steps"] for film in facts["episodes"]["random"]] == [8]
 
 
+def test_a_film_of_before_and_after_a_switch(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, film = tmp_path / "run", tmp_path / "film"
+    small = ["frames=64", "seeds=[0]", "policy.envs=1", "policy.steps=32", "policy.epochs=1", f"out={run}"]
+    assert robopref(["train", "policy=gtr", "env=mujoco/halfcheetah", "switch=friction", "switch.every=32", *small]) == 0
+    words = ["--env", "mujoco/halfcheetah", "--goals", "1", "--max-steps", "8", "--size", "64", "--phases", "1", "2"]
+    assert robopref(["video", "--policy", str(run), *words, "--out", str(film)]) == 0
+    before, after = (list(read_video(film / f"run-goal-0-phase-{phase}.mp4"))[-1] for phase in (1, 2))
+    grid = list(read_video(film / "grid.mp4"))
+    assert len(grid) == 3 and grid[0].shape[1] > grid[0].shape[0], "side by side"
+    assert np.abs(before.astype(int) - after).mean() > 0.5
+    films = json.loads((film / "films.json").read_text())["episodes"]["run"]
+    assert [one["phase"] for one in films] == [1, 2] and films[0]["return"] != films[1]["return"]
+    assert robopref(["video", "--policy", str(trained), *words, "--out", str(tmp_path / "none")]) == 1
+    assert "was trained in a world that does not change; leave --phases out" in capsys.readouterr().err
+
+
 def test_a_picture_is_upright_and_follows_the_simulation() -> None:
     env = make_control(ENV)
     env.reset(seed=0)

@@ -64,11 +64,11 @@ def test_a_variant_may_name_the_seed() -> None:
 
 
 def test_what_decides_a_run_is_in_its_name() -> None:
-    def name(variant: str = "cir=policy=cir", **changes: object) -> str:
-        return online_study.fingerprint(variant, replace(OnlineConfig(Path("x"), ENV, CIRConfig()), **changes))
+    def name(peer: bool = False, **changes: object) -> str:
+        return online_study.fingerprint(replace(OnlineConfig(Path("x"), ENV, CIRConfig()), **changes), peer)
 
     same = [name(), name(out=Path("y"), threads=2, device="cuda", checkpoint_every=3)]
-    others = [name(policy=CIRConfig(width=8)), name(feedback=FeedbackConfig(every=3)), name(hold=2.0), name("sb3=sb3")]
+    others = [name(policy=CIRConfig(width=8)), name(feedback=FeedbackConfig(every=3)), name(hold=2.0), name(peer=True)]
     assert len({*same, *others}) == 1 + len(others)
     usual = {"env": "dmc/walker-walk", "peer": False}  # all of it that is not the dataclass's own: a new setting changes no name
     walker = hashlib.sha256(json.dumps(usual, sort_keys=True).encode()).hexdigest()[:8]

@@ -23,6 +23,8 @@ FEWER = {
     "policy.clone_steps=500 policy.steps=500": "policy.clone_steps=2 policy.steps=2",
     "frames=20000": "frames=60 warmup=40 eval_episodes=1 policy.width=8",
     "frames=25000": "policy.width=8 frames=140 warmup=120 eval_episodes=1 feedback.questions=8 feedback.steps=2",
+    "frames=1000000": "frames=64 seeds=[0] policy.envs=2 policy.steps=16 policy.minibatch=16 policy.epochs=2",
+    "--phases 4 5 --goals 1": "--phases 4 5 --goals 1 --max-steps 20",
     "--goals 20 --max-steps 200": "--goals 1 --max-steps 40",
     "--goals 4": "--goals 1 --max-steps 40",
 }

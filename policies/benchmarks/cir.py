@@ -20,13 +20,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import gymnasium as gym
@@ -41,6 +37,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import CIRConfig, OnlineConfig
 from robopref.policies.benchmarks.downstream import plain_mlp, plain_step
+from robopref.policies.benchmarks.turns import Steps, measure
 from robopref.policies.cir import LOG_STD_RANGE
 from robopref.policies.experience import Experience
 from robopref.policies.online import Run, prepare_processor
@@ -53,14 +50,6 @@ ROUNDS = 5
 TURN_S = 1.5
 CAPACITY = 100_000
 WARMUP = 300  # decisions before anything is learnt or measured
-
-Steps = Callable[[int], object]
-"""Act and learn for so many environment steps."""
-Make = Callable[[int], Steps]
-"""From the length of the warm-up, which is over when the steps are returned."""
-
-
-_steps: Steps
 
 
 class PlainCritic(nn.Module):
@@ -152,7 +141,7 @@ def run() -> dict[str, float]:
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         for ratio, group in (("ratio_256", small(Path(folder), sac)), ("ratio_512", large(Path(folder), cir))):
-            rates = measure(group)
+            rates = rates_of(group)
             best = {name: max(by_threads.values()) for name, by_threads in rates.items()}
             peer, *_, mine = best.values()
             for name, by_threads in rates.items():
@@ -162,15 +151,24 @@ def run() -> dict[str, float]:
             if JAX in best:
                 ratios["ratio_sbx"] = round(mine / best[JAX], 2)
         if torch.cuda.is_available():
-            for name, by_threads in measure(on_a_gpu(Path(folder), sac, cir)).items():
+            for name, by_threads in rates_of(on_a_gpu(Path(folder), sac, cir)).items():
                 table.add_row(name, *(f"{by_threads[threads]:.1f}" for threads in THREADS), "")
     Console().print(table)
     return ratios
 
 
-def small(folder: Path, config: CIRConfig) -> dict[str, Make]:
+Warm = Callable[[int], Steps]
+"""From the length of the warm-up, which is over when the steps are returned."""
+
+
+def rates_of(group: Mapping[str, Warm]) -> dict[str, dict[int, float]]:
+    """{side: {threads: steps a second}}."""
+    return measure({name: partial(make, WARMUP) for name, make in group.items()}, THREADS, ROUNDS, TURN_S)
+
+
+def small(folder: Path, config: CIRConfig) -> dict[str, Warm]:
     """Soft actor-critic, the peer first."""
-    sides: dict[str, Make] = {"stable-baselines3 SAC": stable_baselines}
+    sides: dict[str, Warm] = {"stable-baselines3 SAC": stable_baselines}
     if SBX in os.environ:
         sides[JAX] = partial(in_jax, os.environ[SBX])
     return sides | {
@@ -181,9 +179,9 @@ def small(folder: Path, config: CIRConfig) -> dict[str, Make]:
     }
 
 
-def large(folder: Path, config: CIRConfig) -> dict[str, Make]:
+def large(folder: Path, config: CIRConfig) -> dict[str, Warm]:
     """CIR, written plainly first; each further row has one more trick than the row above it, compiling apart."""
-    sides: dict[str, Make] = {"CIR, written plainly": partial(plain, folder / "plain", config)}
+    sides: dict[str, Warm] = {"CIR, written plainly": partial(plain, folder / "plain", config)}
     if shutil.which("g++") is not None:  # torch.compile needs one
         sides["  torch.compile of the critics, alone"] = partial(plain, folder / "compiled", config, compiled=True)
     return sides | {
@@ -196,7 +194,7 @@ def large(folder: Path, config: CIRConfig) -> dict[str, Make]:
     }
 
 
-def on_a_gpu(folder: Path, sac: CIRConfig, cir: CIRConfig) -> dict[str, Make]:
+def on_a_gpu(folder: Path, sac: CIRConfig, cir: CIRConfig) -> dict[str, Warm]:
     """Both of them there, kernel by kernel and with an update as one CUDA graph."""
     return {
         f"{name} on a GPU{trick}": partial(ours, folder / f"gpu-{name}-{graph}", replace(config, cuda_graph=graph), device="cuda")
@@ -276,38 +274,3 @@ def loop(
     for number in range(warmup):
         state.decide(number)
     return lambda count: [state.decide(warmup) for _ in range(count)]
-
-
-def measure(group: Mapping[str, Make]) -> dict[str, dict[int, float]]:
-    """{side: {threads: steps a second}}, medians of ROUNDS turns."""
-    rates: dict[str, dict[int, float]] = {name: {} for name in group}
-    with ExitStack() as stack:
-        processes = {
-            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), initializer=begin, initargs=(make, WARMUP)))
-            for name, make in group.items()
-        }
-        for threads in THREADS:
-            rounds = [
-                {name: process.submit(turn, threads, TURN_S).result() for name, process in processes.items()}
-                for _ in range(1 + ROUNDS)
-            ]
-            for name in group:
-                rates[name][threads] = float(np.median([one[name] for one in rounds[1:]]))  # nobody pays for first calls
-    return rates
-
-
-def begin(make: Make, warmup: int) -> None:
-    """Make the side of this process."""
-    global _steps
-    _steps = make(warmup)
-
-
-def turn(threads: int, seconds: float) -> float:
-    """Steps a second of the side of this process."""
-    torch.set_num_threads(threads)
-    started, done, count = time.perf_counter(), 0, 1
-    while done == 0 or time.perf_counter() - started < seconds:
-        _steps(count)
-        done += count
-        count = min(2 * count, 50)  # few calls, of which some peers' are expensive
-    return done / (time.perf_counter() - started)

@@ -1,0 +1,209 @@
+"""`python -m robopref.policies.onpolicy_study --out FILE.csv`: agents compared over their whole life in worlds that change.
+
+For every world and variant one run with all seeds in it; of each seed and phase a row: its mean return, that of its last quarter,
+and how many iterations it took to recover from the switch.  A second call does what is missing; a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+
+from robopref.configs.cli import guarded
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import atomic_file
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.parallel import in_processes
+from robopref.configs.policy import OnPolicyConfig
+from robopref.embodied.evaluate import iqm
+from robopref.policies import onpolicy, stable_baselines
+from robopref.policies.online_study import PEER, TAILS, fingerprint, named, resampled
+from robopref.policies.study import append_rows
+
+KEY = ["world", "variant", "seed", "phase"]
+RECOVERED = 0.8  # of what was had before the switch
+SMOOTHED = 3  # iterations
+COLUMNS = 3  # of the figure
+WORLDS = (
+    "hopper-friction=env=mujoco/hopper switch=friction",
+    "walker-tasks=env=dmc/walker-walk action_repeat=2 switch=tasks switch.tasks=[walker-stand,walker-walk,walker-run]",
+    "press-goals=env=metaworld/button-press switch=goal",
+)
+
+
+@dataclass(frozen=True)
+class OnPolicyStudyConfig:
+    """Who lives where, and for how long."""
+
+    out: Path
+    """CSV to append to; the curves go beside it, to NAME-curves.csv."""
+    worlds: tuple[str, ...] = WORLDS
+    """NAME=SETTINGS of `robopref train`, blanks between them."""
+    variants: tuple[str, ...] = ("gtr=policy=gtr", "ppo=policy=ppo", "ppo_kl=policy=ppo_kl", "c_chain=policy=c_chain")
+    """The same; sb3 is stable-baselines3's PPO."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    frames: int = 1_000_000
+    set: tuple[str, ...] = ()
+    """Settings of all runs, such as policy.learning_rate=1e-4."""
+    base: str = "ppo"
+    """The variant that lifetime returns are divided by before worlds are summed up."""
+    work: Path = Path("runs/onpolicy")
+    """Folder for the runs, kept between calls."""
+    processes: int = 2
+    summary: bool = False
+    """Print what the CSV says, and do nothing."""
+    figure: Path | None = None
+    """Draw the curves to this PNG or SVG."""
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    config = tyro.cli(OnPolicyStudyConfig, args=argv, prog="python -m robopref.policies.onpolicy_study", description=__doc__)
+    if not config.summary:
+        run(config)
+    rows, curves = read_rows(config.out), read_rows(curves_of(config.out))
+    print(summary(rows, config.base))
+    if config.figure is not None and not curves.empty:
+        with atomic_file(config.figure) as temp:
+            draw(curves).savefig(temp, format=config.figure.suffix.removeprefix("."), dpi=150, metadata={})
+
+
+def run(config: OnPolicyStudyConfig) -> None:
+    """Do what is missing in the CSV; RoboprefError when it holds the same runs with other settings."""
+    done, curves = read_rows(config.out), read_rows(curves_of(config.out))
+    known = {tuple(row[:2]): row[2] for row in done[["world", "variant", "settings"]].itertuples(index=False)}
+    jobs = []
+    for world, variant in product(config.worlds, config.variants):
+        (place, where), (name, words) = named("--worlds", world), named("--variants", variant)
+        peer = words == [PEER]
+        words = ["policy=ppo"] if peer else words
+        out = f"out={config.work / place / name}"
+        every = [f"seeds=[{','.join(map(str, config.seeds))}]", f"frames={config.frames}", out]
+        settings = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [*words, *where, *every, *config.set]))
+        before = known.get((place, name))
+        if before is None:
+            jobs.append((place, name, settings, peer))
+        elif before != fingerprint(settings, peer):
+            raise RoboprefError(f"{config.out}: {name} in {place} was run with other settings; choose another --out")
+    for rows, curve in in_processes(run_one, jobs, config.processes):
+        done = append_rows(config.out, done, rows, KEY)
+        curves = append_rows(curves_of(config.out), curves, curve, ["world", "variant", "seed", "frame"])
+        table = pd.DataFrame(rows)
+        print(f"{rows[0]['world']}, {rows[0]['variant']}: {table['return'].mean():.1f}  ({rows[0]['seconds']:.0f} s)", flush=True)
+
+
+def run_one(world: str, variant: str, settings: OnPolicyConfig, peer: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the CSV and of the curves."""
+    started = time.process_time()
+    episodes = stable_baselines.lives(settings) if peer else pd.read_csv(onpolicy.run(settings) / onpolicy.EPISODES)
+    policy = settings.policy
+    each = policy.steps * policy.envs * settings.action_repeat
+    curve = by_iteration(episodes, settings.seeds, each, -(-settings.frames // each))
+    phase = np.arange(len(curve)) * each // settings.switch.every if settings.switch.kind != "none" else np.zeros(len(curve), int)
+    spent = {"seconds": time.process_time() - started, "settings": fingerprint(settings, peer)}
+    rows, points = [], []
+    for seed, returns in zip(settings.seeds, curve.T, strict=True):
+        which = {"world": world, "variant": variant, "seed": seed, "settings": spent["settings"]}
+        rows += [which | row | spent for row in of_phases(returns, phase)]
+        for first in range(0, len(returns), 5):
+            part = slice(first, first + 5)
+            points.append(which | {"frame": min(first + 5, len(returns)) * each, "return": returns[part].mean()})
+    return rows, points
+
+
+def by_iteration(episodes: pd.DataFrame, seeds: tuple[int, ...], each: int, count: int) -> np.ndarray:
+    """Mean return of the episodes that ended in each iteration of `each` frames, (I, S); the last one's where none ended."""
+    table = episodes.pivot_table(index="frame", columns="seed", values="return")
+    table = table.reindex(index=np.arange(1, count + 1) * each, columns=seeds)
+    return table.ffill().bfill().to_numpy(np.float64)
+
+
+def of_phases(returns: np.ndarray, phase: np.ndarray) -> list[dict[str, Any]]:
+    """Of each phase: mean return, that of its last quarter, iterations until RECOVERED of the last phase's last quarter is had.
+
+    returns, phase: (I,).  Who does not recover is given the phase's length; NaN for the first phase, and after nothing was had.
+    """
+    rows: list[dict[str, Any]] = []
+    for number in np.unique(phase):
+        part = returns[phase == number]
+        smooth = np.convolve(part, np.ones(SMOOTHED) / SMOOTHED, "valid") if len(part) >= SMOOTHED else part
+        recovery = float("nan")
+        if rows and rows[-1]["end"] > 0:
+            back = np.flatnonzero(smooth >= RECOVERED * rows[-1]["end"])
+            recovery = float(back[0]) if len(back) else float(len(part))
+        rows.append(
+            {"phase": int(number), "return": part.mean(), "end": part[-max(1, len(part) // 4) :].mean(), "recovery": recovery}
+        )
+    return rows
+
+
+def curves_of(path: Path) -> Path:
+    """Where the curves of a CSV lie."""
+    return path.with_name(f"{path.stem}-curves.csv")
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
+    if not path.exists():
+        return pd.DataFrame(columns=["world", "variant", "seed", "settings"])
+    table = pd.read_csv(path, dtype={"variant": str, "world": str, "settings": str})
+    if missing := {"world", "variant", "seed", "settings"} - set(table.columns):
+        raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
+    return table
+
+
+def summary(rows: pd.DataFrame, base: str) -> str:
+    """Lifetime return, last quarters and recovery by world and variant, IQM and interval over seeds; then over all worlds."""
+    if rows.empty:
+        return "no rows yet"
+    lines = [f"{'world':20}{'variant':12}{'lifetime':>9}{'95 % interval':>20}{'ends':>9}{'recovery':>10}{'seeds':>7}{'CPU s':>8}"]
+    lives = rows.groupby(["world", "variant", "seed"])[["return", "end", "recovery", "seconds"]].mean()
+    for (world, variant), part in lives.groupby(["world", "variant"], sort=False):
+        told, low, high = over_seeds(part[["return"]].to_numpy())
+        numbers = f"{told:>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}{part['end'].mean():>9.1f}{part['recovery'].mean():>10.1f}"
+        lines.append(f"{world:20}{variant:12}{numbers}{len(part):>7}{part['seconds'].mean():>8.0f}")
+    table = lives["return"].unstack("world").dropna()
+    if base in table.index.get_level_values("variant") and table.shape[1] > 1:
+        table = table / table.loc[base].mean()
+        for variant in table.index.unique("variant"):
+            told, low, high = over_seeds(table.loc[variant].to_numpy())
+            lines.append(f"{f'over {base}, {table.shape[1]} worlds':20}{variant:12}{told:>9.3f}{f'[{low:.3f}, {high:.3f}]':>20}")
+    return "\n".join(lines)
+
+
+def over_seeds(returns: np.ndarray) -> tuple[float, float, float]:
+    """IQM of (S seeds, W worlds) and the ends of its 95 % interval, seeds drawn anew in every world."""
+    low, high = np.quantile(resampled(returns, np.random.default_rng(0)), TAILS)
+    return iqm(returns), float(low), float(high)
+
+
+def draw(curves: pd.DataFrame) -> Figure:
+    """A panel a world, a line a variant: IQM of the return over seeds, its interval shaded."""
+    worlds = list(dict.fromkeys(curves["world"]))
+    lines = -(-len(worlds) // COLUMNS)
+    figure = Figure(figsize=(5 * min(len(worlds), COLUMNS), 3 * lines), layout="constrained")
+    for number, world in enumerate(worlds):
+        axes = figure.add_subplot(lines, min(len(worlds), COLUMNS), number + 1)
+        for variant, part in curves[curves["world"] == world].groupby("variant", sort=False):
+            table = part.pivot_table(index="frame", columns="seed", values="return")
+            centre, low, high = np.array([over_seeds(row[:, None]) for row in table.to_numpy()]).T
+            (line,) = axes.plot(table.index, centre, label=str(variant))
+            axes.fill_between(table.index, low, high, color=line.get_color(), alpha=0.2, lw=0)
+        axes.set_title(world)
+        axes.set_xlabel("frames")
+        axes.set_ylabel("return")
+        axes.legend(fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))
