@@ -226,7 +226,7 @@ class SwitchConfig:
 
 @dataclass(frozen=True)
 class FeedbackConfig:
-    """A reward that is learnt while acting, from a VLP's answers about what was met (reward=vlp); PEBBLE's loop."""
+    """A reward that is learnt while acting, from answers about what was met (reward=vlp, reward=bradley_terry); PEBBLE's loop."""
 
     model: tuple[Path, ...] = ()
     """VLPs to ask, folders of `robopref train-vlp`; several are an ensemble."""
@@ -272,7 +272,7 @@ class OnlineConfig:
     """dmc/TASK, mujoco/ENVIRONMENT or metaworld/TASK."""
     policy: CIRConfig
     reward: str = "true"
-    """true: the environment's; vlp: learnt while acting; a learned reward, RUN/reward of P-IQL; or code, FILE.py."""
+    """true: the environment's; vlp, bradley_terry: learnt while acting; RUN/reward of P-IQL; or code, FILE.py."""
     reward_member: int = 0
     """Which seed of a learned reward."""
     feedback: FeedbackConfig = FeedbackConfig()

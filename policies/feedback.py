@@ -1,9 +1,11 @@
-"""A reward that is learnt while the agent acts, from a VLP that is asked about what the agent has met.
+"""A reward that is learnt while the agent acts, from a teacher who is asked about what the agent has met.
 
 PEBBLE's loop (Lee et al. 2021): from time to time pairs of segments are chosen on which the members of the reward disagree most,
 a teacher says which is better, the reward learns from all answers so far, and everything that is remembered gets its new reward.
-The teacher here is a VLP that sees pixels and an instruction; segments are drawn from the simulator states of their steps, so
-nothing is filmed that is not asked about.  PEBBLE's curious exploration before the first question is left out: that is random.
+With reward=vlp the teacher is a VLP that sees pixels and an instruction; segments are drawn from the simulator states of their
+steps, so nothing is filmed that is not asked about.  With reward=bradley_terry it is PEBBLE's scripted teacher, who knows
+the true return: the control for the VLP, and for any world.  PEBBLE's curious exploration before the first question is left out:
+that is random.
 
 Axes: N candidate pairs, Q questions, K steps a segment, M members of the reward, do and da numbers in an observation and an
 action, S numbers in the moving part of a simulator state.
@@ -38,6 +40,7 @@ from robopref.preference.members import adam, descend, member_rngs
 from robopref.preference.reward import BradleyTerryReward, preference_loss
 
 STATES = "states.npy"
+TEACHERS = ("vlp", "bradley_terry")  # what `reward=` may be for a reward that is learnt while acting
 
 
 class BoundedReward(nn.Module):
@@ -73,12 +76,16 @@ class BoundedReward(nn.Module):
 class Feedback:
     """Questions, answers and the reward that they teach, for one run in one environment; itself a RewardFunction."""
 
-    def __init__(self, config: FeedbackConfig, memory: ExperienceMemory, env: ControlEnv, folder: Path, seed: int) -> None:
-        """folder: where the states of what is remembered lie, beside the experience."""
+    def __init__(
+        self, teacher: str, config: FeedbackConfig, memory: ExperienceMemory, env: ControlEnv, folder: Path, seed: int
+    ) -> None:
+        """teacher: one of TEACHERS; folder: where the states of what is remembered lie, beside the experience."""
         self.config, self.memory, self.env_id, self.seed = config, memory, env.env_id, seed
-        task = env.env_id.split("/")[1]
-        self.instruction = check_instruction(config.instruction or canonical(task))
-        self.teachers: list[Ensemble] = by_view(load_members([find_model(model) for model in config.model], config.frames))
+        self.scripted = teacher != "vlp"
+        self.teachers: list[Ensemble] = []
+        if not self.scripted:
+            self.instruction = check_instruction(config.instruction or canonical(env.env_id.split("/")[1]))
+            self.teachers = by_view(load_members([find_model(model) for model in config.model], config.frames))
         obs_dim, action_dim = env.sizes
         (self.rng,) = member_rngs([seed], "feedback")
         self.answers = {
@@ -90,11 +97,11 @@ class Feedback:
         self.reward, self.optimizer = self.begin_anew()
         self.episodes: dict[str, list[Any]] = {"first": [], "static": [], "opening": []}
         """Of every episode so far: number of its first transition, fixed part and first moving part of its states."""
-        shape = len(memory.rows), 1 + simstate.layout(env).dynamic_size
+        shape = len(memory.rows), 1 if self.scripted else 1 + simstate.layout(env).dynamic_size
         if not (folder / STATES).exists():
             np.lib.format.open_memmap(folder / STATES, "w+", np.float64, shape).flush()
         self.states = np.load(folder / STATES, mmap_mode="r+", allow_pickle=False)
-        """The true reward, only ever compared with, and the simulator's state before each transition, (C, 1 + S)."""
+        """The true reward, which a VLP is only compared with, and for a VLP the state before a transition, (C, 1 + S)."""
         if self.states.shape != shape:
             raise RoboprefError(f"{folder / STATES} is damaged or of another run: delete {folder} and start again")
 
@@ -104,6 +111,16 @@ class Feedback:
         with torch.no_grad():
             x, a = (torch.as_tensor(part, dtype=torch.float32).expand(members, -1, -1) for part in (obs, actions))
             return self.reward(x, a).mean(0).numpy()
+
+    def opening(self, env: ControlEnv) -> tuple[np.ndarray, np.ndarray]:
+        """What `begin` needs to know of an episode that has just begun; nothing for a scripted teacher."""
+        if self.scripted:
+            return np.zeros(0), np.zeros(0)
+        return simstate.save_static(env), simstate.save_dynamic(env)
+
+    def state(self, env: ControlEnv) -> np.ndarray:
+        """What `add` needs to know of a state (S,), likewise."""
+        return np.zeros(0) if self.scripted else simstate.save_dynamic(env)
 
     def begin(self, static: np.ndarray, opening: np.ndarray) -> None:
         """An episode, or another part of one, begins with the next transition; its states' fixed and first moving part."""
@@ -199,7 +216,10 @@ class Feedback:
         return torch.sigmoid(scores[1] - scores[0]).std(0).numpy()
 
     def score(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (Q, members) of both sides, as the VLPs see pairs of first transitions (Q, 2)."""
+        """Scores (Q, members) of both sides, as the teacher sees pairs of first transitions (Q, 2)."""
+        if self.scripted:
+            returns = self.true_returns(pairs)
+            return returns[:, :1], returns[:, 1:]
         columns = []
         starts, where = np.unique(pairs, return_inverse=True)
         with closing(make_env(self.env_id)) as env:
@@ -230,7 +250,7 @@ class Feedback:
         return float(loss.detach().mean())
 
     def true_returns(self, pairs: np.ndarray) -> np.ndarray:
-        """Sums of the environment's own rewards over segments, (Q, 2): what the answers are compared with, never learnt from."""
+        """True returns of segments (Q, 2): what a VLP is compared with, and what a scripted teacher says."""
         rows = (pairs[..., None] + np.arange(self.config.segment_steps)) % len(self.states)
         return self.states[rows, 0].sum(-1)
 
@@ -249,11 +269,14 @@ class Feedback:
         self.episodes["first"] = list(meta["feedback"]["first"])
 
 
-def check(config: FeedbackConfig, env: ControlEnv) -> None:
+def check(teacher: str, config: FeedbackConfig, env: ControlEnv) -> None:
     """RoboprefError for settings that no questions can come of."""
-    if not env.env_id.startswith("metaworld/") or env.repeat != 1:
-        raise RoboprefError(f"reward=vlp is for env=metaworld/TASK with action_repeat=1, not {env.env_id} with {env.repeat}")
-    if not config.model:
+    if teacher == "vlp" and (not env.env_id.startswith("metaworld/") or env.repeat != 1):
+        raise RoboprefError(
+            f"reward=vlp is for env=metaworld/TASK with action_repeat=1, not {env.env_id} with {env.repeat}; "
+            "reward=bradley_terry asks a scripted teacher, anywhere"
+        )
+    if teacher == "vlp" and not config.model:
         raise UsageError("reward=vlp asks a VLP: give feedback.model=[RUN], a folder written by `robopref train-vlp`")
     for name in ("segment_steps", "every", "questions", "most", "candidates", "members", "steps", "batch", "frames"):
         if getattr(config, name) < 1:
@@ -266,6 +289,8 @@ def check(config: FeedbackConfig, env: ControlEnv) -> None:
         raise RoboprefError(f"feedback.abstain={config.abstain}: must be from 0 to below 1")
 
 
-def inputs(config: FeedbackConfig) -> dict[str, Path]:
+def inputs(teacher: str, config: FeedbackConfig) -> dict[str, Path]:
     """The files that the answers depend on."""
+    if teacher != "vlp":
+        return {}
     return {f"vlp {number}": find_model(model) / WEIGHTS for number, model in enumerate(config.model)}

@@ -33,7 +33,6 @@ from robopref.configs.files import MANIFEST, atomic_file, digest, plain
 from robopref.configs.parallel import keep_freed_memory
 from robopref.configs.policy import OnlineConfig, OnPolicyConfig
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
-from robopref.embodied import simstate
 from robopref.embodied.control import ControlEnv, make_control
 from robopref.policies import feedback
 from robopref.policies.cir import CIR
@@ -65,15 +64,16 @@ class Run:
         self.feedback: Feedback | None = None
         self.reward: RewardFunction | None = None
         """What the agent learns from instead of the environment's own reward."""
-        if config.reward == "vlp":
-            feedback.check(config.feedback, self.env)
+        asked = config.reward in feedback.TEACHERS
+        if asked:
+            feedback.check(config.reward, config.feedback, self.env)
         elif config.reward != "true":
             self.reward = reward_at(Path(config.reward), config.reward_member, config.env, (obs_dim, action_dim))
         self.memory = ExperienceMemory(
             config.out, config.env, obs_dim, action_dim, config.capacity, spare=config.checkpoint_every
         )
-        if config.reward == "vlp":
-            self.reward = self.feedback = Feedback(config.feedback, self.memory, self.env, config.out, config.seed)
+        if asked:
+            self.reward = self.feedback = Feedback(config.reward, config.feedback, self.memory, self.env, config.out, config.seed)
         self.device, self.episode, self.ret = device, 0, 0.0
         self.actions: list[np.ndarray] = []
         """Of the present episode."""
@@ -107,7 +107,7 @@ class Run:
         """The first observation of the present episode."""
         obs = start(self.env, self.config.seed, self.episode)
         if self.feedback is not None:
-            self.feedback.begin(simstate.save_static(self.env), simstate.save_dynamic(self.env))
+            self.feedback.begin(*self.feedback.opening(self.env))
         return obs
 
     def decide(self, number: int) -> dict[str, float | Tensor]:
@@ -120,7 +120,7 @@ class Run:
             action = self.explore()
         else:
             action = self.agent.act(self.obs)
-        state = None if self.feedback is None else simstate.save_dynamic(self.env)
+        state = None if self.feedback is None else self.feedback.state(self.env)
         obs, true_reward, terminated, truncated, _ = self.env.step(action)
         reward = true_reward if self.reward is None else self.rewarded(number, action, obs)
         if self.feedback is not None and state is not None:
@@ -318,8 +318,8 @@ def reward_at(path: Path, member: int, env_id: str, dims: tuple[int, int]) -> Le
 
 def inputs(config: OnlineConfig | OnPolicyConfig) -> dict[str, Path]:
     """The files that a run depends on."""
-    if config.reward == "vlp":
-        return feedback.inputs(config.feedback)
+    if config.reward in feedback.TEACHERS:
+        return feedback.inputs(config.reward, config.feedback)
     if config.reward == "true":
         return {}
     path = Path(config.reward)
@@ -327,7 +327,8 @@ def inputs(config: OnlineConfig | OnPolicyConfig) -> dict[str, Path]:
         return files_of(path)
     if not path.is_dir():
         raise RoboprefError(
-            f"reward={config.reward}: no such folder; give true, vlp, RUN/reward of a run of policy=piql, or code, FILE.py"
+            f"reward={config.reward}: no such folder; give true, vlp, bradley_terry, RUN/reward of a run of policy=piql, "
+            "or code, FILE.py"
         )
     return {"reward": path / "model.safetensors"}
 

@@ -81,13 +81,13 @@ class Run:
 
     def __init__(self, config: OnPolicyConfig) -> None:
         self.config, seeds = config, config.seeds
-        asked = config.reward == "vlp"
-        self.fleet = Fleet(config.env, config.action_repeat, config.switch, seeds, config.policy.envs, config.processes, asked)
+        filmed = config.reward == "vlp"
+        self.fleet = Fleet(config.env, config.action_repeat, config.switch, seeds, config.policy.envs, config.processes, filmed)
         self.agent = GTR(config.policy, *self.fleet.sizes, seeds)
         self.rewards: list[RewardFunction] = []
         """What each member learns from instead of the environment's own reward."""
         self.feedback: list[Feedback] = []
-        if asked:
+        if config.reward in asking.TEACHERS:
             self.feedback = [asker(config, seed, self.fleet.sizes) for seed in seeds]
             self.rewards = [*self.feedback]
         elif config.reward != "true":
@@ -188,7 +188,7 @@ class Run:
         return said
 
     def ask(self, met: Met, rewards: np.ndarray) -> dict[str, float]:
-        """Show what was met to those who ask VLPs, and let them, when it is time; metrics, means over members.
+        """Show what was met to those who ask, and let them, when it is time; metrics, means over members.
 
         What one environment met in an iteration is remembered in one piece; an episode that goes on is to them another one, with
         the same beginning.
@@ -281,12 +281,13 @@ def run(config: OnPolicyConfig) -> Path:
 
 
 def asker(config: OnPolicyConfig, seed: int, sizes: tuple[int, int]) -> Feedback:
-    """Who asks VLPs on behalf of one member, with a memory of its own."""
+    """Who asks the teacher on behalf of one member, with a memory of its own."""
     folder, env = config.out / f"feedback-{seed}", make_control(config.env, config.action_repeat)
-    asking.check(config.feedback, env)
+    asking.check(config.reward, config.feedback, env)
     capacity = -(-config.frames // config.action_repeat)
     spare = config.checkpoint_every * config.policy.steps * config.policy.envs
-    return Feedback(config.feedback, ExperienceMemory(folder, config.env, *sizes, capacity, spare), env, folder, seed)
+    memory = ExperienceMemory(folder, config.env, *sizes, capacity, spare)
+    return Feedback(config.reward, config.feedback, memory, env, folder, seed)
 
 
 def check(config: OnPolicyConfig) -> None:

@@ -301,6 +301,23 @@ def test_code_takes_the_place_of_the_environments_reward(tmp_path: Path) -> None
         online.run(replace(config, out=tmp_path / "third"))
 
 
+def test_a_scripted_teacher_knows_the_true_return_of_any_world(tmp_path: Path) -> None:
+    config = settings(tmp_path / "run", env="mujoco/HalfCheetah-v5", reward="bradley_terry", action_repeat=2, frames=220)
+    asking = replace(config.feedback, model=(), steps=100)
+    state = state_after(replace(config, feedback=asking), 60)
+    assert state.feedback is not None and state.feedback.states.shape[1] == 1, "no simulator state is kept"
+    metrics = state.feedback.ask()
+    assert metrics["feedback/label_accuracy"] == 1 and metrics["feedback/answers"] == 3
+    obs, actions, labels = (state.feedback.answers[name] for name in ("obs", "actions", "labels"))
+    said = [state.feedback(obs[:, side].reshape(24, -1), actions[:, side].reshape(24, -1), obs[:, 0]) for side in range(2)]
+    means = np.stack(said).reshape(2, 3, 8).mean(-1)
+    np.testing.assert_array_equal(means[1] > means[0], labels > 0.5)
+    pairs = np.array([[3, 20]])
+    np.testing.assert_allclose(np.stack(state.feedback.score(pairs))[..., 0].T, state.feedback.true_returns(pairs))
+    online.run(replace(config, out=tmp_path / "whole", feedback=replace(asking, steps=4)))
+    assert pd.read_csv(tmp_path / "whole" / "metrics.csv")["feedback/answers"].dropna().tolist() == [3, 6, 7]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

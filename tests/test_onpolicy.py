@@ -34,6 +34,20 @@ def settings(out: Path, **changes: object) -> OnPolicyConfig:
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
+def run_killed(monkeypatch: pytest.MonkeyPatch, config: OnPolicyConfig) -> None:
+    """Run until the sixth iteration."""
+    iterate, calls = Run.iterate, iter(range(6))
+
+    def dying(self: Run) -> dict[str, float]:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return iterate(self)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "iterate", dying)
+        onpolicy.run(config)
+
+
 def test_advantages_by_hand() -> None:
     # gamma .5, lambda .5; deltas: 1 + .5 * 4 - 2, 2 + .5 * 6 - 4 (cut by time), 3 + 0 - 6 (ended for good), 1 + .5 * 2 - 0
     rewards, values = np.array([[1.0], [2.0], [3.0], [1.0]]), np.array([[2.0], [4.0], [6.0], [0.0]])
@@ -95,21 +109,7 @@ def test_a_run_leaves_what_others_read(actor: str, tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_to_the_very_same_end(penalty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, killed = (settings(tmp_path / name, policy=replace(TINY, penalty=penalty)) for name in ("whole", "killed"))
     onpolicy.run(whole)
-
-    class Killed(Exception):
-        pass
-
-    iterate, calls = Run.iterate, iter(range(6))
-
-    def dying(self: Run) -> dict[str, float]:
-        if next(calls) == 5:
-            raise Killed
-        return iterate(self)
-
-    monkeypatch.setattr(Run, "iterate", dying)
-    with pytest.raises(Killed):
-        onpolicy.run(killed)
-    monkeypatch.undo()
+    run_killed(monkeypatch, killed)
     assert (killed.out / "checkpoint.safetensors").exists() and not (killed.out / "manifest.json").exists()
     with pytest.raises(RoboprefError, match=r"checkpoint\.safetensors"):
         onpolicy.run(replace(killed, policy=replace(killed.policy, clip=0.3)))
@@ -119,6 +119,22 @@ def test_a_killed_run_goes_on_to_the_very_same_end(penalty: str, tmp_path: Path,
     columns = [name for name in pd.read_csv(whole.out / "metrics.csv") if not name.startswith("charts/")]
     a, b = (pd.read_csv(one.out / "metrics.csv")[columns] for one in (whole, killed))
     pd.testing.assert_frame_equal(a, b)
+
+
+def test_a_scripted_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = FeedbackConfig(segment_steps=8, every=250, questions=6, hidden=(8,), steps=3, batch=4, abstain=0.5)
+    whole, killed = (
+        settings(tmp_path / name, reward="bradley_terry", feedback=asking, warmup=100, frames=600, seeds=(0, 3))
+        for name in ("whole", "killed")
+    )
+    onpolicy.run(whole)
+    metrics = pd.read_csv(whole.out / "metrics.csv")
+    assert metrics["feedback/answers"].dropna().tolist() == [3, 6, 9]
+    assert set(metrics["feedback/label_accuracy"].dropna()) == {1.0}
+    run_killed(monkeypatch, killed)
+    onpolicy.run(killed)
+    for name in ("model.safetensors", "episodes.csv"):
+        assert (killed.out / name).read_bytes() == (whole.out / name).read_bytes()
 
 
 def test_rewards_that_vlps_teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,17 +165,7 @@ def test_rewards_that_vlps_teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert metrics["losses/policy"].notna().all(), "the first session comes before the first lesson"
     assert metrics["step"][metrics["feedback/answers"].notna()].tolist() == [100, 400, 600]
 
-    iterate, calls = Run.iterate, iter(range(9))
-
-    def dying(self: Run) -> dict[str, float]:
-        if next(calls) == 5:
-            raise KeyboardInterrupt
-        return iterate(self)
-
-    monkeypatch.setattr(Run, "iterate", dying)
-    with pytest.raises(KeyboardInterrupt):
-        onpolicy.run(killed)
-    monkeypatch.setattr(Run, "iterate", iterate)
+    run_killed(monkeypatch, killed)
     onpolicy.run(killed)
     for name in ("model.safetensors", "episodes.csv"):
         assert (killed.out / name).read_bytes() == (whole.out / name).read_bytes()
@@ -182,7 +188,7 @@ def test_rewards_that_are_code(tmp_path: Path) -> None:
     config = settings(tmp_path / "run", reward=str(tmp_path / "reward.py"))
     with closing(Run(config)) as state, state.fleet:
         met = state.act()
-        expected = met.next_obs[..., 0] - met.acted[..., 1]
+        expected = met.next_obs[..., 0] - met.obs[..., 0] - met.acted[..., 1]
         np.testing.assert_allclose(state.rewarded(met), expected, rtol=1e-4, atol=1e-5)
     onpolicy.run(config)
 
