@@ -200,8 +200,8 @@ class GTRConfig:
     normalise: bool = True
     max_norm: float = 0.5
     penalty: str = "gaussian"
-    beta: float = 0.3
-    sigma: float = 0.5
+    beta: float = 1.0
+    sigma: float = 0.1
     adapt: float = 0.0
     lenience: float = 0.0
     distance: str = "kl"
