@@ -35,8 +35,11 @@ SMOOTHED = 3  # iterations
 COLUMNS = 3  # of the figure
 WORLDS = (
     "hopper-friction=env=mujoco/hopper switch=friction",
+    "walker2d-friction=env=mujoco/walker2d switch=friction",
+    "hopper-observation=env=mujoco/hopper switch=observation",
     "walker-tasks=env=dmc/walker-walk action_repeat=2 switch=tasks switch.tasks=[walker-stand,walker-walk,walker-run]",
-    "press-goals=env=metaworld/button-press switch=goal",
+    "press-goals=env=metaworld/button-press switch=goal switch.every=100000 frames=500000",
+    "cheetah-friction=env=mujoco/halfcheetah switch=friction",
 )
 
 
@@ -47,7 +50,7 @@ class OnPolicyStudyConfig:
     out: Path
     """CSV to append to; the curves go beside it, to NAME-curves.csv."""
     worlds: tuple[str, ...] = WORLDS
-    """NAME=SETTINGS of `robopref train`, blanks between them."""
+    """NAME=SETTINGS of `robopref train`, blanks between them; frames among them hold for this world."""
     variants: tuple[str, ...] = ("gtr=policy=gtr", "ppo=policy=ppo", "ppo_kl=policy=ppo_kl", "c_chain=policy=c_chain")
     """The same; sb3 is stable-baselines3's PPO."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -88,7 +91,7 @@ def run(config: OnPolicyStudyConfig) -> None:
         words = ["policy=ppo"] if peer else words
         out = f"out={config.work / place / name}"
         every = [f"seeds=[{','.join(map(str, config.seeds))}]", f"frames={config.frames}", out]
-        settings = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [*words, *where, *every, *config.set]))
+        settings = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [*words, *every, *where, *config.set]))
         before = known.get((place, name))
         if before is None:
             jobs.append((place, name, settings, peer))
