@@ -48,7 +48,7 @@ class OnPolicyStudyConfig:
     """Who lives where, and for how long."""
 
     out: Path
-    """CSV to append to; the curves go beside it, to NAME-curves.csv."""
+    """CSV to append to; beside it go the curves, to NAME-curves.csv, and what the losses were, to NAME-losses.csv."""
     worlds: tuple[str, ...] = WORLDS
     """NAME=SETTINGS of `robopref train`, blanks between them; frames among them hold for this world."""
     variants: tuple[str, ...] = ("gtr=policy=gtr", "ppo=policy=ppo", "ppo_kl=policy=ppo_kl", "c_chain=policy=c_chain")
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     config = tyro.cli(OnPolicyStudyConfig, args=argv, prog="python -m robopref.policies.onpolicy_study", description=__doc__)
     if not config.summary:
         run(config)
-    rows, curves = read_rows(config.out), read_rows(curves_of(config.out))
+    rows, curves = read_rows(config.out), read_rows(beside(config.out, "curves"))
     print(summary(rows, config.base))
     if config.figure is not None and not curves.empty:
         with atomic_file(config.figure) as temp:
@@ -82,9 +82,10 @@ def main(argv: list[str]) -> None:
 
 def run(config: OnPolicyStudyConfig) -> None:
     """Do what is missing in the CSV; RoboprefError when it holds the same runs with other settings."""
-    done, curves = read_rows(config.out), read_rows(curves_of(config.out))
+    curves_at, losses_at = (beside(config.out, name) for name in ("curves", "losses"))
+    done, curves, losses = (read_rows(path) for path in (config.out, curves_at, losses_at))
     known = {tuple(row[:2]): row[2] for row in done[["world", "variant", "settings"]].itertuples(index=False)}
-    jobs = []
+    jobs, all_settings = [], {}
     for world, variant in product(config.worlds, config.variants):
         (place, where), (name, words) = named("--worlds", world), named("--variants", variant)
         peer = words == [PEER]
@@ -92,6 +93,7 @@ def run(config: OnPolicyStudyConfig) -> None:
         out = f"out={config.work / place / name}"
         every = [f"seeds=[{','.join(map(str, config.seeds))}]", f"frames={config.frames}", out]
         settings = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [*words, *every, *where, *config.set]))
+        all_settings[place, name] = settings
         before = known.get((place, name))
         if before is None:
             jobs.append((place, name, settings, peer))
@@ -99,9 +101,14 @@ def run(config: OnPolicyStudyConfig) -> None:
             raise RoboprefError(f"{config.out}: {name} in {place} was run with other settings; choose another --out")
     for rows, curve in in_processes(run_one, jobs, config.processes):
         done = append_rows(config.out, done, rows, KEY)
-        curves = append_rows(curves_of(config.out), curves, curve, ["world", "variant", "seed", "frame"])
+        curves = append_rows(curves_at, curves, curve, ["world", "variant", "seed", "frame"])
         table = pd.DataFrame(rows)
         print(f"{rows[0]['world']}, {rows[0]['variant']}: {table['return'].mean():.1f}  ({rows[0]['seconds']:.0f} s)", flush=True)
+    known_losses = set(losses[["world", "variant"]].itertuples(index=False, name=None))
+    for (world, variant), settings in all_settings.items():
+        if (world, variant) not in known_losses and (settings.out / "metrics.csv").exists():
+            rows = of_losses(world, variant, settings)
+            losses = append_rows(losses_at, losses, rows, ["world", "variant", "phase"])
 
 
 def run_one(world: str, variant: str, settings: OnPolicyConfig, peer: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -111,7 +118,7 @@ def run_one(world: str, variant: str, settings: OnPolicyConfig, peer: bool) -> t
     policy = settings.policy
     each = policy.steps * policy.envs * settings.action_repeat
     curve = by_iteration(episodes, settings.seeds, each, -(-settings.frames // each))
-    phase = np.arange(len(curve)) * each // settings.switch.every if settings.switch.kind != "none" else np.zeros(len(curve), int)
+    phase = phases(settings, len(curve), each)
     spent = {"seconds": time.process_time() - started, "settings": fingerprint(settings, peer)}
     rows, points = [], []
     for seed, returns in zip(settings.seeds, curve.T, strict=True):
@@ -121,6 +128,11 @@ def run_one(world: str, variant: str, settings: OnPolicyConfig, peer: bool) -> t
             part = slice(first, first + 5)
             points.append(which | {"frame": min(first + 5, len(returns)) * each, "return": returns[part].mean()})
     return rows, points
+
+
+def phases(settings: OnPolicyConfig, count: int, each: int) -> np.ndarray:
+    """The phase of each of `count` iterations of `each` frames, (I,)."""
+    return np.arange(count) * each // settings.switch.every if settings.switch.kind != "none" else np.zeros(count, int)
 
 
 def by_iteration(episodes: pd.DataFrame, seeds: tuple[int, ...], each: int, count: int) -> np.ndarray:
@@ -149,17 +161,27 @@ def of_phases(returns: np.ndarray, phase: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
-def curves_of(path: Path) -> Path:
-    """Where the curves of a CSV lie."""
-    return path.with_name(f"{path.stem}-curves.csv")
+def of_losses(world: str, variant: str, settings: OnPolicyConfig) -> list[dict[str, Any]]:
+    """Of each phase of a run the mean of its losses, of how far its anchors were, and of what the kernel let go."""
+    metrics = pd.read_csv(settings.out / "metrics.csv")
+    each = settings.policy.steps * settings.policy.envs * settings.action_repeat
+    phase = phases(settings, len(metrics), each)
+    metrics = metrics[[name for name in metrics if name.startswith("losses/")]].rename(columns=lambda name: name.split("/")[1])
+    which = {"world": world, "variant": variant, "settings": fingerprint(settings, peer=False)}
+    return [which | {"phase": number} | row for number, row in metrics.groupby(phase).mean().to_dict("index").items()]
+
+
+def beside(path: Path, name: str) -> Path:
+    """Where a CSV's other tables lie."""
+    return path.with_name(f"{path.stem}-{name}.csv")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
     """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
     if not path.exists():
-        return pd.DataFrame(columns=["world", "variant", "seed", "settings"])
+        return pd.DataFrame(columns=["world", "variant", "settings"])
     table = pd.read_csv(path, dtype={"variant": str, "world": str, "settings": str})
-    if missing := {"world", "variant", "seed", "settings"} - set(table.columns):
+    if missing := {"world", "variant", "settings"} - set(table.columns):
         raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
     return table
 

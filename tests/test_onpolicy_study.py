@@ -28,6 +28,12 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
     assert len(rows) == 2 * 2 * 2 * 3 and rows["phase"].dtype == int and rows["return"].gt(0).all()
     assert rows["recovery"][rows["phase"] == 0].isna().all() and rows["recovery"][rows["phase"] > 0].notna().all()
     assert set(curves["frame"]) == {320, 640}
+    losses = pd.read_csv(tmp_path / "life-losses.csv").set_index(["world", "variant", "phase"])
+    assert len(losses) == 2 * 2 * 3 and losses.loc["hop", "gtr"]["kernel"].between(0.5, 1).all()
+    assert losses.loc["hop", "ppo"]["kernel"].isna().all(), "it has none"
+    metrics = pd.read_csv(tmp_path / "work" / "hop" / "gtr" / "metrics.csv")
+    last = metrics["losses/entropy"][metrics["step"] > 512].mean()
+    assert losses.loc["hop", "gtr", 2]["entropy"] == pytest.approx(last, abs=1e-3)
     capsys.readouterr()
     figure = tmp_path / "curves.png"
     more = ["--variants", "gtr=policy=gtr", "ppo=policy=ppo", "sb3=sb3", "--figure", str(figure)]
@@ -38,7 +44,7 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
     with pytest.raises(RoboprefError, match="gtr in hop was run with other settings"):
         onpolicy_study.main(["--out", str(out), *words, "policy.beta=0.1", "--variants", "gtr=policy=gtr"])
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(RoboprefError, match=r"other.csv: it has no column seed, settings"):
+    with pytest.raises(RoboprefError, match=r"other.csv: it has no column settings"):
         onpolicy_study.main(["--out", str(tmp_path / "other.csv"), "--summary"])
 
 
