@@ -62,6 +62,11 @@ class SwitchingEnv(ControlEnv):
         """The observation as the present phase shows it."""
         return observation if self.switch.kind != "observation" else observation * self._gain + self._offset
 
+    @property
+    def told(self) -> str:
+        """The present phase in words, such as "phase 3, friction x 0.27"."""
+        return f"phase {self.phase}" + (f", friction x {self.factor:.2g}" if self.switch.kind == "friction" else "")
+
     def rng(self) -> np.random.Generator:
         """What the present phase's conditions are drawn with, from its beginning."""
         return np.random.default_rng([self.switch.seed, zlib.crc32(self.switch.kind.encode()), self.phase])

@@ -121,7 +121,7 @@ def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path],
                 title = config.instruction or env.env_id.partition("/")[2]
                 while True:
                     if step % config.every == 0 or done:
-                        above = f"{name}, goal {goal}" + (f", phase {phase}" if config.phases else "")
+                        above = f"{name}, goal {goal}" + (f", {env.told}" if config.phases else "")
                         pictures.append(overlay(eye.picture(), title, step, ret, None, title=above, score_name="return"))
                     if done:
                         break

@@ -62,6 +62,14 @@ def test_friction_is_scaled_everywhere_and_at_first_left_alone() -> None:
     assert np.array_equal(model_of(env).geom_friction, usual)
 
 
+def test_a_phase_in_words() -> None:
+    env = SwitchingEnv("mujoco/Hopper-v5", 1, SwitchConfig("friction", low=0.27, high=0.27))
+    assert env.told == "phase 0, friction x 1"
+    episode(env, 3, steps=1)
+    assert env.told == "phase 3, friction x 0.27"
+    assert SwitchingEnv("mujoco/Hopper-v5", 1, SwitchConfig("observation")).told == "phase 0"
+
+
 def test_a_switch_waits_for_the_next_episode() -> None:
     env = SwitchingEnv("mujoco/HalfCheetah-v5", 1, SwitchConfig("friction"))
     whole = episode(env, 0, steps=20)
