@@ -16,6 +16,7 @@ from robopref.configs.errors import RoboprefError, nearest
 from robopref.embodied.envs import make_env
 
 SUITES = ("dmc", "mujoco", "metaworld")
+ROUNDING = 1e-6  # by which an action may be outside [-1, 1]
 
 
 class DMCEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -83,24 +84,35 @@ class ControlEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """`repeat` frames, or fewer at an end: the last observation and the sum of the rewards."""
         action = np.asarray(action, np.float64)
-        if action.shape != self.action_space.shape or not (np.abs(action) <= 1 + 1e-6).all():
-            raise RoboprefError(
-                f"{self.env_id}, frame {self.frame}: an action must be {self.action_space.shape} numbers in [-1, 1], got "
-                f"{action.tolist()}; look for NaN in the policy's weights"
-            )
-        scaled = self._low + (np.clip(action, -1.0, 1.0) + 1) / 2 * self._range
-        total = 0.0
+        self.check_action(action)
+        forces, total = self.forces(action), 0.0
         for _ in range(self.repeat):
-            observation, reward, terminated, truncated, info = self.env.step(scaled)
+            observation, reward, terminated, truncated, info = self.env.step(forces)
             total += float(reward)
             self.frame += 1
             if terminated or truncated:
                 break
-        if not (np.isfinite(observation).all() and np.isfinite(total)):
+        self.check_outcome(observation, total)
+        return np.asarray(observation, np.float64), total, bool(terminated), bool(truncated), info
+
+    def forces(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (..., da) in [-1, 1] as the environment below takes them."""
+        return self._low + (np.clip(actions, -1.0, 1.0) + 1) / 2 * self._range
+
+    def check_action(self, action: np.ndarray) -> None:
+        """RoboprefError unless it is (da,) numbers in [-1, 1]."""
+        if action.shape != self.action_space.shape or not (np.abs(action) <= 1 + ROUNDING).all():
+            raise RoboprefError(
+                f"{self.env_id}, frame {self.frame}: an action must be {self.action_space.shape} numbers in [-1, 1], got "
+                f"{action.tolist()}; look for NaN in the policy's weights"
+            )
+
+    def check_outcome(self, observation: np.ndarray, reward: float) -> None:
+        """RoboprefError for what is not finite."""
+        if not (np.isfinite(observation).all() and np.isfinite(reward)):
             raise RoboprefError(
                 f"{self.env_id}, frame {self.frame}: observation or reward is not finite; the simulation became unstable"
             )
-        return np.asarray(observation, np.float64), total, bool(terminated), bool(truncated), info
 
 
 def make_control(env_id: str, repeat: int = 1) -> ControlEnv:

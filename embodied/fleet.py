@@ -22,6 +22,7 @@ import numpy as np
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import SwitchConfig
 from robopref.embodied import simstate
+from robopref.embodied.planar import Planar
 from robopref.embodied.switching import SwitchingEnv
 
 ENDED = ("seed", "phase", "decisions", "success", "return")  # what is kept of an episode
@@ -59,6 +60,7 @@ class Crew:
     def __init__(self, env_id: str, repeat: int, switch: SwitchConfig, places: Sequence[tuple[int, int]], board: Board) -> None:
         self.places, self.board, self.filmed = places, board, board.states.shape[1] > 0
         self.envs = [SwitchingEnv(env_id, repeat, switch) for _ in places]
+        self.planar = None if self.filmed else Planar.of(self.envs)
         self.episode = np.zeros(len(places), np.int64)
         self.returns, self.succeeded = np.zeros(len(places)), np.zeros(len(places), np.bool_)
         self.actions: list[list[np.ndarray]] = [[] for _ in places]
@@ -87,16 +89,33 @@ class Crew:
 
     def step(self) -> list[Ended]:
         """Act as the board says; who comes to an end is told and starts again."""
+        actions = self.board.actions.copy()
+        done = (
+            [self.act(number, action) for number, action in enumerate(actions)] if self.planar is None else self.act_all(actions)
+        )
         ended: list[Ended] = []
-        board = self.board
-        for number, env in enumerate(self.envs):
-            done = self.act(number, board.actions[number].copy())
-            if done:
-                seed, decisions = self.places[number][0], len(self.actions[number])
-                ended.append((seed, env.phase, decisions, float(self.succeeded[number]), float(self.returns[number])))
-                self.episode[number] += 1
-                self.start(number)
+        for number in np.flatnonzero(done).tolist():
+            seed, decisions = self.places[number][0], len(self.actions[number])
+            told = float(self.succeeded[number]), float(self.returns[number])
+            ended.append((seed, self.envs[number].phase, decisions, *told))
+            self.episode[number] += 1
+            self.start(number)
         return ended
+
+    def act_all(self, actions: np.ndarray) -> np.ndarray:
+        """The same as `act` of every environment, for those that may go all at once; (n,)."""
+        assert self.planar is not None
+        board = self.board
+        obs, rewards, terminated = self.planar.step(actions)
+        if self.envs[0].switch.kind == "observation":
+            obs = np.stack([env.shown(row) for env, row in zip(self.envs, obs, strict=True)])
+        for taken, action in zip(self.actions, actions, strict=True):
+            taken.append(action)
+        done = terminated | np.array([len(taken) == self.planar.limit for taken in self.actions])
+        board.obs[:] = board.next_obs[:] = obs
+        board.told[:] = np.stack([rewards, terminated, done], 1)
+        self.returns += rewards
+        return done
 
     def act(self, number: int, action: np.ndarray) -> bool:
         """One action of one environment; whether its episode ended."""
