@@ -37,7 +37,15 @@ PEER = "sb3"  # the word for stable-baselines3's SAC, whose settings are those o
 COLUMNS = 3  # of the figure
 TAILS = (0.025, 0.975)
 WHOLE = "mean"  # of all evaluations of a run: how soon it learnt, and how well
-NO_MATTER = ("out", "threads", "processes", "device", "checkpoint_every", "policy.cuda_graph")  # to what comes of a run
+NO_MATTER = (
+    "out",
+    "threads",
+    "processes",
+    "device",
+    "checkpoint_every",
+    "policy.cuda_graph",
+    "seeds",
+)  # to what comes of a member
 
 
 @dataclass(frozen=True)

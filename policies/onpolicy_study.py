@@ -1,14 +1,15 @@
 """`python -m robopref.policies.onpolicy_study --out FILE.csv`: agents compared over their whole life in worlds that change.
 
-For every world and variant one run with all seeds in it; of each seed and phase a row: its mean return, that of its last quarter,
-and how many iterations it took to recover from the switch.  A second call does what is missing; a killed run goes on.
+For every world and variant one run with all seeds in it, and another for those that are added later; of each seed and phase a
+row: its mean return, that of its last quarter, and how many iterations it took to recover from the switch.  A second call does
+what is missing; a killed run goes on.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -90,15 +91,16 @@ def run(config: OnPolicyStudyConfig) -> None:
         (place, where), (name, words) = named("--worlds", world), named("--variants", variant)
         peer = words == [PEER]
         words = ["policy=ppo"] if peer else words
-        out = f"out={config.work / place / name}"
-        every = [f"seeds=[{','.join(map(str, config.seeds))}]", f"frames={config.frames}", out]
+        every = [f"frames={config.frames}", f"out={config.work / place / name}"]
         settings = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [*words, *every, *where, *config.set]))
         all_settings[place, name] = settings
         before = known.get((place, name))
-        if before is None:
-            jobs.append((place, name, settings, peer))
-        elif before != fingerprint(settings, peer):
+        if before not in (None, fingerprint(settings, peer)):
             raise RoboprefError(f"{config.out}: {name} in {place} was run with other settings; choose another --out")
+        had = [] if before is None else done[(done["world"] == place) & (done["variant"] == name)]["seed"].tolist()
+        if missing := tuple(seed for seed in config.seeds if seed not in had):
+            out = settings.out if before is None else settings.out.with_name(f"{name}-{missing[0]}")
+            jobs.append((place, name, replace(settings, seeds=missing, out=out), peer))
     for rows, curve in in_processes(run_one, jobs, config.processes):
         done = append_rows(config.out, done, rows, KEY)
         curves = append_rows(curves_at, curves, curve, ["world", "variant", "seed", "frame"])

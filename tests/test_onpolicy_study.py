@@ -48,6 +48,22 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
         onpolicy_study.main(["--out", str(tmp_path / "other.csv"), "--summary"])
 
 
+def test_seeds_may_be_added_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, words = tmp_path / "life.csv", ["--work", str(tmp_path / "work"), *WORDS, "--variants", "ppo=policy=ppo"]
+    onpolicy_study.main(["--out", str(out), *words])
+    before = pd.read_csv(out)
+    capsys.readouterr()
+    onpolicy_study.main(["--out", str(out), *words, "--seeds", "0", "1", "2"])
+    after = pd.read_csv(out)
+    assert capsys.readouterr().out.count(" s)") == 2 and set(after["seed"]) == {0, 1, 2}, "one seed in both worlds"
+    pd.testing.assert_frame_equal(after[after["seed"] < 2].reset_index(drop=True), before)
+    assert set(after["settings"]) == set(before["settings"])
+    alone = tmp_path / "alone.csv"
+    onpolicy_study.main(["--out", str(alone), *words, "--seeds", "2", "--work", str(tmp_path / "other")])
+    columns = ["world", "phase", "return"]
+    pd.testing.assert_frame_equal(after[after["seed"] == 2][columns].reset_index(drop=True), pd.read_csv(alone)[columns])
+
+
 def test_the_curve_of_a_life() -> None:
     episodes = pd.DataFrame({"frame": [20, 20, 40, 20], "seed": [0, 0, 0, 7], "return": [1.0, 3.0, 5.0, 9.0]})
     curve = by_iteration(episodes, (0, 7), 10, 5)
