@@ -208,6 +208,7 @@ class GTRConfig:
     anchor: str = "mixture"
     anchors: int = 5
     anchor_decay: float = 0.7
+    anchor_every: int = 1
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,8 @@ class GTR:
                 of_anchors = (parts[5], parts[6] if len(parts) > 6 else anchors[1], anchors[2]) if anchors else None
                 metrics = self.step(Rollout(*parts[:5]), of_anchors)
             told.append(metrics)
-        if self.penalised:
+        iteration = self.optimizer.count // (config.epochs * -(-count // config.minibatch))
+        if self.penalised and (iteration - 1) % config.anchor_every == 0:
             self.remember(before)
         metrics = {name: np.mean([metrics[name] for metrics in told], 0) for name in told[0]}
         if config.adapt > 0 and "distance" in metrics:

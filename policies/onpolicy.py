@@ -296,7 +296,8 @@ def check(config: OnPolicyConfig) -> None:
         raise RoboprefError(f"seeds={list(config.seeds)}: give different numbers from 0 on, for example seeds=[0,1,2]")
     least = {"frames": config.frames, "action_repeat": config.action_repeat, "checkpoint_every": config.checkpoint_every}
     least |= {"processes": config.processes}
-    least |= {f"policy.{name}": getattr(config.policy, name) for name in ("envs", "steps", "epochs", "minibatch", "anchors")}
+    for name in ("envs", "steps", "epochs", "minibatch", "anchors", "anchor_every"):
+        least[f"policy.{name}"] = getattr(config.policy, name)
     least |= {"switch.every": config.switch.every}
     for name, value in least.items():
         if value < 1:

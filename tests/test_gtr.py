@@ -209,6 +209,17 @@ def test_the_first_iteration_has_no_anchor_and_later_ones_the_last_few() -> None
     assert agent.mixture().tolist() == pytest.approx([1 / 1.7, 0.7 / 1.7])
 
 
+def test_anchors_may_lie_further_apart() -> None:
+    agent = GTR(replace(SMALL, anchor_every=3), OBS, ACTION, SEEDS)
+    starts, newest = [], []
+    for number in range(8):
+        starts.append(agent.net.values[:2].copy())
+        agent.learn(rollout(SMALL, number))
+        newest.append(next(index for index, start in enumerate(starts) if np.array_equal(start, agent.anchors[0])))
+    assert newest == [0, 0, 0, 3, 3, 3, 6, 6]
+    assert len(agent.anchors) == 2 and np.array_equal(agent.anchors[1], starts[3])
+
+
 def test_sigma_follows_the_distances_if_it_is_asked_to() -> None:
     agent = GTR(replace(SMALL, adapt=1.5, learning_rate=0.01), OBS, ACTION, SEEDS)
     agent.learn(rollout(SMALL))
