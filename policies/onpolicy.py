@@ -283,7 +283,6 @@ def run(config: OnPolicyConfig) -> Path:
 def asker(config: OnPolicyConfig, seed: int, sizes: tuple[int, int]) -> Feedback:
     """Who asks the teacher on behalf of one member, with a memory of its own."""
     folder, env = config.out / f"feedback-{seed}", make_control(config.env, config.action_repeat)
-    asking.check(config.reward, config.feedback, env)
     capacity = -(-config.frames // config.action_repeat)
     spare = config.checkpoint_every * config.policy.steps * config.policy.envs
     memory = ExperienceMemory(folder, config.env, *sizes, capacity, spare)
@@ -302,6 +301,8 @@ def check(config: OnPolicyConfig) -> None:
     for name, value in least.items():
         if value < 1:
             raise RoboprefError(f"{name}={value}: must be at least 1")
+    if config.reward in asking.TEACHERS:
+        asking.check(config.reward, config.feedback, make_control(config.env, config.action_repeat))
 
 
 def learn(config: OnPolicyConfig, checkpoint: Path) -> Run:

@@ -224,6 +224,8 @@ def test_it_learns(tmp_path: Path) -> None:
         ({"seeds": (1, 1)}, r"seeds=\[1, 1\]: give different numbers"),
         ({"frames": 0}, "frames=0: must be at least 1"),
         ({"policy": replace(TINY, minibatch=0)}, "policy.minibatch=0: must be at least 1"),
+        ({"policy": replace(TINY, anchor_every=0)}, "policy.anchor_every=0: must be at least 1"),
+        ({"reward": "vlp"}, r"reward=vlp is for env=metaworld/TASK with action_repeat=1, not mujoco/Hopper-v5 with 1"),
         ({"reward": "nowhere"}, "reward=nowhere: no such folder"),
     ],
 )
