@@ -21,7 +21,7 @@ from robopref.policies.onpolicy import Run
 
 ENVS = {"halfcheetah": "mujoco/HalfCheetah-v5", "button-press": "metaworld/button-press"}
 THREADS = (1, 2)
-ROUNDS = 5
+ROUNDS = 3
 TURN_S = 3.0
 
 
