@@ -258,20 +258,20 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return iqm(values), low, high
 
 
-def draw(rows: pd.DataFrame) -> Figure:
-    """A panel an environment, a line a variant: IQM of the return over seeds, its interval shaded."""
-    envs = list(dict.fromkeys(rows["env"]))
+def draw(rows: pd.DataFrame, place: str = "env") -> Figure:
+    """A panel a `place` (a column), a line a variant: IQM of the return over seeds, its interval shaded, by `frame`."""
+    places = list(dict.fromkeys(rows[place]))
     colours = {variant: f"C{number}" for number, variant in enumerate(dict.fromkeys(rows["variant"]))}
-    lines = -(-len(envs) // COLUMNS)
-    figure = Figure(figsize=(4 * min(len(envs), COLUMNS), 3 * lines), layout="constrained")
-    for number, env in enumerate(envs):
-        axes = figure.add_subplot(lines, min(len(envs), COLUMNS), number + 1)
-        for variant, part in rows[rows["env"] == env].groupby("variant", sort=False):
+    lines = -(-len(places) // COLUMNS)
+    figure = Figure(figsize=(4 * min(len(places), COLUMNS), 3 * lines), layout="constrained")
+    for number, name in enumerate(places):
+        axes = figure.add_subplot(lines, min(len(places), COLUMNS), number + 1)
+        for variant, part in rows[rows[place] == name].groupby("variant", sort=False):
             found = {frame: interval(at["return"].to_numpy()) for frame, at in part.groupby("frame")}
             centre, low, high = np.array(list(found.values())).T
             axes.plot(list(found), centre, label=str(variant), color=colours[variant])
             axes.fill_between(list(found), low, high, color=colours[variant], alpha=0.2, lw=0)
-        axes.set_title(env)
+        axes.set_title(name)
         axes.set_xlabel("frames")
         axes.set_ylabel("return")
         axes.legend(fontsize=7)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tyro
-from matplotlib.figure import Figure
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
@@ -27,13 +26,12 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnPolicyConfig
 from robopref.embodied.evaluate import iqm
 from robopref.policies import onpolicy, stable_baselines
-from robopref.policies.online_study import PEER, TAILS, fingerprint, named, resampled
+from robopref.policies.online_study import PEER, TAILS, draw, fingerprint, named, resampled
 from robopref.policies.study import append_rows
 
 KEY = ["world", "variant", "seed", "phase"]
 RECOVERED = 0.8  # of what was had before the switch
 SMOOTHED = 3  # iterations
-COLUMNS = 3  # of the figure
 WORLDS = (
     "hopper-friction=env=mujoco/hopper switch=friction",
     "walker2d-friction=env=mujoco/walker2d switch=friction",
@@ -78,7 +76,7 @@ def main(argv: list[str]) -> None:
     print(summary(rows, config.base))
     if config.figure is not None and not curves.empty:
         with atomic_file(config.figure) as temp:
-            draw(curves).savefig(temp, format=config.figure.suffix.removeprefix("."), dpi=150, metadata={})
+            draw(curves, "world").savefig(temp, format=config.figure.suffix.removeprefix("."), dpi=150, metadata={})
 
 
 def run(config: OnPolicyStudyConfig) -> None:
@@ -211,25 +209,6 @@ def over_seeds(returns: np.ndarray) -> tuple[float, float, float]:
     """IQM of (S seeds, W worlds) and the ends of its 95 % interval, seeds drawn anew in every world."""
     low, high = np.quantile(resampled(returns, np.random.default_rng(0)), TAILS)
     return iqm(returns), float(low), float(high)
-
-
-def draw(curves: pd.DataFrame) -> Figure:
-    """A panel a world, a line a variant: IQM of the return over seeds, its interval shaded."""
-    worlds = list(dict.fromkeys(curves["world"]))
-    lines = -(-len(worlds) // COLUMNS)
-    figure = Figure(figsize=(5 * min(len(worlds), COLUMNS), 3 * lines), layout="constrained")
-    for number, world in enumerate(worlds):
-        axes = figure.add_subplot(lines, min(len(worlds), COLUMNS), number + 1)
-        for variant, part in curves[curves["world"] == world].groupby("variant", sort=False):
-            table = part.pivot_table(index="frame", columns="seed", values="return")
-            centre, low, high = np.array([over_seeds(row[:, None]) for row in table.to_numpy()]).T
-            (line,) = axes.plot(table.index, centre, label=str(variant))
-            axes.fill_between(table.index, low, high, color=line.get_color(), alpha=0.2, lw=0)
-        axes.set_title(world)
-        axes.set_xlabel("frames")
-        axes.set_ylabel("return")
-        axes.legend(fontsize=7)
-    return figure
 
 
 if __name__ == "__main__":
