@@ -194,14 +194,14 @@ class GTRConfig:
     learning_rate: float = 3e-4
     discount: float = 0.99
     gae_lambda: float = 0.95
-    clip: float = 0.2
+    clip: float = 1.0
     value_weight: float = 0.5
     entropy: float = 0.0
     normalise: bool = True
     max_norm: float = 0.5
     penalty: str = "gaussian"
     beta: float = 1.0
-    sigma: float = 0.1
+    sigma: float = 0.5
     adapt: float = 0.0
     lenience: float = 0.0
     distance: str = "kl"

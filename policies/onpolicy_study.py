@@ -50,7 +50,12 @@ class OnPolicyStudyConfig:
     """CSV to append to; beside it go the curves, to NAME-curves.csv, and what the losses were, to NAME-losses.csv."""
     worlds: tuple[str, ...] = WORLDS
     """NAME=SETTINGS of `robopref train`, blanks between them; frames among them hold for this world."""
-    variants: tuple[str, ...] = ("gtr=policy=gtr", "ppo=policy=ppo", "ppo_kl=policy=ppo_kl", "c_chain=policy=c_chain")
+    variants: tuple[str, ...] = (
+        "gtr=policy=gtr",
+        "ppo=policy=ppo policy.clip=0.4",
+        "ppo_kl=policy=ppo_kl",
+        "c_chain=policy=c_chain policy.clip=0.4",
+    )
     """The same; sb3 is stable-baselines3's PPO."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     frames: int = 1_000_000

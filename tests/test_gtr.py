@@ -20,7 +20,9 @@ from robopref.configs.policy import GTRConfig
 from robopref.policies.actor_critics import Adam
 from robopref.policies.gtr import GTR, Rollout, clipped, gaussian_kernel, lagged_kl
 
-SMALL = GTRConfig(hidden=(8, 8), minibatch=16, epochs=2, entropy=0.01, beta=0.7, bins=3, anchors=2, max_norm=1e9)
+SMALL = GTRConfig(
+    hidden=(8, 8), minibatch=16, epochs=2, clip=0.2, entropy=0.01, beta=0.7, sigma=0.1, bins=3, anchors=2, max_norm=1e9
+)
 OBS, ACTION, SEEDS = 5, 2, (3, 4)
 
 
@@ -141,7 +143,7 @@ def check_gradient(config: GTRConfig) -> None:
         log_prob = pi.log_prob(one.actions[member]).sum(-1)
         advantages = (one.advantages[member] - one.advantages[member].mean()) / (one.advantages[member].std() + 1e-8)
         ratio = torch.exp(log_prob - one.log_prob[member])
-        loss = loss - torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
+        loss = loss - torch.min(ratio * advantages, ratio.clamp(1 - config.clip, 1 + config.clip) * advantages).mean()
         loss = loss - config.entropy * pi.entropy().sum(-1).mean() + 0.5 * (value - one.returns[member]).square().mean()
         mixture = torch.tensor([1 / 1.7, 0.7 / 1.7]) if len(told) == 2 else torch.ones(1)
         anchors = [

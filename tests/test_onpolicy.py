@@ -242,7 +242,8 @@ def test_the_command_knows_its_policies() -> None:
         kind_of(["policy=cir,gtr"])
     for name, penalty in {"gtr": "gaussian", "ppo": "none", "ppo_kl": "kl", "c_chain": "mean"}.items():
         found = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [f"policy={name}", "switch=friction"]))
-        expected = GTRConfig(penalty=penalty, anchors=1 if name == "c_chain" else 5)
+        clip = 1.0 if penalty in ("gaussian", "kl") else 0.2
+        expected = GTRConfig(penalty=penalty, anchors=1 if name == "c_chain" else 5, clip=clip)
         assert found.policy == expected and found.switch == SwitchConfig("friction"), (
             "the YAML files say what the dataclasses say"
         )
