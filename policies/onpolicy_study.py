@@ -195,18 +195,25 @@ def summary(rows: pd.DataFrame, base: str) -> str:
     """Lifetime return, last quarters and recovery by world and variant, IQM and interval over seeds; then over all worlds."""
     if rows.empty:
         return "no rows yet"
-    lines = [f"{'world':20}{'variant':12}{'lifetime':>9}{'95 % interval':>20}{'ends':>9}{'recovery':>10}{'seeds':>7}{'CPU s':>8}"]
+    wide = [max(least, *(len(name) + 2 for name in rows[column].unique())) for column, least in (("world", 24), ("variant", 12))]
+
+    def line(world: str, variant: str, numbers: str) -> str:
+        return f"{world:{wide[0]}}{variant:{wide[1]}}{numbers}"
+
+    head = f"{'lifetime':>9}{'95 % interval':>20}{'ends':>9}{'recovery':>10}{'seeds':>7}{'CPU s':>8}"
+    lines = [line("world", "variant", head)]
     lives = rows.groupby(["world", "variant", "seed"])[["return", "end", "recovery", "seconds"]].mean()
     for (world, variant), part in lives.groupby(["world", "variant"], sort=False):
         told, low, high = over_seeds(part[["return"]].to_numpy())
         numbers = f"{told:>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}{part['end'].mean():>9.1f}{part['recovery'].mean():>10.1f}"
-        lines.append(f"{world:20}{variant:12}{numbers}{len(part):>7}{part['seconds'].mean():>8.0f}")
+        lines.append(line(world, variant, f"{numbers}{len(part):>7}{part['seconds'].mean():>8.0f}"))
     table = lives["return"].unstack("world").dropna()
     if base in table.index.get_level_values("variant") and table.shape[1] > 1:
         table = table / table.loc[base].mean()
         for variant in table.index.unique("variant"):
             told, low, high = over_seeds(table.loc[variant].to_numpy())
-            lines.append(f"{f'over {base}, {table.shape[1]} worlds':20}{variant:12}{told:>9.3f}{f'[{low:.3f}, {high:.3f}]':>20}")
+            numbers = f"{told:>9.3f}{f'[{low:.3f}, {high:.3f}]':>20}"
+            lines.append(line(f"over {base}, {table.shape[1]} worlds", variant, numbers))
     return "\n".join(lines)
 
 
