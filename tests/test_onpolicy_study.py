@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
     onpolicy_study.main(["--out", str(out), *words, *more])
     said = capsys.readouterr().out
     assert said.count(" s)") == 2, "only the new variant was run, in both worlds"
-    assert "over ppo, 2 worlds  ppo             1.000" in said and figure.read_bytes()[:4] == b"\x89PNG"
+    assert re.search(r"over ppo, 2 worlds +ppo +1\.000", said) and figure.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(RoboprefError, match="gtr in hop was run with other settings"):
         onpolicy_study.main(["--out", str(out), *words, "policy.beta=0.1", "--variants", "gtr=policy=gtr"])
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
