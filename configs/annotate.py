@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from robopref.configs.baselines import BaselineConfig, ChatConfig
+from robopref.configs.baselines import BaselineConfig
+from robopref.configs.chat import ChatConfig
 
 
 @dataclass(frozen=True)

@@ -26,24 +26,6 @@ class BaselineConfig:
 
 
 @dataclass(frozen=True)
-class ChatConfig:
-    """The vision-language model that rl-vlm-f asks, behind an OpenAI-compatible chat endpoint."""
-
-    model: str | None = None
-    """Its name at the endpoint; it must read pictures."""
-    base_url: str = "https://api.openai.com/v1"
-    """What comes before /chat/completions."""
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; a server of your own that asks for none takes any."""
-    temperature: float | None = 0.0
-    """None leaves it to the endpoint, for models that refuse to be told."""
-    timeout: float = 120.0
-    """Seconds without a byte after which a request is given up."""
-    attempts: int = 6
-    """Requests for one answer: it is asked again after 408, 429, 5xx, a cut connection, silence or a reply that is no answer."""
-
-
-@dataclass(frozen=True)
 class ContrastiveConfig:
     """Train the small contrastive model: InfoNCE between what experts achieve and the sentences that ask for it."""
 

@@ -23,7 +23,8 @@ import pandas as pd
 import tyro
 
 from robopref.configs.annotate import AnnotateConfig
-from robopref.configs.baselines import BaselineConfig, ChatConfig
+from robopref.configs.baselines import BaselineConfig
+from robopref.configs.chat import ChatConfig
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import digest, plain, read_json

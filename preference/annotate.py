@@ -32,10 +32,10 @@ from robopref.datasets.preferences import COLUMNS, labelled, read_preferences, w
 from robopref.datasets.videos import find_videos
 from robopref.embodied.tasks import canonical
 from robopref.preference.agreement import NEAR_TIE, agreement, format_table, one_sided_accuracy
-from robopref.preference.baselines.chat import Chat
 from robopref.preference.baselines.goal_image import Goals, read_goal
 from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking, load_baseline
 from robopref.preference.baselines.rl_vlm_f import LastFrames, label_pairs
+from robopref.preference.chat import Chat
 from robopref.preference.ensemble import by_view, load_members
 from robopref.preference.features import FeatureScorer
 from robopref.preference.hub import WEIGHTS, find_model

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import tyro
 
-from robopref.configs.baselines import ChatConfig
+from robopref.configs.chat import ChatConfig
 from robopref.configs.cli import guarded
 from robopref.configs.compare import CompareConfig
 from robopref.configs.errors import RoboprefError, UsageError, nearest

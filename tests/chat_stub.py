@@ -62,6 +62,24 @@ def serving() -> Iterator[Endpoint]:
         thread.join()
 
 
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+def together(answer: str | None, finish: str) -> bytes:
+    """A chat completion in one piece."""
+    choice = {"message": {"role": "assistant", "content": answer}, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": USAGE}).encode()
+
+
+def streamed(answer: str | None, finish: str) -> bytes:
+    """One as server-sent events: a comment, the role, pieces of five characters, the end, the usage."""
+    text = answer or ""
+    pieces: list[dict[str, Any]] = [{"choices": [{"delta": {"role": "assistant", "content": None}, "finish_reason": None}]}]
+    pieces += [{"choices": [{"delta": {"content": text[i : i + 5]}, "finish_reason": None}]} for i in range(0, len(text), 5)]
+    pieces += [{"choices": [{"delta": {}, "finish_reason": finish}]}, {"choices": [], "usage": USAGE}]
+    return b": keep-alive\n\n" + b"".join(b"data: %s\n\n" % json.dumps(piece).encode() for piece in pieces) + b"data: [DONE]\n\n"
+
+
 class Handler(BaseHTTPRequestHandler):
     endpoint: Endpoint
 
@@ -80,7 +98,8 @@ class Handler(BaseHTTPRequestHandler):
         said = self.headers.get("Authorization", "")
         endpoint.keys.add(said)
         trouble = endpoint.trouble.pop(0) if endpoint.trouble else ""
-        good = json.dumps({"choices": [{"message": {"role": "assistant", "content": endpoint.answer(body)}}]}).encode()
+        said_whole = "length" if trouble == "length" else "stop"
+        good = (streamed if body.get("stream") else together)(endpoint.answer(body), said_whole)
         if trouble == "cut":
             self.connection.close()
         elif trouble == "half":
@@ -95,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, b'{"choices": [{"message": {"content": [1]}}]}')
         elif trouble == "redirect":
             self.reply(302, b"", {"Location": endpoint.url.replace("/v1", "/elsewhere")})
-        elif trouble:
+        elif trouble and trouble != "length":
             status, _, wait = trouble.partition(":")
             refusal = json.dumps({"error": {"message": f"refused: {said}"}}).encode()
             self.reply(int(status), refusal, {"Retry-After": wait} if wait else {})

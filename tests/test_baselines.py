@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from toy_bank import make_banks
 
 from robopref.configs import cli
-from robopref.configs.baselines import BaselineConfig, ChatConfig, ContrastiveConfig
+from robopref.configs.baselines import BaselineConfig, ContrastiveConfig
+from robopref.configs.chat import ChatConfig
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
 from robopref.datasets.clips import FrameBank

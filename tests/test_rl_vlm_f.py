@@ -13,14 +13,14 @@ import pytest
 from chat_stub import KEY, Endpoint, pictures, serving, texts
 
 from robopref.configs import cli
-from robopref.configs.baselines import ChatConfig
+from robopref.configs.chat import ChatConfig
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
 from robopref.datasets.preferences import read_preferences
 from robopref.datasets.videos import video_clip
 from robopref.embodied.video import write_video
-from robopref.preference.baselines.chat import Chat, retry_after
 from robopref.preference.baselines.rl_vlm_f import compare, label_pairs, read_answer
+from robopref.preference.chat import Chat, retry_after
 
 DARK, BRIGHT = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 200, np.uint8)
 
@@ -122,7 +122,7 @@ def test_retry_after_is_a_number_or_a_date():
         (["503"] * 9, 4, "it answers 503 Service Unavailable; check"),
         (["cut"] * 9, 4, "no whole answer came"),
         (["html"] * 9, 4, "no chat completion"),
-        (["401"], 1, "it answers 401 Unauthorized; check --chat.base-url, --chat.model and the key in OPENAI_API_KEY"),
+        (["401"], 1, "it answers 401 Unauthorized; check chat.base_url, chat.model and the key in OPENAI_API_KEY"),
         (["404"], 1, "it answers 404 Not Found"),
         (["redirect"], 1, "it answers 302 Found"),
     ],
@@ -181,7 +181,7 @@ def test_a_missing_or_impossible_key_is_named_but_not_shown(monkeypatch, tmp_pat
     ["ftp://host/v1", "host/v1", "http://", "https://user:secret@host/v1", "https://host/v1?key=secret", "https://host/v 1"],
 )
 def test_an_address_is_no_place_for_secrets(tmp_path, url):
-    with pytest.raises(UsageError, match=r"--chat\.base-url: write http") as failure:
+    with pytest.raises(UsageError, match=r"chat\.base_url: write http") as failure:
         Chat(ChatConfig("looker", url), tmp_path)
     assert "secret" not in str(failure.value)
 

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robopref.configs.baselines import BaselineConfig, ChatConfig
+from robopref.configs.baselines import BaselineConfig
+from robopref.configs.chat import ChatConfig
 from robopref.configs.errors import UsageError, nearest
 from robopref.embodied.render import DEFAULT_CAMERA
 from robopref.preference.backbone import parse_open_clip

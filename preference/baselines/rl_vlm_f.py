@@ -17,7 +17,7 @@ import numpy as np
 from rich.progress import track
 
 from robopref.embodied.render import DEFAULT_CAMERA
-from robopref.preference.baselines.chat import Chat
+from robopref.preference.chat import Chat
 from robopref.preference.scoring import Draw
 
 LOOK = (

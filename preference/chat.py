@@ -14,24 +14,36 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, responses
+from http.client import HTTPException, IncompleteRead, responses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from robopref.configs.baselines import ChatConfig
+from robopref.configs.chat import ChatConfig
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json, write_json
 
+COUNTED = ("whole", "tokens_in", "tokens_out")
 LONGEST_WAIT = 60.0  # seconds between two requests, whatever the server asks for
 Part = str | np.ndarray
 """Of a question: text, or a picture (H, W, 3) uint8."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model said."""
+
+    text: str
+    whole: bool = True  # else the endpoint cut it off
+    tokens_in: int = 0  # of question and answer, as the endpoint counts them; 0 where it does not say
+    tokens_out: int = 0
 
 
 class Chat:
@@ -43,7 +55,7 @@ class Chat:
         """
         if not re.fullmatch(r"https?://[\w.\-\[\]:]+(/[\w./~-]*)?", config.base_url):
             # Not quoted: a user, a password or a key in it would be saved with the settings, and shall not be printed either.
-            raise UsageError("--chat.base-url: write http(s)://HOST[:PORT]/PATH, without user, password or query")
+            raise UsageError("chat.base_url: write http(s)://HOST[:PORT]/PATH, without user, password or query")
         key = os.environ.get(config.key_variable, "").strip()
         if not key or not key.isascii() or not key.isprintable():
             raise RoboprefError(
@@ -55,20 +67,34 @@ class Chat:
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def ask(self, parts: Sequence[Part]) -> str:
-        """The answer to a question of texts and pictures, from the folder if it is there; RoboprefError if none is to be had."""
+        """The text of `complete`."""
+        return self.complete(parts).text
+
+    def complete(self, parts: Sequence[Part], sample: int = 0) -> Completion:
+        """The answer to a question of texts and pictures, from the folder if it is there; RoboprefError if none is to be had.
+
+        sample: which of several answers to the same question.
+        """
         content = [{"type": "text", "text": part} if isinstance(part, str) else _picture(part) for part in parts]
         request: dict[str, Any] = {"model": self.config.model, "messages": [{"role": "user", "content": content}]}
         if self.config.temperature is not None:
             request["temperature"] = self.config.temperature
-        body = json.dumps(request, sort_keys=True).encode()
-        path = self.answers / f"{hashlib.sha256(self._url.encode() + body).hexdigest()}.json"
+        if self.config.longest is not None:
+            request["max_tokens"] = self.config.longest
+        shapes = self._url.encode() + json.dumps(request, sort_keys=True).encode() + (b"%d" % sample if sample else b"")
+        path = self.answers / f"{hashlib.sha256(shapes).hexdigest()}.json"
         if not path.exists():
-            answer = self._request(body).replace(self._key, "[key]")
+            if self.config.stream:
+                request |= {"stream": True, "stream_options": {"include_usage": True}}
+            said = self._request(json.dumps(request, sort_keys=True).encode())
+            said = replace(said, text=said.text.replace(self._key, "[key]"))
             texts = [part for part in parts if isinstance(part, str)]
-            write_json(path, {"model": self.config.model, "question": texts, "answer": answer})
-        return str(read_json(path)["answer"])
+            facts = asdict(said)
+            write_json(path, {"model": self.config.model, "question": texts, "answer": facts.pop("text")} | facts)
+        kept = read_json(path)
+        return Completion(str(kept["answer"]), *(kept.get(name, getattr(Completion, name)) for name in COUNTED))
 
-    def _request(self, body: bytes) -> str:
+    def _request(self, body: bytes) -> Completion:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(self._url, body, headers)
         why = ""
@@ -76,7 +102,7 @@ class Chat:
             wait = 2.0**attempt
             try:
                 with self._opener.open(request, timeout=self.config.timeout) as response:
-                    return read_completion(response.read())
+                    return read_stream(response) if self.config.stream else read_completion(response.read())
             except urllib.error.HTTPError as refusal:
                 refusal.close()
                 why = f"it answers {refusal.code} {responses.get(refusal.code, '')}".rstrip()
@@ -90,20 +116,51 @@ class Chat:
             if attempt + 1 < self.config.attempts:
                 self._sleep(min(wait, LONGEST_WAIT))
         raise RoboprefError(
-            f"{self._url}: {why}; check --chat.base-url, --chat.model and the key in {self.config.key_variable}. "
+            f"{self._url}: {why}; check chat.base_url, chat.model and the key in {self.config.key_variable}. "
             f"Answers are kept in {self.answers}, and the same command goes on."
         )
 
 
-def read_completion(body: bytes) -> str:
+def read_completion(body: bytes) -> Completion:
     """What the model says in a chat completion, "" if it says nothing; ValueError for a body that is none."""
     try:
-        said = json.loads(body)["choices"][0]["message"]["content"]
+        tree = json.loads(body)
+        choice = tree["choices"][0]
+        said = choice["message"]["content"]
     except (LookupError, TypeError) as error:
         raise ValueError("no chat completion") from error
     if not isinstance(said, str | None):
         raise ValueError("no text")
-    return said or ""
+    return Completion(said or "", choice.get("finish_reason") != "length", *used(tree))
+
+
+def read_stream(lines: Iterable[bytes]) -> Completion:
+    """Likewise of an answer that comes in pieces, as server-sent events; IncompleteRead where it ends before its end."""
+    text, whole, tokens = "", True, (0, 0)
+    for line in lines:
+        name, _, data = line.decode("utf-8").strip().partition(":")
+        if name != "data":  # an empty line, a comment that keeps the connection open
+            continue
+        if data.strip() == "[DONE]":
+            return Completion(text, whole, *tokens)
+        try:
+            tree = json.loads(data)
+            for choice in tree["choices"]:
+                text += choice["delta"].get("content") or ""
+                whole &= choice.get("finish_reason") != "length"
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError("no piece of a chat completion") from error
+        if tree.get("usage"):
+            tokens = used(tree)
+    raise IncompleteRead(text.encode())
+
+
+def used(tree: dict[str, Any]) -> tuple[int, int]:
+    """Tokens of question and answer, 0 where the endpoint does not say."""
+    usage = tree.get("usage")
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else [0, 0]
+    asked, answered = (count if isinstance(count, int) else 0 for count in counts)
+    return asked, answered
 
 
 def retry_after(headers: Message, otherwise: float) -> float:
