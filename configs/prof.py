@@ -1,8 +1,12 @@
-"""Settings of reward code that a language model, or anybody, wrote (PROF)."""
+"""Settings of reward code that a language model, or anybody, wrote (PROF), and of the command that ranks it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from robopref.configs.chat import ChatConfig
 
 
 @dataclass(frozen=True)
@@ -17,3 +21,89 @@ class SandboxConfig:
     """Use bubblewrap where it is installed."""
     strict: bool = False
     """Run nothing unless every layer of the sandbox holds."""
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """Reward preference ranking: how expert segments are made worse, and what counts as told apart.
+
+    delta, alpha_o, alpha_a and H are the paper's names; their values, and all else here, are ours.
+    """
+
+    horizon: int = 50
+    """H: steps a segment; 0: whole episodes."""
+    delta: float = 0.1
+    """A pair counts as won when the expert is better by more than this, in pooled standard deviations of the reward."""
+    alpha_o: float = 0.1
+    """Noise on observations, in their standard deviations."""
+    alpha_a: float = 0.1
+    """Noise on actions, likewise."""
+    levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    """Noise levels: multiples of alpha_o and alpha_a, from little to much."""
+    draws: int = 4
+    """Noisy copies a level."""
+    noise: Literal["white", "smooth"] = "white"
+    """white: every step its own; smooth: it moves slowly (ours), so that a reward cannot tell it by its roughness."""
+    spread: Literal["data", "expert"] = "data"
+    """Whose standard deviations the noise is scaled by."""
+    dominance: Literal["share", "copeland"] = "share"
+    """share: of pairs won (A); copeland: candidates beaten pair by pair less those that beat it (B)."""
+    segments: int = 64
+    """Random segments of the data, which the report compares the expert's with."""
+
+
+@dataclass(frozen=True)
+class WriterConfig:
+    """Who writes reward code."""
+
+    kind: Literal["grammar", "openai", "manual", "replay"] = "grammar"
+    """grammar: a seeded search over terms, no language model; openai: any server that speaks its protocol; manual: prompts go to
+    files, answers come from files; replay: a transcript.
+    """
+    chat: ChatConfig = field(default_factory=lambda: ChatConfig(temperature=1.0, stream=True))
+    """openai: which model, and where."""
+    transcript: Path | None = None
+    """replay: transcript.jsonl of an earlier run."""
+    calls: int = 200
+    """Most questions in a run."""
+    tokens: int = 2_000_000
+    """Most tokens, questions and answers together."""
+    dollars: float = 0.0
+    """Most money; 0: no limit.  It needs the prices."""
+    price_in: float = 0.0
+    """Dollars for a million tokens of questions."""
+    price_out: float = 0.0
+    """And of answers."""
+
+
+@dataclass(frozen=True)
+class PROFConfig:
+    """`robopref prof`: reward code is written, ranked against one expert trajectory, improved, and written to a file."""
+
+    out: Path
+    env: str
+    """As in fields.yaml: mujoco/hopper."""
+    data: str
+    """D4RL file, Minari folder or D4RL name: what is to be labelled."""
+    expert_data: str | None = None
+    """Likewise, where the expert's trajectories are; null: the best of `data`."""
+    experts: int = 1
+    """How many of them."""
+    fields: Path | None = None
+    """YAML that says what the numbers of `env` mean, where robopref does not know it."""
+    candidates: int = 16
+    """K: rewards that are written at first."""
+    rounds: int = 1
+    """T: how often the best is criticised and rewritten."""
+    children: int = 4
+    """Rewrites a round; the best of them and their parent goes on."""
+    repairs: int = 1
+    """How often code that does not run is handed back (ours)."""
+    files: tuple[Path, ...] = ()
+    """Rewards to rank beside them, FILE.py: edited ones, or another run's."""
+    writer: WriterConfig = WriterConfig()
+    ranking: RankingConfig = RankingConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    seed: int = 0
+    processes: int = 2
+    """Candidates that are run at the same time."""

@@ -1,0 +1,123 @@
+"""What offline learners are given: the episodes of one data set, one after the other, as flat arrays.
+
+Comes from datasets.d4rl (HDF5, Minari); goes to rewards that label it (preference/imitation, preference/prof) and to learners of
+policies.  Observations are held once, in rows, as in policies/replay.py: an episode of T steps has T + 1.
+
+Axes: E episodes, M transitions, R = M + E observation rows, do and da numbers in an observation and an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from robopref.configs.errors import RoboprefError
+
+
+@dataclass(frozen=True)
+class ReferenceScore:
+    """Returns that are 0 and 1 on a data set's normalised scale: those of a random policy and of an expert."""
+
+    minimum: float
+    maximum: float
+
+    def __call__(self, returns: np.ndarray) -> np.ndarray:
+        """(return - minimum) / (maximum - minimum); papers print 100 times that."""
+        return (np.asarray(returns, np.float64) - self.minimum) / (self.maximum - self.minimum)
+
+
+@dataclass(frozen=True)
+class OfflineData:
+    """All episodes of a data set."""
+
+    observations: np.ndarray  # (R, do) float32
+    actions: np.ndarray  # (M, da) float32, as the environment takes them
+    rewards: np.ndarray  # (M,) float32, the environment's own
+    first: np.ndarray  # (E + 1,) int64, number of each episode's first transition; the last entry is M
+    terminated: np.ndarray  # (E,) bool, whether an episode ended for good; else it was cut by time, or the file ends in it
+    name: str  # in messages and tables
+    env_id: str | None = None  # as `robopref evaluate` takes it: mujoco/hopper, adroit/door
+    score: ReferenceScore | None = None
+    facts: dict[str, str] = field(default_factory=dict)  # what the file says of how it was made
+
+    def __post_init__(self) -> None:
+        episodes, transitions = len(self.first) - 1, len(self.actions)
+        shapes = {
+            "observations": (transitions + episodes, *self.observations.shape[1:]) == self.observations.shape,
+            "rewards": self.rewards.shape == (transitions,),
+            "terminated": self.terminated.shape == (episodes,),
+            "first": episodes > 0 and self.first[0] == 0 and self.first[-1] == transitions and (np.diff(self.first) > 0).all(),
+        }
+        wrong = [name for name, right in shapes.items() if not right]
+        if wrong:
+            raise RoboprefError(f"{self.name}: {' and '.join(wrong)} do not fit {transitions} actions in {episodes} episodes")
+        for name in ("observations", "actions", "rewards"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise RoboprefError(f"{self.name}: {name} hold NaN or infinity; get the file again")
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def episodes(self) -> int:
+        """E."""
+        return len(self.first) - 1
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """(do, da)."""
+        return self.observations.shape[1], self.actions.shape[1]
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(M,) int64, the row of each transition's observation; the next observation is one row further."""
+        return np.arange(len(self)) + np.repeat(np.arange(self.episodes), np.diff(self.first))
+
+    @property
+    def obs(self) -> np.ndarray:
+        """(M, do), a copy."""
+        return self.observations[self.rows]
+
+    @property
+    def next_obs(self) -> np.ndarray:
+        """(M, do), a copy."""
+        return self.observations[self.rows + 1]
+
+    @property
+    def terminals(self) -> np.ndarray:
+        """(M,) bool, true where the value of what comes next is nothing."""
+        ends = np.zeros(len(self), bool)
+        ends[self.first[1:] - 1] = self.terminated
+        return ends
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(E,) steps."""
+        return np.diff(self.first)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(E,) float64, sums of the environment's rewards."""
+        return np.add.reduceat(self.rewards.astype(np.float64), self.first[:-1])
+
+    def take(self, episodes: Iterable[int]) -> OfflineData:
+        """These episodes, in this order."""
+        chosen = np.fromiter(episodes, np.int64)
+        if not ((chosen >= 0) & (chosen < self.episodes)).all() or not len(chosen):
+            raise RoboprefError(f"{self.name} holds episodes 0 to {self.episodes - 1}, asked for {chosen.tolist()}")
+        numbers = np.concatenate([np.arange(self.first[e], self.first[e + 1]) for e in chosen])
+        rows = np.concatenate([np.arange(self.first[e] + e, self.first[e + 1] + e + 1) for e in chosen])
+        return OfflineData(
+            observations=self.observations[rows],
+            actions=self.actions[numbers],
+            rewards=self.rewards[numbers],
+            first=np.concatenate([[0], np.cumsum(self.lengths[chosen])]),
+            terminated=self.terminated[chosen],
+            name=self.name,
+            env_id=self.env_id,
+            score=self.score,
+            facts=self.facts,
+        )

@@ -1,0 +1,77 @@
+"""What the numbers of an environment's observations and actions mean: what a person, or a language model, is told who writes a reward.
+
+Read from fields.yaml, or from a file of the same form; no environment is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robopref.configs.errors import RoboprefError, nearest
+
+FORM = "{task: TEXT, step: SECONDS, observations: [[name, meaning, unit], ...], actions: [[name, meaning, unit], ...]}"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column."""
+
+    name: str
+    meaning: str
+    unit: str  # "1" where there is none
+
+
+@dataclass(frozen=True)
+class Described:
+    """An environment in words."""
+
+    env_id: str
+    task: str
+    step: float  # seconds between two observations
+    observations: tuple[Field, ...]
+    actions: tuple[Field, ...]
+
+
+def described(env_id: str, path: Path | None = None) -> Described:
+    """The environment `env_id`, SUITE/NAME, as fields.yaml or the file `path` describes it; RoboprefError where neither does."""
+    where = "fields.yaml" if path is None else str(path)
+    try:
+        text = files("robopref.embodied").joinpath("fields.yaml").read_text("utf-8") if path is None else path.read_text("utf-8")
+        tree = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise RoboprefError(f"{path} does not exist: write a file `{env_id}: {FORM}`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RoboprefError(f"{where} is no YAML ({error}): write `{env_id}: {FORM}`") from error
+    # D4RL and gymnasium add a version to a name (mujoco/Hopper-v5)
+    key = env_id.lower().rpartition("-v")[0] or env_id.lower()
+    known = tree if isinstance(tree, dict) else {}
+    entry = known.get(env_id, known.get(key))
+    if entry is None:
+        raise RoboprefError(
+            f"{where} does not say what the numbers of {env_id} mean.{nearest(env_id, map(str, known))} "
+            f"Give fields=FILE.yaml with `{env_id}: {FORM}`"
+        )
+    try:
+        return Described(
+            env_id=env_id,
+            task=str(entry["task"]),
+            step=float(entry["step"]),
+            observations=columns(entry["observations"]),
+            actions=columns(entry["actions"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RoboprefError(f"{where}, {env_id}: {error!r}; the form is {FORM}") from error
+
+
+def columns(rows: Any) -> tuple[Field, ...]:
+    """The columns of `rows`; ValueError where one is not name, meaning and unit, or two have the same name."""
+    found = tuple(Field(*(str(part) for part in row)) for row in rows)
+    names = [field.name for field in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a name comes twice among {names}")
+    return found
