@@ -1,11 +1,14 @@
-"""Continuous control for agents that learn while they act: `dmc/walker-walk`, `mujoco/HalfCheetah-v5`, `metaworld/drawer-close`.
+"""Continuous control: `dmc/walker-walk`, `mujoco/HalfCheetah-v5`, `metaworld/drawer-close`, `adroit/door`.
 
-One interface for three suites: flat float64 observations, actions in [-1, 1], a reset that is a function of its seed alone,
-`terminated` only where the episode ends for good.  An action may be repeated, its rewards summed; then a step is several frames.
+For agents that learn while they act, and to try out what was learnt from data.  One interface for four suites: flat float64
+observations, actions in [-1, 1], a reset that is a function of its seed alone, `terminated` only where the episode ends for
+good.  An action may be repeated, its rewards summed; then a step is several frames.
 """
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +18,8 @@ from gymnasium.spaces import Box
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.embodied.envs import make_env
 
-SUITES = ("dmc", "mujoco", "metaworld")
+SUITES = ("dmc", "mujoco", "metaworld", "adroit")
+ADROIT = {"pen": 100, "hammer": 200, "door": 200, "relocate": 200}  # steps of an episode in D4RL
 ROUNDING = 1e-6  # by which an action may be outside [-1, 1]
 
 
@@ -56,6 +60,38 @@ class DMCEnv(gym.Env[np.ndarray, np.ndarray]):
         time = self._env.step(action)
         ended = time.last()
         return flat(time.observation), float(time.reward), ended and time.discount == 0, ended and time.discount != 0, {}
+
+
+class AdroitEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+    """A task of the Adroit hand with the dense rewards and the ends of D4RL, so that its reference scores mean something.
+
+    gymnasium-robotics pays 0.1 a metre for the distance of the palm to hammer, door handle or ball, where D4RL takes as much
+    off (its pull request 220; it says so when it is imported), and goes on when the pen was dropped, where D4RL ends.  All
+    distances are in the observation.  Episodes of D4RL's length.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in ADROIT:
+            raise RoboprefError(f"adroit has no task {name!r}: it has {', '.join(ADROIT)}.{nearest(name, ADROIT)}")
+        try:
+            with redirect_stderr(io.StringIO()):  # the notice about the rewards that are put right here
+                import gymnasium_robotics
+        except ImportError as error:
+            raise RoboprefError("adroit/... needs gymnasium-robotics: pip install 'robopref[adroit]'") from error
+        gym.register_envs(gymnasium_robotics)
+        full = f"AdroitHand{name.capitalize()}-v1"
+        super().__init__(gym.make(full, max_episode_steps=ADROIT[name], disable_env_checker=True))
+        self.task = name
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As the environment's own, but for what is said above."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if self.task == "pen":
+            terminated = bool(obs[26] < 0.075)  # height of the pen's middle; the penalty for it is in the reward
+        else:
+            away = {"hammer": obs[33:36] - obs[36:39], "door": obs[35:38], "relocate": obs[30:33]}[self.task]
+            reward = float(reward) - 0.2 * float(np.linalg.norm(away))
+        return obs, float(reward), terminated, truncated, info
 
 
 class ControlEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
@@ -124,6 +160,8 @@ def make_control(env_id: str, repeat: int = 1) -> ControlEnv:
         return ControlEnv(make_env(env_id), env_id, repeat)
     if suite == "dmc":
         return ControlEnv(DMCEnv(name), env_id, repeat)
+    if suite == "adroit":
+        return ControlEnv(AdroitEnv(name), env_id, repeat)
     known = [spec for spec in gym.registry if "/" not in spec]
     # mujoco/halfcheetah is HalfCheetah-v5
     full = next((spec for spec in known if spec.lower() == f"{name.lower()}-v5"), name)

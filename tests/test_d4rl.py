@@ -1,0 +1,502 @@
+from __future__ import annotations
+
+import json
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import minari
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+
+from robopref.configs.errors import RoboprefError
+from robopref.datasets.d4rl import (
+    clipped,
+    env_of,
+    load_offline,
+    main,
+    read_d4rl,
+    read_minari,
+    reference_score,
+    write_d4rl,
+    write_minari,
+)
+from robopref.datasets.d4rl_names import FILES, PATHS, step_limit, url_of
+from robopref.datasets.episodes import write_episodes
+from robopref.datasets.offline import OfflineData, ReferenceScore
+from robopref.embodied.rollout import Episode
+
+DOOR = Path(__file__).parent / "data" / "door-human-v0.hdf5"
+LENGTHS = [300] * 5 + [293, 284, 265, 265, 291, 247, 236, 271, 242, 277, 257, 260, 223, 257, 277, 288, 289, 256, 226, 225]
+
+
+def flat(path: Path, rows: int = 10, **keys: Any) -> Path:
+    """A file of `rows` steps whose observation is the row's number twice; keys replace, add or (None) leave out."""
+    number = np.arange(rows, dtype=np.float32)
+    content = {
+        "observations": np.stack([number, number], 1),
+        "actions": number[:, None] / 10,
+        "rewards": number,
+        "terminals": np.zeros(rows, bool),
+        "timeouts": np.zeros(rows, bool),
+    } | keys
+    with h5py.File(path, "w") as file:
+        for key, value in content.items():
+            if value is not None:
+                file[key] = value
+    return path
+
+
+def at(rows: int, *true: int) -> np.ndarray:
+    marks = np.zeros(rows, bool)
+    marks[list(true)] = True
+    return marks
+
+
+def same(one: OfflineData, other: OfflineData) -> bool:
+    arrays = ("observations", "actions", "rewards", "first", "terminated")
+    equal = all(np.array_equal(getattr(one, key), getattr(other, key)) for key in arrays)
+    types = all(getattr(one, key).dtype == getattr(other, key).dtype for key in arrays)
+    return equal and types and all(getattr(one, key) == getattr(other, key) for key in ("name", "env_id", "score", "facts"))
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> OfflineData:
+    lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    return OfflineData(
+        observations=rng.normal(size=(sum(lengths) + len(lengths), 3)).astype(np.float32),
+        actions=rng.normal(size=(sum(lengths), 2)).astype(np.float32),
+        rewards=rng.normal(size=sum(lengths)).astype(np.float32),
+        first=np.cumsum([0, *lengths], dtype=np.int64),
+        terminated=rng.random(len(lengths)) < 0.5,
+        name=draw(st.sampled_from(["hopper-medium-v2", "D4RL/door/human-v2", "a set of mine", "halfcheetah-random"])),
+        env_id=draw(st.sampled_from([None, "mujoco/hopper"])),
+        score=draw(st.sampled_from([None, ReferenceScore(-20.272305, 3234.3)])),
+        facts=draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2)),
+    )
+
+
+# --- the real file
+
+
+def test_the_door_demonstrations_are_read_as_they_were_recorded() -> None:
+    data = read_d4rl(DOOR)
+    assert (data.name, data.env_id, data.dims) == ("door-human-v0", "adroit/door", (39, 28))
+    assert (data.lengths + 1).tolist() == LENGTHS and not data.terminated.any()
+    with h5py.File(DOOR) as file:
+        assert np.array_equal(data.observations, file["observations"][()])
+        kept = ~file["timeouts"][()]
+        assert np.array_equal(data.actions, file["actions"][()][kept])
+        assert np.array_equal(data.rewards, file["rewards"][()][kept])
+        lost = file["rewards"][()][~kept].astype(np.float64).sum()
+    assert data.facts == {"dropped_steps": "25", "dropped_reward": repr(float(lost))}
+    assert 1.366 < data.actions.max() < 1.367
+
+
+def test_the_doors_score_is_exact() -> None:
+    data = read_d4rl(DOOR)
+    assert data.score is not None
+    first = float(np.sum(data.rewards[:299], dtype=np.float64))
+    assert data.score(data.returns)[0] == pytest.approx((first + 56.512833) / (2880.5693087298737 + 56.512833), rel=1e-12)
+
+
+def test_clipping_changes_actions_alone() -> None:
+    data = read_d4rl(DOOR)
+    inside = clipped(data)
+    assert np.abs(inside.actions).max() == 1 and data.actions.max() > 1
+    assert np.array_equal(inside.actions, np.clip(data.actions, -1, 1))
+    assert same(replace(inside, actions=data.actions), data)
+
+
+# --- where episodes end
+
+
+def test_with_next_observations_every_row_is_a_transition(tmp_path: Path) -> None:
+    following = np.stack([np.arange(1, 11.0)] * 2, 1)
+    following[[2, 6, 9]] = [[-2, -2], [-6, -6], [-9, -9]]
+    data = read_d4rl(flat(tmp_path / "a.hdf5", terminals=at(10, 2), timeouts=at(10, 6), next_observations=following))
+    assert data.first.tolist() == [0, 3, 7, 10] and data.terminated.tolist() == [True, False, False]
+    assert data.observations[:, 0].tolist() == [0, 1, 2, -2, 3, 4, 5, 6, -6, 7, 8, 9, -9]
+    assert data.next_obs[:, 1].tolist() == following[:, 0].tolist() and data.facts == {}
+
+
+def test_without_them_a_cut_episodes_last_row_is_dropped_and_a_terminals_kept(tmp_path: Path) -> None:
+    data = read_d4rl(flat(tmp_path / "a.hdf5", terminals=at(10, 2), timeouts=at(10, 6)))
+    assert data.first.tolist() == [0, 3, 6, 8] and data.terminated.tolist() == [True, False, False]
+    assert data.observations[:, 0].tolist() == [0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert data.rewards.tolist() == [0, 1, 2, 3, 4, 5, 7, 8]
+    assert data.facts == {"dropped_steps": "2", "dropped_reward": "15.0"}
+
+
+def test_an_episode_of_one_row_without_a_next_one_is_gone(tmp_path: Path) -> None:
+    data = read_d4rl(flat(tmp_path / "a.hdf5", terminals=at(10, 9), timeouts=at(10, 3, 4)))
+    assert data.first.tolist() == [0, 3, 8] and data.terminated.tolist() == [False, True]
+    assert data.observations[:, 0].tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 9]
+    with pytest.raises(RoboprefError, match="no step in it has a next observation"):
+        read_d4rl(flat(tmp_path / "b.hdf5", rows=2, timeouts=at(2, 0, 1)))
+
+
+def test_a_jump_between_rows_is_an_end(tmp_path: Path) -> None:
+    following = np.stack([np.arange(1, 11.0)] * 2, 1)
+    following[4] = 70
+    following[5] += 1e-5  # less than the difference of two roundings
+    data = read_d4rl(flat(tmp_path / "a.hdf5", timeouts=None, next_observations=following))
+    assert data.lengths.tolist() == [5, 5] and not data.terminated.any() and data.next_obs[4].tolist() == [70, 70]
+
+
+@given(ends=st.lists(st.sampled_from(["", "", "", "terminal", "timeout"]), min_size=2, max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_transitions_are_those_of_d4rls_qlearning_dataset(tmp_path_factory: pytest.TempPathFactory, ends: list[str]) -> None:
+    rows = len(ends)
+    terminals, timeouts = np.array(ends) == "terminal", np.array(ends) == "timeout"
+    # d4rl's rule: all rows but the last and those with a timeout
+    kept = [i for i in range(rows - 1) if not timeouts[i]] + ([rows - 1] if terminals[-1] else [])
+    path = flat(tmp_path_factory.mktemp("d4rl") / "a.hdf5", rows, terminals=terminals, timeouts=timeouts)
+    if not kept:
+        with pytest.raises(RoboprefError, match="no step"):
+            read_d4rl(path)
+        return
+    data = read_d4rl(path)
+    assert data.obs[:, 0].tolist() == kept and data.rewards.tolist() == kept
+    assert data.terminals.tolist() == terminals[kept].tolist()
+    assert data.next_obs[:, 0].tolist() == [i if terminals[i] else i + 1 for i in kept]
+
+
+def test_old_gym_files_are_cut_every_thousand_steps_after_a_terminal(tmp_path: Path) -> None:
+    rows = 2500
+    path = flat(tmp_path / "walker_mixed.hdf5", rows, terminals=at(rows, 299)[:, None].astype(np.float64), timeouts=None)
+    data = read_d4rl(path)
+    assert (data.name, data.env_id) == ("walker2d-medium-replay-v0", "mujoco/walker2d")
+    assert data.lengths.tolist() == [300, 999, 999, 199] and data.terminated.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("hopper-medium-v0", 1000),
+        ("pen-cloned-v0", 100),
+        ("door-expert-v0", 200),
+        ("hammer-human-longhorizon-v0", 600),
+        ("kitchen-mixed-v0", 280),
+        ("antmaze-umaze-diverse-v2", 700),
+        ("antmaze-large-play-v2", 1000),
+        ("metaworld-door-open-v0", None),
+    ],
+)
+def test_limits_are_d4rls(name: str, steps: int | None) -> None:
+    assert step_limit(name) == steps
+
+
+def test_a_limit_may_be_given(tmp_path: Path) -> None:
+    path = flat(tmp_path / "mine.hdf5", timeouts=None)
+    with pytest.raises(RoboprefError, match=r"mine.hdf5: nothing in it says where episodes end.*give the name"):
+        read_d4rl(path)
+    assert read_d4rl(path, limit=5).lengths.tolist() == [4, 4]
+    assert read_d4rl(path, name="pen-human-v0").lengths.tolist() == [9]
+
+
+def test_old_antmaze_ends_where_the_goal_changes(tmp_path: Path) -> None:
+    goals = np.repeat([[1.0, 2.0], [1.0, 3.0]], 5, axis=0)
+    wrong = at(10, 1, 7)
+    path = flat(tmp_path / "a.hdf5", timeouts=wrong, **{"infos/goal": goals})
+    assert read_d4rl(path, "antmaze-umaze-v0").lengths.tolist() == [4, 4]
+    assert read_d4rl(path, "antmaze-umaze-v2").lengths.tolist() == [1, 5, 1]
+    one = flat(tmp_path / "b.hdf5", timeouts=wrong, **{"infos/goal": np.ones((10, 2))})
+    assert read_d4rl(one, "antmaze-umaze-v0").lengths.tolist() == [1, 5, 1]
+
+
+# --- keys and damage
+
+
+def test_types_and_shapes_of_all_ages_are_taken(tmp_path: Path) -> None:
+    number = np.arange(10.0)
+    path = flat(
+        tmp_path / "a.hdf5",
+        observations=np.stack([number, number], 1),
+        rewards=number[:, None],
+        terminals=at(10, 4).astype(np.uint8),
+        timeouts=at(10, 9).astype(np.float64)[:, None],
+    )
+    data = read_d4rl(path)
+    assert data.rewards.shape == (9,) and data.terminated.tolist() == [True, False]
+    assert {array.dtype.name for array in (data.observations, data.actions, data.rewards)} == {"float32"}
+
+
+def test_metadata_becomes_facts_but_weights_do_not(tmp_path: Path) -> None:
+    extra = {"metadata/algorithm": "SAC", "metadata/iteration": np.array([500]), "metadata/policy/fc0/weight": np.ones((3, 3))}
+    data = read_d4rl(flat(tmp_path / "hopper_medium-v2.hdf5", timeouts=at(10, 9), **extra))
+    assert data.name == "hopper-medium-v2" and data.score == ReferenceScore(-20.272305, 3234.3)
+    assert {key: data.facts[key] for key in ("algorithm", "iteration")} == {"algorithm": "SAC", "iteration": "500"}
+    assert set(data.facts) == {"algorithm", "iteration", "dropped_steps", "dropped_reward"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"rewards": None, "terminals": None}, "no rewards, terminals in it; it holds actions, observations, timeouts"),
+        ({"actions": np.zeros((9, 1))}, "10 observations, 9 actions, 10 rewards, 10 terminals: not one a step"),
+        ({"timeouts": np.zeros(9, bool)}, "9 timeouts for 10 steps"),
+        ({"observations": np.zeros((10, 4, 4, 3))}, r"numbers in rows \(N, d\) are read here"),
+        ({"rewards": np.zeros((10, 2))}, "/rewards are .10, 2., not one number a step"),
+        ({"next_observations": np.zeros((10, 3))}, r"next_observations \(10, 3\), observations \(10, 2\)"),
+        ({"rewards": np.full(10, np.nan)}, "rewards hold NaN"),
+        ({"metadata/robopref": "{"}, "metadata/robopref is damaged"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
+    path = flat(tmp_path / "a.hdf5", **keys)
+    with pytest.raises(RoboprefError, match=said) as error:
+        read_d4rl(path)
+    assert str(error.value).startswith((str(path), "a: "))
+
+
+def test_what_is_no_hdf5_or_cut_or_not_there_is_named(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.hdf5"
+    cut.write_bytes(DOOR.read_bytes()[:700_000])
+    with pytest.raises(RoboprefError, match=r"cut.hdf5: truncated or not HDF5"):
+        read_d4rl(cut)
+    with pytest.raises(RoboprefError, match=r"none.hdf5 is not there"):
+        read_d4rl(tmp_path / "none.hdf5")
+
+
+def test_memory_stays_below_three_times_the_file(tmp_path: Path) -> None:
+    rows = 60_000
+    following = np.random.default_rng(0).normal(size=(rows, 17)).astype(np.float32)
+    before = np.roll(following, 1, 0)
+    path = flat(
+        tmp_path / "a.hdf5",
+        rows,
+        observations=before,
+        next_observations=following,
+        actions=following[:, :6].copy(),
+        timeouts=np.arange(rows) % 1000 == 999,
+    )
+    tracemalloc.start()
+    data = read_d4rl(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data.episodes == 60 and len(data) == rows
+    assert peak < 3 * path.stat().st_size
+
+
+# --- both ways
+
+
+@given(data=sets())
+@settings(max_examples=20, deadline=None)
+def test_what_is_written_as_hdf5_is_read_again(tmp_path_factory: pytest.TempPathFactory, data: OfflineData) -> None:
+    path = write_d4rl(tmp_path_factory.mktemp("d4rl") / "any.hdf5", data)
+    assert same(read_d4rl(path), data)
+    with h5py.File(path) as file:
+        assert (file["terminals"][()] | file["timeouts"][()]).nonzero()[0].tolist() == (data.first[1:] - 1).tolist()
+        assert np.array_equal(file["next_observations"][()], data.next_obs)
+        assert ("ref_min_score" in file["metadata"]) == (data.score is not None)
+
+
+@given(data=sets())
+@settings(max_examples=8, deadline=None)
+def test_what_is_written_as_minari_is_read_again(tmp_path_factory: pytest.TempPathFactory, data: OfflineData) -> None:
+    assert same(read_minari(write_minari(tmp_path_factory.mktemp("minari") / "set", data)), data)
+
+
+def test_minari_itself_reads_the_door(inside: Path) -> None:
+    data = read_d4rl(DOOR)
+    path = write_minari(Path("door"), data)  # relative, which Minari alone does not survive
+    found = minari.MinariDataset(path)
+    assert (found.id, found.total_episodes, found.total_steps) == ("door-human-v0", 25, 6704)
+    assert found.action_space.contains(data.actions[data.actions.max(1).argmax()])
+    assert found.storage.metadata["ref_max_score"] == 2880.5693087298737
+    episode = found[3]
+    assert np.array_equal(episode.observations, data.take([3]).observations)
+    assert episode.truncations[-1] and not episode.truncations[:-1].any() and not episode.terminations.any()
+
+
+def test_a_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
+    data = read_d4rl(DOOR).take([0])
+    path, folder = write_d4rl(tmp_path / "a.hdf5", data), write_minari(tmp_path / "set", data)
+    broken = replace(data, facts={"a": object()})  # type: ignore[dict-item]
+    for write, target in ((write_d4rl, path), (write_minari, folder)):
+        with pytest.raises(TypeError):
+            write(target, broken)
+    assert same(read_d4rl(path), data) and same(read_minari(folder), data)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a.hdf5", "set"]
+
+
+# --- Minari sets of others
+
+
+def foreign(path: Path, space: Any, episodes: list[EpisodeBuffer], data_format: str = "hdf5", **metadata: Any) -> Path:
+    path.mkdir(parents=True)
+    storage = MinariStorage.new(path, space, Box(-1, 1, (2,), np.float32), data_format=data_format)
+    storage.update_episodes(episodes)
+    storage.update_metadata({"dataset_id": "mujoco/hopper/expert-v0", "minari_version": "0.5.2"} | metadata)
+    return path
+
+
+def buffer(observations: Any, steps: int, terminated: bool) -> EpisodeBuffer:
+    last = np.arange(steps) == steps - 1
+    return EpisodeBuffer(
+        observations=observations,
+        actions=np.full((steps, 2), 0.5, np.float32),
+        rewards=np.arange(steps, dtype=np.float64),
+        terminations=last & terminated,
+        truncations=last & (not terminated),
+        infos={"x": np.zeros((steps + 1, 1))},
+    )
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_a_foreign_minari_set(tmp_path: Path, data_format: str) -> None:
+    spec = {"id": "Hopper-v5", "entry_point": "gymnasium.envs.mujoco.hopper_v5:HopperEnv"}
+    episodes = [buffer(np.arange(12.0).reshape(4, 3), 3, True), buffer(np.ones((3, 3)), 2, False)]
+    space = Box(-np.inf, np.inf, (3,), np.float64)
+    foreign(tmp_path / "expert-v0" / "data", space, episodes, data_format, env_spec=json.dumps(spec))
+    data = read_minari(tmp_path / "expert-v0")  # as Minari keeps it, in `data`
+    assert (data.name, data.env_id, data.score) == ("mujoco/hopper/expert-v0", "mujoco/Hopper-v5", None)
+    assert data.lengths.tolist() == [3, 2] and data.terminated.tolist() == [True, False]
+    assert data.observations[:4].tolist() == np.arange(12.0).reshape(4, 3).tolist() and data.returns.tolist() == [3, 1]
+    assert data.facts["minari_version"] == "0.5.2"
+
+
+def test_a_minari_set_of_d4rl_carries_its_scores_and_goals_are_appended(tmp_path: Path) -> None:
+    box = Box(-np.inf, np.inf, (2,), np.float64)
+    space = Dict({"observation": box, "achieved_goal": box, "desired_goal": box})
+    parts = {"observation": np.zeros((3, 2)), "achieved_goal": np.ones((3, 2)), "desired_goal": np.full((3, 2), 7.0)}
+    path = foreign(tmp_path / "set", space, [buffer(parts, 2, False)], ref_min_score=0.0, ref_max_score=1.0)
+    data = load_offline(path)
+    assert data.score == ReferenceScore(0, 1) and data.observations.tolist() == [[0, 0, 7, 7]] * 3
+
+
+def test_robopref_s_own_episodes_are_a_minari_set(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    episode = Episode(
+        observations=rng.normal(size=(5, 39)),
+        actions=rng.uniform(-1, 1, (4, 4)).astype(np.float32),
+        rewards=np.arange(4.0),
+        success=np.zeros(4, bool),
+        near_object=np.zeros(4),
+        sim_dynamic=np.zeros((5, 7)),
+        sim_static=np.zeros(2),
+        env_id="metaworld/drawer-open",
+        level="expert",
+        seed=0,
+        policy="scripted",
+    )
+    write_episodes(tmp_path / "set", "metaworld/drawer-open", [episode, episode], {})
+    data = load_offline(tmp_path / "set")
+    assert (data.env_id, data.lengths.tolist(), data.score) == ("metaworld/drawer-open", [4, 4], None)
+    assert np.array_equal(data.observations[:5], episode.observations.astype(np.float32))
+
+
+def test_damaged_minari_sets_are_named(tmp_path: Path) -> None:
+    data = read_d4rl(DOOR).take([0, 1])
+    with pytest.raises(RoboprefError, match=r"no Minari set: it has no metadata.json"):
+        load_offline(tmp_path)
+    path = write_minari(tmp_path / "set", data)
+    with h5py.File(path / "main_data.hdf5", "a") as file:
+        del file["episode_1/rewards"]
+    with pytest.raises(RoboprefError, match="damaged, after 1 whole episodes"):
+        read_minari(path)
+    (path / "main_data.hdf5").write_bytes(b"")
+    with pytest.raises(RoboprefError, match="damaged, after 0 whole episodes"):
+        read_minari(path)
+
+
+# --- names
+
+
+def test_names_lead_to_the_files_of_d4rls_host() -> None:
+    host = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+    known = {
+        "hopper-medium-replay-v2": "gym_mujoco_v2/hopper_medium_replay-v2.hdf5",
+        "halfcheetah-medium-expert-v1": "gym_mujoco_v1/halfcheetah_medium_expert-v1.hdf5",
+        "walker2d-medium-replay-v0": "gym_mujoco/walker_mixed.hdf5",
+        "hopper-medium-replay-v0": "gym_mujoco/hopper_mixed.hdf5",
+        "ant-medium-expert-v0": "gym_mujoco/ant_medium_expert.hdf5",
+        "door-human-v0": "hand_dapg/door-v0_demos_clipped.hdf5",
+        "pen-cloned-v0": "hand_dapg/pen-demos-v0-bc-combined.hdf5",
+        "relocate-expert-v0": "hand_dapg/relocate-v0_expert_clipped.hdf5",
+        "hammer-cloned-v1": "hand_dapg_v1/hammer-cloned-v1.hdf5",
+        "antmaze-umaze-v0": "ant_maze_new/Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse.hdf5",
+        "antmaze-large-diverse-v2": "ant_maze_v2/Ant_maze_hardest-maze_noisy_multistart_True_multigoal_True_sparse_fixed.hdf5",
+        "kitchen-mixed-v0": "kitchen/kitchen_microwave_kettle_bottomburner_light-v0.hdf5",
+    }
+    assert {name: url_of(name) for name in known} == {name: host + path for name, path in known.items()}
+    assert len(FILES) == len(PATHS) == 4 * (6 + 6 + 5) + 4 * 6 + 12 + 3
+    assert url_of("door-human-v1", "https://mirror.org/d4rl/") == "https://mirror.org/d4rl/hand_dapg_v1/door-human-v1.hdf5"
+    assert url_of("door-human-v1", "https://mirror.org/{name}.h5") == "https://mirror.org/door-human-v1.h5"
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("halfcheetah-medium-v2", -280.178953, 12135.0),
+        ("mujoco/hopper", -20.272305, 3234.3),
+        ("mujoco/Hopper-v5", -20.272305, 3234.3),
+        ("walker2d", 1.629008, 4592.3),
+        ("mujoco/ant", -325.6, 3879.7),
+        ("antmaze-medium-play-v2", 0, 1),
+        ("kitchen-partial-v0", 0, 4),
+        ("pen-human-v1", 96.262799, 3076.8331017826877),
+        ("adroit/hammer", -274.856578, 12794.134825156867),
+        ("AdroitHandDoor-v1", -56.512833, 2880.5693087298737),
+        ("relocate-human-longhorizon-v1", -6.425911, 4233.877797728884),
+    ],
+)
+def test_reference_scores_are_the_benchmarks(name: str, low: float, high: float) -> None:
+    assert reference_score(name) == ReferenceScore(low, high)
+
+
+@pytest.mark.parametrize(
+    "name", ["metaworld/door-open", "mujoco/door", "bullet-hopper-medium-v0", "dmc/hopper-hop", "door-open-v2", ""]
+)
+def test_other_names_have_no_reference(name: str) -> None:
+    assert reference_score(name) is None and env_of(name) is None
+
+
+def test_environments_are_those_with_the_same_observations() -> None:
+    assert env_of("hopper-medium-replay-v2") == "mujoco/hopper" and env_of("door-human-v0") == "adroit/door"
+    assert env_of("ant-medium-v2") is env_of("antmaze-umaze-v2") is env_of("kitchen-mixed-v0") is None
+
+
+def test_a_name_finds_its_file_by_either_name(tmp_path: Path) -> None:
+    data = replace(read_d4rl(DOOR).take([0]), name="hopper-medium-v2")
+    write_d4rl(tmp_path / "one" / "hopper-medium-v2.hdf5", data)
+    write_d4rl(tmp_path / "two" / "hopper_medium-v2.hdf5", data)
+    assert same(load_offline("hopper-medium-v2", tmp_path / "one"), data)
+    assert same(load_offline("hopper-medium-v2", tmp_path / "two"), data)
+    (tmp_path / "one" / "hopper-medium-v2.hdf5").write_bytes(b"")
+    with pytest.raises(RoboprefError, match=r"sha256 is e3b0c44298fc.*, expected .*delete it and get it again"):
+        load_offline("hopper-medium-v2", tmp_path / "one")
+
+
+def test_what_is_not_there_is_named_with_its_address(tmp_path: Path) -> None:
+    with pytest.raises(RoboprefError, match=r"hopper_medium-v2.hdf5 is not there: get it from http://rail.*name, hopper-m"):
+        load_offline(tmp_path / "hopper_medium-v2.hdf5")
+    with pytest.raises(RoboprefError, match=r"nor a set of D4RL. Did you mean 'hopper-medium-v2'"):
+        load_offline("hoper-medium-v2", tmp_path)
+    with pytest.raises(RoboprefError, match="neither an HDF5 file, nor a Minari folder"):
+        load_offline(tmp_path / "nothing")
+
+
+# --- the command
+
+
+def test_the_command_shows_and_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", str(DOOR)])
+    said = capsys.readouterr().out
+    assert "25, 0 terminated, of 222 to 299 steps" in said and "environment         adroit/door" in said
+    assert "mean 794.10, with the 25 last steps that have no next observation" in said and "28.96, times 100" in said
+    main(["convert", str(DOOR), str(tmp_path / "set")])
+    main(["convert", str(tmp_path / "set"), str(tmp_path / "again.hdf5")])
+    assert same(read_d4rl(tmp_path / "again.hdf5"), read_d4rl(DOOR))
+    with pytest.raises(RoboprefError, match="is there already"):
+        main(["convert", str(DOOR), str(tmp_path / "set")])
