@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "robopref.policies.pipeline:main",
     ),
     "collect": (
-        "roll out scripted policies; store episodes with simulator states, and clips",
+        "roll out policies; store episodes with simulator states, or as D4RL does",
         "robopref.datasets.collect:main",
     ),
     "pretrain": ("teach the small vision backbone what the simulator knows", "robopref.preference.pretrain:main"),
@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "unseen": ("train VLP on one part of a split and measure it on the other, to a table", "robopref.preference.unseen:main"),
     "push": ("share a trained VLP: one folder or hub repository, with a model card", "robopref.preference.push:main"),
+    "prof": ("reward code written by a language model, ranked without a simulator", "robopref.preference.prof.command:main"),
     "train": ("train policies (bc, iql, piql, ipl, cpl) from episodes and labels", "robopref.policies.train:main"),
     "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
     "video": ("film policies: mp4 with instruction, step, score and success", "robopref.policies.video:main"),
@@ -38,6 +39,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("one HTML page with tables, curves and videos of a run", "robopref.policies.report:main"),
     "bench": ("measure speed and memory against a named peer", "robopref.policies.bench:main"),
 }
+# name -> (how a word begins, "module:function" of the command that it asks for instead)
+VARIANTS: dict[str, tuple[str, str]] = {"collect": ("protocol=", "robopref.policies.d4rl_protocol:main")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"robopref {importlib.metadata.version('robopref')}")
         return 0
-    return guarded(lambda: _function(words[0])(words[1:]))
+    return guarded(lambda: _function(words[0], words[1:])(words[1:]))
 
 
 def guarded(command: Callable[[], None]) -> int:
@@ -115,9 +118,12 @@ def usage() -> str:
     )
 
 
-def _function(name: str) -> Callable[[list[str]], None]:
+def _function(name: str, arguments: Sequence[str]) -> Callable[[list[str]], None]:
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}.{nearest(name, COMMANDS)} `robopref --help` lists them")
-    module, _, function = COMMANDS[name][1].partition(":")
+    target = COMMANDS[name][1]
+    if name in VARIANTS and any(word.startswith(VARIANTS[name][0]) for word in arguments):
+        target = VARIANTS[name][1]
+    module, _, function = target.partition(":")
     found: Callable[[list[str]], None] = getattr(importlib.import_module(module), function)
     return found

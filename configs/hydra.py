@@ -28,6 +28,8 @@ from .errors import RoboprefError, UsageError, nearest
 
 PACKAGE = "robopref.configs"
 _VERSION = "1.3"
+COMMAND = {"train_online": "train", "train_onpolicy": "train", "d4rl_protocol": "collect protocol=d4rl"}
+"""Where it is not the settings' own name."""
 _HYDRA_ERRORS = (ConfigCompositionException, MissingConfigException, OverrideParseException, OmegaConfBaseException)
 # A stage writes its own manifest into its own folder: hydra shall add no folder, no log file, no change of directory.
 _QUIET = (
@@ -211,9 +213,8 @@ def _help(config_name: str, overrides: Sequence[str]) -> str:
 
 
 def _command(config_name: str) -> str:
-    return (
-        config_name.removesuffix("_online").removesuffix("_onpolicy").replace("_", "-")
-    )  # `train` has settings for three kinds of policies
+    """What is typed after `robopref` for these settings; `train` has three kinds, by its policy."""
+    return COMMAND.get(config_name, config_name.replace("_", "-"))
 
 
 def _groups() -> dict[str, list[str]]:

@@ -1,5 +1,7 @@
 """`robopref collect`: scripted policies -> episodes (Minari, with simulator states) and frame banks.
 
+With `protocol=d4rl env=mujoco/hopper` an agent learns instead, and D4RL's five sets are made (policies/d4rl_protocol.py).
+
 First command of the flow.  One worker a task, one environment and one renderer a worker; a task that is already there with
 the same settings is kept, so a killed collection goes on where it was.
 """

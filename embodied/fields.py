@@ -1,4 +1,4 @@
-"""What the numbers of an environment's observations and actions mean: what a person, or a language model, is told who writes a reward.
+"""What the numbers of an environment's observations and actions mean: what whoever writes a reward is told, person or model.
 
 Read from fields.yaml, or from a file of the same form; no environment is made.
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +150,13 @@ class Run:
             return self.actions[-1]
         return np.clip(self.rng.uniform(-2, 2, self.agent.action_dim), -1, 1).astype(np.float32)
 
+    def tested(self, frame: int) -> Callable[[np.ndarray], np.ndarray]:
+        """What is evaluated at this frame: the agent as it acts when it does not explore."""
+        return partial(self.agent.act, deterministic=True)
+
     def evaluate(self, frame: int) -> dict[str, float]:
         """A row of evaluation.csv, and its numbers as metrics."""
-
-        def act(obs: np.ndarray) -> np.ndarray:
-            return self.agent.act(obs, deterministic=True)
-
-        told = judge(act, self.testing, self.config)
+        told = judge(self.tested(frame), self.testing, self.config)
         self.results.append({"frame": frame} | told)
         with atomic_file(self.config.out / EVALUATION) as temp:
             pd.DataFrame(self.results).to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
@@ -192,8 +193,11 @@ class Run:
         return int(meta["decided"])
 
 
-def run(config: OnlineConfig) -> Path:
-    """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on."""
+def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
+    """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on.
+
+    kind: a Run that keeps or evaluates something else on the way.
+    """
     files = inputs(config)
     if is_complete(config.out, config, files):
         return config.out
@@ -211,7 +215,7 @@ def run(config: OnlineConfig) -> Path:
     seed_everything(config.seed)
     try:
         prepare_processor(config.threads)
-        agent = learn(config, checkpoint := config.out / "checkpoint.safetensors")
+        agent = learn(config, checkpoint := config.out / "checkpoint.safetensors", kind)
     finally:
         torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
     save(config, agent)
@@ -220,9 +224,9 @@ def run(config: OnlineConfig) -> Path:
     return config.out
 
 
-def learn(config: OnlineConfig, checkpoint: Path) -> CIR:
+def learn(config: OnlineConfig, checkpoint: Path, kind: type[Run] = Run) -> CIR:
     """Act and learn from the checkpoint on, if there is one, to the last frame; the agent."""
-    with closing(Run(config, choose_device(config.device))) as state:
+    with closing(kind(config, choose_device(config.device))) as state:
         live(state, checkpoint)
     return state.agent
 

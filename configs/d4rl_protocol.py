@@ -1,0 +1,41 @@
+"""Settings of `robopref collect protocol=d4rl`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from robopref.configs.policy import CIRConfig
+
+
+@dataclass(frozen=True)
+class D4RLProtocolConfig:
+    """Train an agent; write what it and its earlier selves do, by D4RL's recipe."""
+
+    out: Path
+    """Folder to write: NAME.hdf5 and minari/NAME of every set, training/, levels/, summary.csv."""
+    env: str
+    """mujoco/ENVIRONMENT, dmc/TASK, metaworld/TASK or adroit/TASK."""
+    policy: CIRConfig
+    protocol: Literal["d4rl"] = "d4rl"
+    seed: int = 0
+    frames: int = 200_000
+    """Steps that the agent learns for."""
+    warmup: int = 1000
+    """Steps at random before anything is learnt."""
+    steps: int = 100_000
+    """Steps of each of random, medium and expert, whose last episode is played to its end; D4RL: a million."""
+    eval_every: int = 2500
+    """Steps of learning between two snapshots of the policy, each of which is evaluated."""
+    eval_episodes: int = 10
+    reference_episodes: int = 100
+    """Of the random policy and of the expert, whose mean returns are 0 and 1 of our own scale."""
+    checkpoint_every: int = 10_000
+    """Steps of learning between two checkpoints."""
+    processes: int = 1
+    """That play episodes once the agent has learnt."""
+    threads: int = 1
+    """Processor threads of each."""
+    device: str = "auto"
+    """Where the agent learns; episodes are played on the processor."""

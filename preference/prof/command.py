@@ -1,0 +1,161 @@
+"""`robopref prof`: reward code for offline data, written by a language model and ranked against one expert trajectory.
+
+Comes after data (datasets/d4rl.py); what it writes, OUT/reward.py, is a reward of `robopref train`.  A person may edit it and
+rank it again beside others: files=[OUT/reward.py], candidates=0.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.files import atomic_file, plain, write_json
+from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.prof import PROFConfig
+from robopref.configs.run import is_complete, write_manifest
+from robopref.datasets.d4rl import load_offline
+from robopref.datasets.offline import OfflineData
+from robopref.embodied.fields import Described, described
+from robopref.preference.chat import Chat
+from robopref.preference.imitation.experts import best_episodes
+from robopref.preference.prof.grammar import Grammar
+from robopref.preference.prof.ranking import Comparison
+from robopref.preference.prof.sandbox import Sandbox
+from robopref.preference.prof.search import Candidate, Search, fields_of
+from robopref.preference.prof.writers import Endpoint, Manual, Recorded, Replay, Writer
+from robopref.preference.prof.written import COLUMNS
+
+REWARD, RANKING, TRANSCRIPT = "reward.py", "ranking.csv", "transcript.jsonl"
+SHOWN = 12  # lines of the table
+
+
+def main(argv: list[str]) -> None:
+    """Command line of `robopref prof`."""
+    run_hydra("prof", argv, lambda settings: show(run(to_dataclass(PROFConfig, settings))))
+
+
+def run(config: PROFConfig) -> Path:
+    """Write, rank and improve; return the folder, which is kept when it is complete."""
+    inputs = {f"file {number}": path for number, path in enumerate(config.files)}
+    sets = {"data": config.data, "experts": config.expert_data}
+    inputs |= {name: Path(where) for name, where in sets.items() if where is not None and Path(where).exists()}
+    if is_complete(config.out, config, inputs):
+        return config.out
+    started = time.time()
+    world = described(config.env, config.fields)
+    data = load_offline(config.data)
+    experts = best_episodes(data if config.expert_data is None else load_offline(config.expert_data), config.experts)
+    for part in (data, experts):
+        check_sizes(world, part)
+    writer = Recorded(make_writer(config, world, experts), config.out / TRANSCRIPT, config.writer)
+    with Comparison(data, experts, config.ranking, config.seed) as comparison:
+        search = Search(world, experts.take([0]), comparison, Sandbox(config.sandbox), writer, config)
+        chosen = search.run([(path.stem, read_code(path)) for path in config.files])
+    write(config.out, world, search, chosen)
+    outputs = [REWARD, COLUMNS, RANKING, TRANSCRIPT, "candidates"]
+    write_manifest(config.out, "prof", config, inputs, config.seed, started, outputs)
+    return config.out
+
+
+def make_writer(config: PROFConfig, world: Described, experts: OfflineData) -> Writer:
+    """Who `writer.kind` says."""
+    asked = config.writer
+    if asked.kind == "grammar":
+        return Grammar(fields_of(world), experts.take([0]), config.seed)
+    if asked.kind == "manual":
+        return Manual(config.out / "manual")
+    if asked.kind == "replay":
+        if asked.transcript is None:
+            raise UsageError("writer.kind=replay needs writer.transcript=FILE, transcript.jsonl of an earlier run")
+        return Replay(asked.transcript)
+    if asked.chat.model is None:
+        raise UsageError("writer.kind=openai needs writer.chat.model=NAME, and writer.chat.base_url where it is not OpenAI's")
+    return Endpoint(Chat(asked.chat, config.out / "answers"))
+
+
+def check_sizes(world: Described, data: OfflineData) -> None:
+    """RoboprefError when `data` has other columns than the words about them."""
+    sizes = len(world.observations), len(world.actions)
+    if data.dims != sizes:
+        raise RoboprefError(
+            f"{data.name} has {data.dims[0]} numbers an observation and {data.dims[1]} an action, but {world.env_id} is "
+            f"described with {sizes[0]} and {sizes[1]}: give the env that the data are of, or fields=FILE.yaml"
+        )
+
+
+def read_code(path: Path) -> str:
+    """Reward code from a file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise RoboprefError(f"{path} is no reward code ({error}): give files=[FILE.py]") from None
+
+
+def write(out: Path, world: Described, search: Search, chosen: Candidate) -> None:
+    """The chosen code, all code, and the table."""
+    names = {"obs": list(search.fields.obs), "act": list(search.fields.act)}
+    for candidate in search.candidates:
+        save_code(out / "candidates" / f"{candidate.name}.py", candidate.score.source)
+    for folder in (out, out / "candidates"):
+        write_json(folder / COLUMNS, names)
+    save_code(out / REWARD, chosen.score.source)
+    with atomic_file(out / RANKING) as temp:
+        pd.DataFrame(rows(search.candidates, chosen)).to_csv(temp, index=False, lineterminator="\n", float_format="%.6g")
+    layers = sorted({layer for candidate in search.candidates for layer in candidate.score.layers})
+    facts = {"env": world.env_id, "chosen": chosen.name, "layers": layers, "writer": search.writer.writer.name}
+    write_json(out / "summary.json", facts | plain(search.writer.spent()))
+
+
+def save_code(path: Path, source: str) -> None:
+    """Code to a file."""
+    with atomic_file(path) as temp:
+        temp.write_text(source, encoding="utf-8")
+
+
+def rows(candidates: Sequence[Candidate], chosen: Candidate) -> list[dict[str, Any]]:
+    """A row a candidate, the best first."""
+    ordered = sorted(candidates, key=lambda candidate: candidate.score.key, reverse=True)
+    return [
+        {
+            "candidate": candidate.name,
+            "chosen": candidate.name == chosen.name,
+            "round": candidate.round,
+            "parent": candidate.parent,
+            "dominance": candidate.score.dominance if (evidence := candidate.score.evidence) else None,
+            "margin": candidate.score.margin if evidence else None,
+            "order": evidence.order if evidence else None,
+            "gap": evidence.gap if evidence else None,
+            "constant": evidence.constant if evidence else None,
+            "characters": len(candidate.score.source),
+            "problem": candidate.score.problem,
+        }
+        for candidate in ordered
+    ]
+
+
+def show(out: Path) -> None:
+    """Print the table and the chosen code of a finished run."""
+    console, ranking = Console(), pd.read_csv(out / RANKING, keep_default_na=False)
+    facts = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    title = f"{facts['env']}, written by {facts['writer']}; sandbox: {', '.join(facts['layers'])}"
+    columns = ("dominance", "margin", "order", "gap", "constant")
+    table = Table("candidate", *columns, "problem", title=title)
+    for row in ranking.head(SHOWN).to_dict("records"):
+        mark = " *" if str(row["chosen"]) == "True" else ""
+        table.add_row(
+            f"{row['candidate']}{mark}", *(f"{float(row[c]):.3f}" if row[c] != "" else "" for c in columns), row["problem"]
+        )
+    console.print(table)
+    console.print(Syntax((out / REWARD).read_text(encoding="utf-8"), "python"))
+    console.print(
+        f"{out / REWARD}: the one marked *; edit it and rank it again with files=[{out / REWARD}] candidates=0", soft_wrap=True
+    )

@@ -1,0 +1,126 @@
+"""`robopref prof` as its user meets it: tables, files, edited rewards, transcripts, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from chat_stub import KEY, serving
+from offline_toys import walker
+from test_prof_writers import ANSWER
+
+from robopref.configs import cli
+from robopref.datasets.d4rl import load_offline, write_d4rl
+from robopref.preference.prof.written import WrittenReward
+
+QUICK = ["candidates=3", "children=2", "ranking.horizon=10", "ranking.draws=1", "env=toy/walker"]
+FIELDS = """
+toy/walker:
+  task: Walk fast.
+  step: 0.05
+  observations: [[speed, how fast it walks, m/s], [wobble, how far it leans, rad]]
+  actions: [[push, how hard it pushes, 1], [lean, where it leans, 1]]
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    write_d4rl("data.hdf5", walker())
+    write_d4rl("expert.hdf5", walker(skill=1.0))
+    Path("fields.yaml").write_text(FIELDS)
+    yield tmp_path
+
+
+def prof(*words: str) -> int:
+    return cli.main(["prof", *QUICK, "data=data.hdf5", "expert_data=expert.hdf5", "fields=fields.yaml", *words])
+
+
+def test_the_grammar_s_rewards_are_ranked_shown_and_written(files, capsys):
+    assert prof("out=run") == 0
+    shown = capsys.readouterr().out
+    ranking = pd.read_csv("run/ranking.csv")
+    assert len(ranking) == 5 and ranking["chosen"].sum() == 1
+    chosen = ranking[ranking["chosen"]].iloc[0]
+    assert chosen["dominance"] == ranking["dominance"].max()
+    code = Path("run/reward.py").read_text()
+    assert code == Path(f"run/candidates/{chosen['candidate']}.py").read_text()
+    assert "no language model" in shown and "def reward" in shown and f"{chosen['candidate']} *" in shown
+    data = load_offline("data.hdf5")
+    values = WrittenReward("run/reward.py")(data.obs, data.actions, data.next_obs)
+    assert values.shape == (len(data),) and np.isfinite(values).all()
+    assert {"manifest.json", "summary.json", "transcript.jsonl", "columns.json"} <= {path.name for path in Path("run").iterdir()}
+    before = Path("run/manifest.json").stat().st_mtime_ns
+    assert prof("out=run") == 0 and Path("run/manifest.json").stat().st_mtime_ns == before  # kept
+
+
+def test_an_edited_reward_is_ranked_again(files, capsys):
+    assert prof("out=run") == 0
+    Path("mine.py").write_text("def reward(obs, act, next_obs):\n    return -np.abs(obs[:, wobble])\n")
+    assert prof("out=again", "candidates=0", "rounds=0", "files=[mine.py,run/reward.py]") == 0
+    ranking = pd.read_csv("again/ranking.csv")
+    assert set(ranking["candidate"]) == {"mine", "reward"}
+    assert Path("again/reward.py").read_text() in (Path("mine.py").read_text(), Path("run/reward.py").read_text())
+
+
+def test_an_endpoint_s_run_is_replayed_without_it(files, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving() as endpoint:
+        endpoint.answer = lambda body: ANSWER
+        words = ["writer.kind=openai", "writer.chat.model=coder", f"writer.chat.base_url={endpoint.url}"]
+        assert prof("out=asked", *words) == 0
+        asked = len(endpoint.asked)
+    assert asked == 3 + 1 + 2
+    assert prof("out=replayed", "writer.kind=replay", "writer.transcript=asked/transcript.jsonl") == 0
+    assert Path("asked/ranking.csv").read_bytes() == Path("replayed/ranking.csv").read_bytes()
+    kept = [path.read_text(errors="ignore") for path in files.rglob("*") if path.is_file()]
+    assert all(KEY not in text for text in kept)
+
+
+def test_a_person_s_answers_come_from_files(files, capsys):
+    words = ["out=manual", "writer.kind=manual", "rounds=0"]
+    assert prof(*words) == 1
+    told = capsys.readouterr().err
+    assert "3 answers are waited for" in told
+    for prompt in Path("manual/manual").glob("*.prompt.md"):
+        assert "Walk fast." in prompt.read_text()
+        prompt.with_name(prompt.name.replace("prompt", "answer")).write_text(ANSWER)
+    assert prof(*words) == 0
+    assert json.loads(Path("manual/summary.json").read_text())["writer"] == "manual"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["fields=null"], 1, "fields.yaml does not say what the numbers of toy/walker mean"),
+        (["fields=none.yaml"], 1, "none.yaml does not exist"),
+        (["env=mujoco/hopper", "fields=null"], 1, "has 2 numbers an observation and 2 an action, but mujoco/hopper"),
+        (["writer.kind=openai"], 2, "needs writer.chat.model=NAME"),
+        (["writer.kind=replay"], 2, "needs writer.transcript=FILE"),
+        (["writer.kind=gramar"], 2, "Did you mean 'grammar'?"),
+        (["files=[none.py]"], 1, "none.py"),
+        (["experts=9"], 1, "9"),
+        (["ranking.horizn=3"], 2, "horizon"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_way_out(files, capsys, words, status, told):
+    assert prof("out=wrong", *words) == status
+    assert told in capsys.readouterr().err
+    assert not Path("wrong/reward.py").exists()
+
+
+def test_help_explains_the_settings(capsys):
+    assert cli.main(["prof", "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert "alpha_o" in shown and "usage: robopref prof" in shown
+
+
+def test_code_is_never_executed_in_this_process(files, capsys):
+    Path("evil.py").write_text("open('mark', 'w').write('x')\ndef reward(obs, act, next_obs):\n    return obs[:, speed]\n")
+    assert prof("out=safe", "candidates=0", "rounds=0", "files=[evil.py]") == 1
+    assert "nothing but one function" in capsys.readouterr().err and not Path("mark").exists()
