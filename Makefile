@@ -29,7 +29,7 @@ test: check   ## check, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
 bench: setup   ## speed and memory against named peers (NAME=render for one of them, CSV=FILE for a table)
-	@for name in $(or $(NAME),render collect annotate vlp downstream cir gtr); do $(BIN)/robopref bench $$name $(if $(CSV),--csv $(CSV)) || exit; done
+	@for name in $(or $(NAME),render collect annotate vlp downstream cir gtr iql prof); do $(BIN)/robopref bench $$name $(if $(CSV),--csv $(CSV)) || exit; done
 
 clean:   ## remove the environment and caches; runs/ and data/ stay
 	rm -rf .venv .typing .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -6,8 +6,11 @@ they are made for a GPU and hours.  The quick scale of the pipeline shortens all
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from robopref.configs.imitation import OTRConfig, SEABOConfig, UDSConfig
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,36 @@ class IQLConfig:
     """Rewards are shifted to mean 0 and scaled to this deviation (ours); 0: as they are."""
     actor_cosine: bool = True
     """Let the actor's learning rate fall to 0 along a cosine."""
+    precision: str = "float32"
+    """float32; mixed: hidden layers multiply bfloat16 numbers (ours); auto: mixed where the machine has instructions for that."""
+
+
+@dataclass(frozen=True)
+class TD3BCConfig:
+    """TD3+BC (Fujimoto & Gu 2021), the paper's values."""
+
+    name: str = "td3bc"
+    steps: int = 1_000_000
+    """Of the critics."""
+    batch: int = 256
+    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (256, 256)
+    actor: str = "deterministic"
+    """The only kind: the critics' gradient goes through its mean."""
+    dropout: float = 0.0
+    """Of the actor's hidden layers (ours)."""
+    normalise: bool = True
+    alpha: float = 2.5
+    """Weight of Q, whose mean absolute value is made 1, against the distance to the data's actions."""
+    discount: float = 0.99
+    polyak: float = 0.005
+    """Step of the targets towards actor and critics."""
+    noise: float = 0.2
+    """Deviation of what is added to the target actor's actions."""
+    noise_clip: float = 0.5
+    """And its largest size."""
+    delay: int = 2
+    """Steps of the critics for each of the actor and the targets."""
 
 
 @dataclass(frozen=True)
@@ -316,10 +349,11 @@ class OnPolicyConfig:
     threads: int = 1
 
 
-PolicyConfig = BCConfig | IQLConfig | PIQLConfig | IPLConfig | CPLConfig
+PolicyConfig = BCConfig | IQLConfig | TD3BCConfig | PIQLConfig | IPLConfig | CPLConfig
 POLICIES: dict[str, type[PolicyConfig]] = {
     "bc": BCConfig,
     "iql": IQLConfig,
+    "td3bc": TD3BCConfig,
     "piql": PIQLConfig,
     "ipl": IPLConfig,
     "cpl": CPLConfig,
@@ -333,7 +367,7 @@ class TrainConfig:
     out: Path
     """Run folder to write."""
     data: Path
-    """Episode dataset of one task."""
+    """Episode dataset of one task; for bc, iql and td3bc also a D4RL file, a Minari folder or a D4RL name."""
     policy: PolicyConfig
     labels: Path | None = None
     """Preferences file; needed by piql, ipl and cpl."""
@@ -347,6 +381,21 @@ class TrainConfig:
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
     threads: int = 1
     """Processor threads; small networks gain nothing from more."""
+    reward: str = "true"
+    """What iql and td3bc learn from: true, the data's own; seabo, otr or uds, from expert episodes; or code, FILE.py."""
+    reward_scale: Literal["auto", "none", "return_range", "antmaze", "otr_antmaze"] = "auto"
+    """What becomes of these rewards (preference/imitation/scaling.py); auto: what their authors' code does for this data and
+    this learner (policies/offline.py), nothing with policy.reward_std.
+    """
+    experts: int = 1
+    """Expert episodes: those of highest return in `expert_data`, or in the data themselves."""
+    expert_data: Path | None = None
+    """Where the experts are from, a file, folder or name as `data`; they are added to the data unless they are in it."""
+    top: float = 1.0
+    """Share of the episodes, those of highest return, that bc learns from: 0.1 is 10 % BC."""
+    seabo: SEABOConfig = field(default_factory=SEABOConfig)
+    otr: OTRConfig = field(default_factory=OTRConfig)
+    uds: UDSConfig = field(default_factory=UDSConfig)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ def main(argv: list[str]) -> None:
 
 
 def bench(
-    name: Annotated[Literal["render", "collect", "annotate", "vlp", "downstream", "cir", "gtr"], tyro.conf.Positional],
+    name: Annotated[
+        Literal["render", "collect", "annotate", "vlp", "downstream", "cir", "gtr", "iql", "prof"], tyro.conf.Positional
+    ],
     csv: Path | None = None,
 ) -> None:
     """Run the benchmark called `name`; its module is imported by name, because each pulls in its own peers.

@@ -1,8 +1,13 @@
 """Implicit Q-learning (Kostrikov et al. 2021), and P-IQL: the same from a reward that preferences taught.
 
 Values never ask about an action outside the data: V is an expectile of the data's Q, the actor clones the data's actions,
-weighted by how much better than V they are.  All transitions bootstrap, because Meta-World's episodes end by time only.
-Inverse preference learning (policies/ipl.py) has the same networks and learns Q in another way.
+weighted by how much better than V they are.  Transitions bootstrap, but for those that end an episode for good: Meta-World has
+none (its episodes end by time), D4RL's hopper and walker2d do.  Inverse preference learning (policies/ipl.py) has the same
+networks and learns Q in another way.
+
+On D4RL (configs/policy/iql_d4rl.yaml) the settings are those of the paper and of its code (ikostrikov/implicit_q_learning), in
+which the actor is what `gaussian` is here: a Gaussian around a tanh of the network, with a deviation a dimension that no state
+changes, in [exp(-5), exp(2)].  Its weights begin orthogonal, ours as torch.nn.Linear's.
 
 Axes: S members, B batch, M transitions.
 """
@@ -17,8 +22,9 @@ import torch
 from torch import Tensor
 
 from robopref.configs.policy import IPLConfig, IQLConfig, PIQLConfig
-from robopref.policies.networks import Actor, TwinCritic
-from robopref.policies.replay import Batch, Pairs, Transitions, sample_numbers
+from robopref.policies.mixed import OneArray, Pass, adam_step, is_mixed
+from robopref.policies.networks import LOG_STD_RANGE, Actor, TwinCritic
+from robopref.policies.replay import Batch, Pairs, Transitions, sample_numbers, taken
 from robopref.preference.members import MemberMLP, adam, descend, member_rngs
 from robopref.preference.reward import BradleyTerryReward, preference_loss
 
@@ -102,13 +108,84 @@ class ActorCritic:
         return metrics | actor_metrics | critic_metrics
 
 
+class MixedActorCritic:
+    """The same networks and the same step in mixed precision, with gradients written down; the members' weights are views."""
+
+    def __init__(self, config: IQLConfig, data: Transitions, seeds: Sequence[int], mixed: bool = True) -> None:
+        """mixed: False for float32 throughout, in which the step is ActorCritic's."""
+        networks = ActorCritic(config, data, seeds)
+        self.config, self.modules = config, networks.modules
+        self.actor, self.value, self.critic, self.target = networks.actor, networks.value, networks.critic, networks.target
+        arrays = {name: OneArray(module) for name, module in self.modules.items()}
+        self.of_log_std = arrays["actor"].gradients.get("log_std")
+        mlps = {"actor": self.actor.mlp, "value": self.value, "critic": self.critic.mlp, "target": self.target.mlp}
+        self.passes = {name: Pass(mlp, arrays[name].gradients, mixed) for name, mlp in mlps.items()}
+        self.values = {name: array.values.data for name, array in arrays.items()}
+        self.optimizers = {
+            name: torch.optim.Adam([arrays[name].values], config.learning_rate, fused=True) for name in networks.optimizers
+        }
+
+    @torch.inference_mode()
+    def learn(
+        self, progress: float, batch: Batch, reward: Tensor, discount: Tensor | float, rngs: Sequence[np.random.Generator]
+    ) -> dict[str, Tensor]:
+        """ActorCritic.learn with Bellman's target; reward and discount (of what comes next): (S, B)."""
+        config, (members, size) = self.config, reward.shape
+        both = torch.cat([batch.obs, batch.actions], -1).repeat(2, 1, 1)
+        q = self.passes["target"](both).view(2, members, size).amin(0)
+        error = q - self.passes["value"](batch.obs).squeeze(-1)
+        _, metrics = expectile_loss(error, config.expectile)
+        slope = error * torch.where(error < 0, 1 - config.expectile, config.expectile)
+        self.descend("value", slope * (-2 / size))
+
+        values = self.passes["value"](torch.cat([batch.obs, batch.next_obs], 1)).squeeze(-1)
+        value, next_value = values.chunk(2, 1)
+        weight = advantage_weight(q - value, config.temperature, config.clip)
+        if config.actor_cosine:
+            self.optimizers["actor"].param_groups[0]["lr"] = config.learning_rate * cosine(progress)
+        metrics |= self.clone(batch, weight, rngs)
+
+        target = reward + discount * next_value
+        q = self.passes["critic"](both).view(2, members, size)
+        _, critic_metrics = critic_loss(q, target)
+        self.descend("critic", ((q - target) * (2 / size)).view(2 * members, size))
+        self.values["target"].lerp_(self.values["critic"], config.polyak)
+        return metrics | critic_metrics
+
+    def clone(self, batch: Batch, weight: Tensor, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+        """One step of the actor on the data's actions, which count weight (S, B) each; metrics."""
+        mean = torch.tanh(self.passes["actor"](batch.obs, rngs))
+        error = mean - batch.actions
+        share = weight.unsqueeze(-1) / weight.shape[1]
+        if self.of_log_std is None or self.actor.log_std is None:
+            log_prob, slope = -error.square().sum(-1), 2 * error
+        else:
+            raw = self.actor.log_std.data
+            log_std = raw.clamp(*LOG_STD_RANGE)
+            scaled = error * torch.exp(-2 * log_std)
+            squared = scaled * error
+            log_prob, slope = -(0.5 * squared + log_std + 0.5 * math.log(2 * math.pi)).sum(-1), scaled
+            inside = (raw >= LOG_STD_RANGE[0]) & (raw <= LOG_STD_RANGE[1])
+            self.of_log_std.copy_(((1 - squared) * share).sum(1, keepdim=True) * inside)
+        _, metrics = weighted_cloning_loss(log_prob, weight)
+        self.passes["actor"].backward(slope * share * (1 - mean.square()))
+        adam_step(self.optimizers["actor"])
+        return metrics
+
+    def descend(self, name: str, slope: Tensor) -> None:
+        """One step of a network from dL/dout (networks, B)."""
+        self.passes[name].backward(slope.unsqueeze(-1))
+        adam_step(self.optimizers[name])
+
+
 class IQL:
     """IQL on given rewards; rewards (M,) or (S, M), by default the environment's own."""
 
     def __init__(self, config: IQLConfig, data: Transitions, seeds: Sequence[int], rewards: Tensor | None = None) -> None:
         self.config, self.data, self.steps = config, data, config.steps
         self.set_rewards(data.rewards.expand(len(seeds), -1) if rewards is None else rewards)
-        self.networks = ActorCritic(config, data, seeds)
+        self.precision = "mixed" if is_mixed(config.precision, data.obs.device) else "float32"  # what auto has come to
+        self.networks = (MixedActorCritic if self.precision == "mixed" else ActorCritic)(config, data, seeds)
         self.actor, self.modules, self.optimizers = self.networks.actor, self.networks.modules, self.networks.optimizers
 
     def set_rewards(self, rewards: Tensor) -> None:
@@ -121,12 +198,17 @@ class IQL:
     def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """One step of value, actor, critics and targets; metrics (S,) by name."""
         numbers = sample_numbers(rngs, len(self.data), self.config.batch, self.data.obs.device)
-        reward = self.rewards.gather(1, numbers)
+        reward, batch = self.rewards.gather(1, numbers), self.data.batch(numbers)
+        discount: Tensor | float = self.config.discount
+        if self.data.terminals is not None:
+            discount = discount * (1 - taken(self.data.terminals, numbers))
+        if isinstance(self.networks, MixedActorCritic):
+            return self.networks.learn(step / self.steps, batch, reward, discount, rngs)
 
         def bellman_loss(q: Tensor, next_value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            return critic_loss(q, reward + self.config.discount * next_value)
+            return critic_loss(q, reward + discount * next_value)
 
-        return self.networks.learn(step / self.steps, self.data.batch(numbers), bellman_loss, rngs)
+        return self.networks.learn(step / self.steps, batch, bellman_loss, rngs)
 
 
 class PIQL:

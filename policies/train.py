@@ -1,7 +1,7 @@
-"""`robopref train`: episodes, and labelled pairs of their segments -> S policies of different seeds in one model folder.
+"""`robopref train`: episodes, and labelled pairs of their segments or a reward -> S policies of different seeds in one folder.
 
-Comes after annotation; goes to evaluation and video.  An interrupted run goes on from its last checkpoint to the very
-numbers that it would have reached.
+Comes after annotation, or, for data of D4RL's form, after nothing or `robopref prof` (offline.py); goes to evaluation and video.
+An interrupted run goes on from its last checkpoint to the very numbers that it would have reached.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ from robopref.configs.policy import (
     OnlineConfig,
     OnPolicyConfig,
     PIQLConfig,
+    TD3BCConfig,
     TrainConfig,
 )
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
-from robopref.policies import online, onpolicy
+from robopref.policies import offline, online, onpolicy
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
 from robopref.policies.ipl import IPL
 from robopref.policies.iql import IQL, PIQL
 from robopref.policies.networks import Actor, save_policy
-from robopref.policies.replay import Pairs, Transitions, load_pairs, load_transitions
+from robopref.policies.replay import Pairs, Transitions, load_pairs
+from robopref.policies.td3bc import TD3BC
 from robopref.preference.members import member_rngs
 from robopref.preference.reward import save_reward
 
@@ -106,7 +108,8 @@ def read_config(settings: DictConfig) -> TrainConfig:
 
 def run(config: TrainConfig) -> Path:
     """Train all members; return the model folder `config.out`.  A finished one is kept, an interrupted one goes on."""
-    inputs = {"data": config.data} | ({"labels": config.labels} if config.labels is not None else {})
+    offline.check(config)
+    inputs = offline.inputs(config)
     if is_complete(config.out, config, inputs):
         return config.out
     started = time.time()
@@ -114,15 +117,31 @@ def run(config: TrainConfig) -> Path:
         raise RoboprefError(f"seeds={list(config.seeds)}: give one or more numbers from 0 on, for example seeds=[0,1,2]")
     (config.out / MANIFEST).unlink(missing_ok=True)  # it would vouch for the old model after a kill beside the new one
     seed_everything(config.seeds[0])
-    torch.set_num_threads(config.threads)
+    try:
+        learn(config, inputs)
+    finally:
+        torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
+    outputs = ["model.safetensors", "config.json"]
+    write_manifest(config.out, "train", config, inputs, config.seeds, started, outputs=outputs)
+    return config.out
+
+
+def learn(config: TrainConfig, inputs: Mapping[str, Path]) -> None:
+    """From the checkpoint on, if there is one, to the last step; the model goes to `config.out`."""
+    if offline.is_own(config.data):
+        torch.set_num_threads(config.threads)
+    else:  # a million steps: what has shrunk to denormal numbers by then would slow them down
+        online.prepare_processor(config.threads)
     device = choose_device(config.device)
-    data = load_transitions(config.data, config.policy.normalise, device)
+    loaded = offline.load(config, device)
+    data = loaded.transitions
     pairs = None if config.labels is None else load_pairs(config.labels, data, config.data, device)
 
     learner = make_learner(config, data, pairs)
     rngs = member_rngs(config.seeds, "training")
     # What decides the result; a checkpoint of anything else cannot be continued.
     identity = plain(config.policy) | {"seeds": list(config.seeds)} | {name: digest(path) for name, path in inputs.items()}
+    identity |= offline.identity(config)
     checkpoint = config.out / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, learner, rngs, identity) if checkpoint.exists() else 0
 
@@ -138,10 +157,8 @@ def run(config: TrainConfig) -> Path:
             if step % config.checkpoint_every == 0 and step < learner.steps:
                 save_checkpoint(checkpoint, learner, rngs, identity, step)
 
-    save(config, learner, data)
+    save(config, learner, data, loaded.about)
     checkpoint.unlink(missing_ok=True)
-    write_manifest(config.out, "train", config, inputs, config.seeds, started, outputs=["model.safetensors", "config.json"])
-    return config.out
 
 
 def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None) -> Learner:
@@ -157,6 +174,8 @@ def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None) ->
         return PIQL(policy, data, pairs, config.seeds)
     if isinstance(policy, IQLConfig):
         return IQL(policy, data, config.seeds)
+    if isinstance(policy, TD3BCConfig):
+        return TD3BC(policy, data, config.seeds)
     assert isinstance(policy, BCConfig)
     return BC(policy, data, config.seeds)
 
@@ -169,14 +188,17 @@ def scalars(metrics: dict[str, Tensor], where: Path) -> dict[str, float]:
     return {f"losses/{name}": float(value.mean()) for name, value in metrics.items()}
 
 
-def save(config: TrainConfig, learner: Learner, data: Transitions) -> None:
-    """Write the policy, and P-IQL's reward as `reward/` beside it."""
+def save(config: TrainConfig, learner: Learner, data: Transitions, about: Mapping[str, Any] | None = None) -> None:
+    """Write the policy, with what is known `about` its data, and P-IQL's reward as `reward/` beside it."""
     settings = {
         "policy": plain(config.policy),
         "seeds": list(config.seeds),
         "data": str(config.data),
         "labels": plain(config.labels),
+        **(about or {}),
     }
+    if isinstance(learner, IQL):
+        settings["precision"] = learner.precision
     save_policy(config.out, learner.actor, data.normaliser, settings)
     if isinstance(learner, PIQL):
         extra = {"hidden": learner.config.hidden, "action_dim": data.dims[1]}

@@ -101,6 +101,26 @@ def test_values_bootstrap_through_the_end_of_an_episode(data: Transitions) -> No
     torch.testing.assert_close(q, torch.full_like(q, 2.0), atol=0.15, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
+def test_values_stop_where_an_episode_ends_for_good(data: Transitions, precision: str) -> None:
+    """With reward 1 and an end everywhere Q is 1, not 2; ends at some transitions change only what they should."""
+    ends = (torch.arange(len(data)) % 2).float()
+    config = IQLConfig(
+        steps=200, batch=32, hidden=(16,), dropout=0.0, learning_rate=1e-2, discount=0.5, polyak=0.1, reward_std=0.0
+    )
+    given = replace(data, rewards=torch.ones(len(data)), terminals=torch.ones(len(data)))
+    learner, rngs = IQL(replace(config, precision=precision), given, (0,)), member_rngs((0,), "training")
+    for step in range(config.steps):
+        learner.update(step, rngs)
+    q = learner.networks.critic(*data.state_action(torch.arange(len(data))[None]))
+    torch.testing.assert_close(q, torch.full_like(q, 1.0), atol=0.2, rtol=0)
+
+    some = IQL(replace(config, precision=precision), replace(given, terminals=ends), (0,))
+    none, every = (IQL(replace(config, precision=precision), replace(given, terminals=e), (0,)) for e in (None, 0 * ends))
+    metrics = [one.update(0, member_rngs((0,), "training"))["critic"] for one in (some, none, every)]
+    assert torch.equal(metrics[1], metrics[2]) and not torch.equal(metrics[0], metrics[1])
+
+
 def test_the_actor_sees_the_value_after_its_update_and_the_target_moves_last(data: Transitions) -> None:
     learner, rngs = IQL(IQLConfig(**SMALL), data, (0,)), member_rngs((0,), "training")
     before = [p.clone() for p in learner.networks.target.parameters()]

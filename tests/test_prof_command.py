@@ -49,6 +49,7 @@ def test_the_grammar_s_rewards_are_ranked_shown_and_written(files, capsys):
     assert chosen["dominance"] == ranking["dominance"].max()
     code = Path("run/reward.py").read_text()
     assert code == Path(f"run/candidates/{chosen['candidate']}.py").read_text()
+    assert "files=[run/reward.py] candidates=0" in shown
     assert "no language model" in shown and "def reward" in shown and f"{chosen['candidate']} *" in shown
     data = load_offline("data.hdf5")
     values = WrittenReward("run/reward.py")(data.obs, data.actions, data.next_obs)

@@ -24,6 +24,11 @@ FEWER = {
     "frames=20000": "frames=60 warmup=40 eval_episodes=1 policy.width=8",
     "frames=25000": "policy.width=8 frames=140 warmup=120 eval_episodes=1 feedback.questions=8 feedback.steps=2",
     "frames=1000000": "frames=64 seeds=[0] policy.envs=2 policy.steps=16 policy.minibatch=16 policy.epochs=2",
+    "protocol=d4rl env=mujoco/hopper": "protocol=d4rl env=mujoco/hopper frames=300 warmup=100 eval_every=100 steps=40 "
+    "eval_episodes=1 reference_episodes=2 policy.width=8",
+    "out=runs/prof": "candidates=2 children=1 ranking.horizon=5 out=runs/prof",
+    "policy.steps=100000": "policy.steps=3",
+    "--goals 10": "--goals 1 --max-steps 20",
     "--phases 4 5 --goals 1": "--phases 4 5 --goals 1 --max-steps 20",
     "--goals 20 --max-steps 200": "--goals 1 --max-steps 40",
     "--goals 4": "--goals 1 --max-steps 40",

@@ -22,7 +22,7 @@ from robopref.configs.files import atomic_file, plain, write_json
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.prof import PROFConfig
 from robopref.configs.run import is_complete, write_manifest
-from robopref.datasets.d4rl import load_offline
+from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
 from robopref.embodied.fields import Described, described
 from robopref.preference.chat import Chat
@@ -52,8 +52,9 @@ def run(config: PROFConfig) -> Path:
         return config.out
     started = time.time()
     world = described(config.env, config.fields)
-    data = load_offline(config.data)
-    experts = best_episodes(data if config.expert_data is None else load_offline(config.expert_data), config.experts)
+    data = clipped(load_offline(config.data))  # as learners see it
+    pool = data if config.expert_data is None else clipped(load_offline(config.expert_data))
+    experts = best_episodes(pool, config.experts)
     for part in (data, experts):
         check_sizes(world, part)
     writer = Recorded(make_writer(config, world, experts), config.out / TRANSCRIPT, config.writer)
@@ -155,7 +156,5 @@ def show(out: Path) -> None:
             f"{row['candidate']}{mark}", *(f"{float(row[c]):.3f}" if row[c] != "" else "" for c in columns), row["problem"]
         )
     console.print(table)
-    console.print(Syntax((out / REWARD).read_text(encoding="utf-8"), "python"))
-    console.print(
-        f"{out / REWARD}: the one marked *; edit it and rank it again with files=[{out / REWARD}] candidates=0", soft_wrap=True
-    )
+    console.print(Syntax((out / REWARD).read_text(encoding="utf-8"), "python", word_wrap=True))
+    print(f"{out / REWARD}: the one marked *; edit it and rank it again with files=[{out / REWARD}] candidates=0 rounds=0")

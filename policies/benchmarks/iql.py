@@ -1,0 +1,167 @@
+"""IQL on D4RL-style data: gradient steps a second, against the widely used layout of IQL in one PyTorch file.
+
+The plain side is one seed of the algorithm as such files have it: eager, a network at a time, a replay buffer of tensors from
+which numpy draws, torch's own Adam and learning-rate schedule, a normal distribution's log-density, losses fetched as numbers.
+It is written here from the equations, at the sizes of IQL's paper: two layers of 256, batches of 256, observations and actions
+of HalfCheetah's widths, noise as data, which costs what real data cost.  It takes the step of the paper's own code, as ours does
+(a test compares them); such files often take values and advantages from before the value's step, a pass of 256 rows less.
+
+Ours is what `robopref train policy=iql_d4rl` runs: one seed, and five in one program.  Rates count seeds: seeds x steps / second.
+"ratio" is that of five seeds with hidden layers in mixed precision (policies/mixed.py), which `precision: auto` takes where the
+processor has instructions for it; "ratio_float32" that of five seeds where it has not; "ratio_one_seed" the first with one seed.
+The plain side is float32 throughout.  All sides take turns, each in a process of its own, and each has the number of threads that
+suits it better.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.policy import IQLConfig
+from robopref.policies.benchmarks.downstream import plain_mlp
+from robopref.policies.benchmarks.turns import Steps, measure
+from robopref.policies.iql import IQL
+from robopref.policies.networks import LOG_STD_RANGE
+from robopref.policies.online import prepare_processor
+from robopref.policies.replay import Transitions, stack_episodes
+from robopref.preference.members import member_rngs
+
+SEEDS = (0, 1, 2, 3, 4)
+THREADS = (1, 2)
+ROUNDS = 5
+TURN_S = 1.5
+OBS, ACTION = 17, 6  # HalfCheetah's
+EPISODES, STEPS = 100, 1000
+
+
+class PlainBuffer:
+    """All transitions as tensors, row by row."""
+
+    def __init__(self, data: Transitions) -> None:
+        terminals = torch.zeros(len(data)) if data.terminals is None else data.terminals
+        self.columns = [data.obs[data.rows], data.actions, data.rewards, data.obs[data.rows + 1], terminals]
+
+    def sample(self, size: int) -> list[Tensor]:
+        """Observations, actions, rewards, next observations and ends of `size` transitions."""
+        chosen = np.random.randint(0, len(self.columns[0]), size=size)
+        return [column[chosen] for column in self.columns]
+
+
+class PlainIQL:
+    """One seed of IQL."""
+
+    def __init__(self, config: IQLConfig, data: Transitions) -> None:
+        self.config, self.buffer = config, PlainBuffer(data)
+        obs, action = data.dims
+        self.actor = nn.Sequential(plain_mlp([obs, *config.hidden, action]), nn.Tanh())
+        self.log_std = nn.Parameter(torch.zeros(action))
+        self.value = plain_mlp([obs, *config.hidden, 1])
+        self.critics = nn.ModuleList(plain_mlp([obs + action, *config.hidden, 1]) for _ in range(2))
+        self.targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.value_optimizer = torch.optim.Adam(self.value.parameters(), lr=config.learning_rate)
+        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.learning_rate)
+        self.actor_optimizer = torch.optim.Adam([*self.actor.parameters(), self.log_std], lr=config.learning_rate)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.actor_optimizer, config.steps)
+
+    def train(self, batch: list[Tensor]) -> dict[str, float]:
+        """One step of value, actor, critics and targets; the losses."""
+        config, log = self.config, {}
+        obs, actions, rewards, next_obs, ends = batch
+        with torch.no_grad():
+            both = torch.cat([obs, actions], 1)
+            target_q = torch.min(*[target(both).squeeze(-1) for target in self.targets])
+        advantage = target_q - self.value(obs).squeeze(-1)
+        loss = torch.mean(torch.abs(config.expectile - (advantage < 0).float()) * advantage**2)
+        log["value"] = loss.item()
+        self.value_optimizer.zero_grad()
+        loss.backward()
+        self.value_optimizer.step()
+
+        with torch.no_grad():
+            weight = torch.exp((target_q - self.value(obs).squeeze(-1)) / config.temperature).clamp(max=config.clip)
+        policy = Normal(self.actor(obs), torch.exp(self.log_std.clamp(*LOG_STD_RANGE)))
+        loss = torch.mean(weight * -policy.log_prob(actions).sum(-1))
+        log["actor"] = loss.item()
+        self.actor_optimizer.zero_grad()
+        loss.backward()
+        self.actor_optimizer.step()
+        self.schedule.step()
+
+        with torch.no_grad():
+            target = rewards + (1.0 - ends) * config.discount * self.value(next_obs).squeeze(-1)
+        both = torch.cat([obs, actions], 1)
+        losses = [F.mse_loss(critic(both).squeeze(-1), target) for critic in self.critics]
+        loss = losses[0] + losses[1]
+        log["critic"] = loss.item()
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        for slow, fast in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
+            slow.data.copy_((1 - config.polyak) * slow.data + config.polyak * fast.data)
+        return log
+
+
+def run() -> dict[str, float]:
+    """Measure; print a table; return {"ratio", "ratio_float32", "ratio_one_seed"}: seeds x steps a second over the peer's."""
+    config = to_dataclass(IQLConfig, compose("train", ["policy=iql_d4rl"])["policy"])
+    mixed, whole = (replace(config, precision=precision) for precision in ("mixed", "float32"))
+    sides = {
+        "IQL in one plain file, one seed": (1, partial(plain, config)),
+        "one seed, float32": (1, partial(ours, whole, SEEDS[:1])),
+        "one seed, mixed": (1, partial(ours, mixed, SEEDS[:1])),
+        "five seeds, float32": (len(SEEDS), partial(ours, whole, SEEDS)),
+        "five seeds, mixed": (len(SEEDS), partial(ours, mixed, SEEDS)),
+    }
+    rates = measure({name: make for name, (_, make) in sides.items()}, THREADS, ROUNDS, TURN_S)
+    table = Table(title=f"Seeds x gradient steps a second of IQL, {list(config.hidden)}, batch {config.batch}")
+    table.add_column()
+    for name in (*(f"{threads} thread{'s' * (threads > 1)}" for threads in THREADS), "best of either"):
+        table.add_column(name, justify="right")
+    best = {name: seeds * max(rates[name].values()) for name, (seeds, _) in sides.items()}
+    peer = next(iter(best.values()))
+    for name, (seeds, _) in sides.items():
+        table.add_row(name, *(f"{seeds * rates[name][threads]:.1f}" for threads in THREADS), f"{best[name] / peer:.2f}")
+    Console().print(table)
+    names = {"ratio": "five seeds, mixed", "ratio_float32": "five seeds, float32", "ratio_one_seed": "one seed, mixed"}
+    return {measure: round(best[name] / peer, 2) for measure, name in names.items()}
+
+
+def noise() -> Transitions:
+    """Offline data of noise, no end of an episode among them for good."""
+    rng = np.random.default_rng(0)
+    episodes = [
+        SimpleNamespace(
+            observations=rng.normal(size=(STEPS + 1, OBS)),
+            actions=rng.uniform(-1, 1, (STEPS, ACTION)),
+            rewards=rng.normal(size=STEPS),
+        )
+        for _ in range(EPISODES)
+    ]
+    return stack_episodes(episodes, normalise=False)
+
+
+def plain(config: IQLConfig) -> Steps:
+    """Gradient steps of the plain side."""
+    np.random.seed(0)
+    torch.manual_seed(0)
+    learner = PlainIQL(config, noise())
+    return lambda count: [learner.train(learner.buffer.sample(config.batch)) for _ in range(count)]
+
+
+def ours(config: IQLConfig, seeds: tuple[int, ...]) -> Steps:
+    """Gradient steps of this package's learner, as `robopref train` prepares it."""
+    prepare_processor(1)
+    learner, rngs = IQL(config, noise(), seeds), member_rngs(seeds, "training")
+    return lambda count: [learner.update(0, rngs) for _ in range(count)]

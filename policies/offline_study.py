@@ -1,0 +1,186 @@
+"""`python -m robopref.policies.offline_study --out FILE.csv`: rewards and learners compared on offline data, in normalised score.
+
+For every data set and variant one run of `robopref train` with all seeds in it, then episodes in the environment: a row a seed,
+appended to the CSV as it is done.  A second call does what is missing (a killed run goes on from its checkpoint).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from robopref.configs.cli import guarded
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import digest, plain
+from robopref.configs.hydra import compose
+from robopref.configs.parallel import in_processes
+from robopref.configs.policy import EvaluateConfig, TrainConfig
+from robopref.datasets.d4rl import load_offline
+from robopref.embodied.evaluate import iqm
+from robopref.policies import evaluate, train
+from robopref.policies.online_study import TAILS, named
+from robopref.policies.study import append_rows
+
+KEY = ["data", "variant", "seed"]
+NO_MATTER = ("out", "seeds", "threads", "device", "log_every", "checkpoint_every")
+FILES = ("data", "expert_data", "reward")  # of the settings; words, too
+LONGEST = 1000  # decisions; environments cut their episodes themselves
+VARIANTS = (
+    "bc=policy=bc_d4rl",
+    "bc10=policy=bc_d4rl top=0.1",
+    "iql=policy=iql_d4rl",
+    "uds=policy=iql_d4rl reward=uds",
+    "otr=policy=iql_d4rl reward=otr",
+    "seabo=policy=iql_d4rl reward=seabo",
+    "td3bc=policy=td3bc",
+)
+
+
+@dataclass(frozen=True)
+class OfflineStudyConfig:
+    """Which data, which rewards and learners, and for how long."""
+
+    out: Path
+    """CSV to append to."""
+    data: tuple[str, ...]
+    """NAME=SETTINGS of `robopref train`, such as hopper-medium-replay=data=FILE.hdf5 expert_data=FILE.hdf5."""
+    variants: tuple[str, ...] = VARIANTS
+    """The same; {data} stands for the name of the data: prof=policy=iql_d4rl reward=runs/prof/{data}/reward.py."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    episodes: int = 10
+    """A seed, in the data's environment, from `first_goal` on."""
+    first_goal: int = 0
+    set: tuple[str, ...] = ()
+    """Settings of all runs, such as policy.steps=20000."""
+    work: Path = Path("runs/offline")
+    """Folder for the runs, kept between calls."""
+    against: tuple[str, ...] = ("seabo", "otr")
+    """Variants that the others are compared with in the summary."""
+    processes: int = 2
+    summary: bool = False
+    """Print what the CSV says, and do nothing."""
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    config = tyro.cli(OfflineStudyConfig, args=argv, prog="python -m robopref.policies.offline_study", description=__doc__)
+    if not config.summary:
+        run(config)
+    print(summary(read_rows(config.out), config.against))
+
+
+def run(config: OfflineStudyConfig) -> None:
+    """Do what is missing in the CSV; RoboprefError when it holds the same runs with other settings."""
+    done = read_rows(config.out)
+    known = {tuple(row[:3]): row[3] for row in done[[*KEY, "settings"]].itertuples(index=False)}
+    jobs = []
+    for data, variant in product(config.data, config.variants):
+        place, name, settings = settings_of(config, data, variant)
+        mark = made_with(settings)
+        missing = tuple(seed for seed in config.seeds if (place, name, seed) not in known)
+        if any(known.get((place, name, seed), mark) != mark for seed in config.seeds):
+            raise RoboprefError(f"{config.out}: {name} on {place} was run with other settings; choose another --out")
+        if missing:
+            out = settings.out if missing == config.seeds else settings.out.with_name(f"{name}-{missing[0]}")
+            jobs.append((place, name, replace(settings, seeds=missing, out=out), config))
+    for rows in in_processes(run_one, jobs, config.processes):
+        done = append_rows(config.out, done, rows, KEY)
+        scores = [row["score"] for row in rows]
+        print(f"{rows[0]['data']}, {rows[0]['variant']}: {np.mean(scores):.1f}  ({rows[0]['seconds']:.0f} s)", flush=True)
+
+
+def settings_of(config: OfflineStudyConfig, data: str, variant: str) -> tuple[str, str, TrainConfig]:
+    """(name of the data, name of the variant, settings of `robopref train`)."""
+    place, where = named("--data", data)
+    name, words = named("--variants", variant.replace("{data}", place))
+    words = [*words, *where, *config.set, f"out={config.work / place / name}", f"seeds={list(config.seeds)}".replace(" ", "")]
+    return place, name, train.read_config(compose("train", words))
+
+
+def made_with(settings: TrainConfig) -> str:
+    """A short name for what decides a result: settings, and the contents of files."""
+    decides = {key: value for key, value in plain(settings).items() if key not in NO_MATTER}
+    for key in FILES:
+        if decides.get(key) is not None and Path(decides[key]).exists():
+            decides[key] = digest(decides[key])
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_one(place: str, name: str, settings: TrainConfig, config: OfflineStudyConfig) -> list[dict[str, Any]]:
+    """Rows of the CSV: train all seeds, then act."""
+    started = time.process_time()
+    data = load_offline(settings.data)
+    if data.env_id is None or data.score is None:
+        raise RoboprefError(f"{settings.data} does not say which environment it is of, or what returns are 0 and 1 there")
+    folder = train.run(settings)
+    told = EvaluateConfig(
+        policy=(str(folder),),
+        out=folder / "evaluation",
+        env=data.env_id,
+        goals=config.episodes,
+        first_goal=config.first_goal,
+        max_steps=LONGEST,
+    )
+    returns = pd.read_csv(evaluate.run(told) / "success.csv").groupby("member")["ret"].mean()
+    facts = {"steps": settings.policy.steps, "seconds": time.process_time() - started, "settings": made_with(settings)}
+    return [
+        {"data": place, "variant": name, "seed": seed, "score": 100 * float(data.score(ret)), "return": ret} | facts
+        for seed, ret in zip(settings.seeds, returns, strict=True)
+    ]
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
+    columns = [*KEY, "score", "settings"]
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    table = pd.read_csv(path, dtype={"data": str, "variant": str, "settings": str})
+    if missing := set(columns) - set(table.columns):
+        raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
+    return table
+
+
+def summary(rows: pd.DataFrame, against: tuple[str, ...] = ()) -> str:
+    """Normalised score by data set and variant, IQM over seeds; then over all data sets, with 95 % intervals and differences."""
+    if rows.empty:
+        return "no rows yet"
+    cells = rows.pivot_table(index="data", columns="variant", values="score", aggfunc=lambda x: iqm(x.to_numpy()), sort=False)
+    lines = [cells.to_string(float_format="%.1f", na_rep=""), ""]
+    whole = {}
+    for variant, part in rows.groupby("variant", sort=False):
+        table = part.pivot(index="seed", columns="data", values="score")
+        if table.shape[1] == len(cells) and not table.isna().to_numpy().any():
+            whole[str(variant)] = table.to_numpy()
+    for variant, table in whole.items():
+        drawn = means(table)
+        low, high = np.quantile(drawn, TAILS)
+        line = f"{variant:12}{table.mean():7.1f}  [{low:.1f}, {high:.1f}] over {table.shape[1]} data sets, {len(table)} seeds"
+        for other in against:
+            if other in whole and other != variant:
+                less = drawn - means(whole[other], 1)
+                low, high = np.quantile(less, TAILS)
+                line += f"; less {other} {table.mean() - whole[other].mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def means(table: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Bootstrap replicates of the mean of (S seeds, D data sets), seeds drawn anew in every data set."""
+    rng = np.random.default_rng(seed)
+    drawn = [table[rng.integers(len(table), size=(2000, len(table))), column].mean(1) for column in range(table.shape[1])]
+    result: np.ndarray = np.mean(drawn, axis=0)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,206 @@
+"""`python -m robopref.policies.prof_study --run RUN --out FILE.csv`: does the ranking rank well?
+
+Takes a finished run of `robopref prof`.  For every candidate that ran: how its returns agree with the true ones over the data's
+episodes, and what the policy that learns from it reaches; then, for each variant of the ranking, how dominance agrees with both
+and what the first of the ranking is worth beside a candidate picked at random.  Nothing here is used to rank: true rewards are
+read for this table alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from robopref.configs.cli import guarded
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import MANIFEST, read_json
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.parallel import in_processes
+from robopref.configs.policy import TrainConfig
+from robopref.configs.prof import PROFConfig, RankingConfig
+from robopref.datasets.d4rl import load_offline
+from robopref.datasets.offline import OfflineData
+from robopref.policies import offline_study, train
+from robopref.policies.online_study import named
+from robopref.policies.study import append_rows
+from robopref.preference.imitation.experts import best_episodes
+from robopref.preference.prof.ranking import Comparison, Score, best, correlation, judge_all, rank
+from robopref.preference.prof.sandbox import Sandbox
+from robopref.preference.prof.written import WrittenReward
+
+KEY = ["candidate", "seed"]
+VARIANTS = (
+    "default=",
+    "delta_0=ranking.delta=0",
+    "delta_.5=ranking.delta=0.5",
+    "delta_1=ranking.delta=1",
+    "observations=ranking.alpha_a=0",
+    "actions=ranking.alpha_o=0",
+    "quarter=ranking.alpha_o=0.025 ranking.alpha_a=0.025",
+    "fourfold=ranking.alpha_o=0.4 ranking.alpha_a=0.4",
+    "one_level=ranking.levels=[1]",
+    "H_1=ranking.horizon=1",
+    "H_10=ranking.horizon=10",
+    "H_200=ranking.horizon=200",
+    "H_all=ranking.horizon=0",
+    "smooth=ranking.noise=smooth",
+    "spread=ranking.spread=expert",
+    "copeland=ranking.dominance=copeland",
+    "experts_5=experts=5",
+)
+
+
+@dataclass(frozen=True)
+class PROFStudyConfig:
+    """Which run, and how its candidates are tried."""
+
+    run: Path
+    """Folder of `robopref prof`."""
+    out: Path
+    """CSV of what each candidate is worth; beside it goes the table of rankings, to NAME-rankings.csv."""
+    learner: str = "policy=iql_d4rl"
+    """Settings of `robopref train`, blanks between them."""
+    seeds: tuple[int, ...] = (0, 1)
+    episodes: int = 10
+    first_goal: int = 0
+    variants: tuple[str, ...] = VARIANTS
+    """NAME=SETTINGS of `robopref prof` that the candidates are ranked with again."""
+    work: Path = Path("runs/prof-study")
+    processes: int = 2
+    rankings: bool = True
+    """Rank again; else only try the candidates."""
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    config = tyro.cli(PROFStudyConfig, args=argv, prog="python -m robopref.policies.prof_study", description=__doc__)
+    run = read_run(config.run)
+    rows = try_candidates(config, run)
+    if config.rankings:
+        table = rankings(config, run, rows)
+        append_rows(beside(config.out), pd.DataFrame(columns=["variant"]), table, ["variant"])
+        print(pd.DataFrame(table).to_string(index=False, float_format="%.3f"))
+
+
+def read_run(folder: Path) -> PROFConfig:
+    """The settings of a finished run; RoboprefError when it is none."""
+    if not (folder / "ranking.csv").exists():
+        raise RoboprefError(f"{folder} holds no ranking.csv: give the folder of a finished run of `robopref prof`")
+    return to_dataclass(PROFConfig, read_json(folder / MANIFEST)["config"])
+
+
+def candidates_of(folder: Path) -> dict[str, Path]:
+    """Code of the candidates that ran, by name, in the ranking's order."""
+    ranking = pd.read_csv(folder / "ranking.csv", keep_default_na=False)
+    return {name: folder / "candidates" / f"{name}.py" for name in ranking[ranking["problem"] == ""]["candidate"]}
+
+
+def try_candidates(config: PROFStudyConfig, run: PROFConfig) -> pd.DataFrame:
+    """The CSV, after doing what is missing in it."""
+    done = pd.read_csv(config.out) if config.out.exists() else pd.DataFrame(columns=KEY)
+    finished = set(done[KEY].itertuples(index=False, name=None))
+    jobs = [
+        (name, path, config, run)
+        for name, path in candidates_of(config.run).items()
+        if any((name, seed) not in finished for seed in config.seeds)
+    ]
+    for rows in in_processes(try_one, jobs, config.processes):
+        done = append_rows(config.out, done, rows, KEY)
+        scores = [row["score"] for row in rows]
+        told = f"agreement {rows[0]['agreement']:.2f}, score {np.mean(scores):.1f}"
+        print(f"{rows[0]['candidate']}: {told}  ({rows[0]['seconds']:.0f} s)", flush=True)
+    return done
+
+
+def try_one(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> list[dict[str, Any]]:
+    """Rows of one candidate: a policy a seed."""
+    started = time.process_time()
+    data = load_offline(run.data)
+    values = WrittenReward(path, run.sandbox)(data.obs, data.actions, data.next_obs)
+    agreement = correlation(returns_of(values, data), data.returns)
+    words = [*config.learner.split(), f"data={run.data}", f"reward={path}", f"out={config.work / config.run.name / name}"]
+    settings: TrainConfig = replace(train.read_config(compose("train", words)), seeds=config.seeds)
+    study = offline_study.OfflineStudyConfig(config.out, (), episodes=config.episodes, first_goal=config.first_goal)
+    rows = offline_study.run_one(run.env, name, settings, study)
+    seconds = time.process_time() - started
+    return [
+        {"candidate": name, "seed": row["seed"], "agreement": agreement, "score": row["score"], "return": row["return"]}
+        | {"steps": row["steps"], "seconds": seconds}
+        for row in rows
+    ]
+
+
+def returns_of(values: np.ndarray, data: OfflineData) -> np.ndarray:
+    """Sums (E,) of `values` (M,) over episodes."""
+    return np.add.reduceat(values, data.first[:-1])
+
+
+def rankings(config: PROFStudyConfig, run: PROFConfig, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row a variant of the ranking."""
+    paths = candidates_of(config.run)
+    worth = rows.groupby("candidate")[["agreement", "score"]].mean().loc[list(paths)]
+    data = load_offline(run.data)
+    pool = data if run.expert_data is None else load_offline(run.expert_data)
+    table = []
+    for variant in config.variants:
+        name, words = (variant.removesuffix("="), []) if variant.endswith("=") else named("--variants", variant)
+        ranking, experts = changed(run, words)
+        scores = scored(data, best_episodes(pool, experts), paths, ranking, run)
+        table.append({"variant": name} | judged(scores, worth))
+    return table
+
+
+def changed(run: PROFConfig, words: list[str]) -> tuple[RankingConfig, int]:
+    """The run's settings of the ranking, and its number of experts, with `words` in place of some."""
+    given = {word.partition("=")[0] for word in words}
+    settings = to_dataclass(PROFConfig, compose("prof", [f"data={run.data}", f"out={run.out}", *words]))
+    ranking = run.ranking
+    for name in given:
+        group, _, key = name.partition(".")
+        if group == "ranking":
+            ranking = replace(ranking, **{key: getattr(settings.ranking, key)})
+        elif name != "experts":
+            raise RoboprefError(f"--variants {name}: only ranking.NAME and experts are ranked with again")
+    return ranking, settings.experts if "experts" in given else run.experts
+
+
+def scored(
+    data: OfflineData, experts: OfflineData, paths: dict[str, Path], ranking: RankingConfig, run: PROFConfig
+) -> list[Score]:
+    """Scores of all candidates under these settings."""
+    fields = WrittenReward(next(iter(paths.values()))).fields
+    sources = [path.read_text(encoding="utf-8") for path in paths.values()]
+    with Comparison(data, experts, ranking, run.seed) as comparison:
+        return rank(judge_all(comparison, Sandbox(run.sandbox), sources, fields, run.processes), ranking)
+
+
+def judged(scores: list[Score], worth: pd.DataFrame) -> dict[str, float]:
+    """How dominance agrees with what candidates are worth; the first's worth, that of all (random), and the best's (most)."""
+    dominance = np.array([score.dominance for score in scores])
+    first = worth.iloc[best(scores)]
+    return {
+        "candidates": len(scores),
+        "with_agreement": correlation(dominance, worth["agreement"].to_numpy()),
+        "with_score": correlation(dominance, worth["score"].to_numpy()),
+        "first_agreement": first["agreement"],
+        "first_score": first["score"],
+        "random_score": worth["score"].mean(),
+        "most_score": worth["score"].max(),
+        "distinct": len(np.unique(dominance)),
+    }
+
+
+def beside(path: Path) -> Path:
+    """Where the table of rankings lies."""
+    return path.with_name(f"{path.stem}-rankings.csv")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,144 @@
+"""The tables of offline learners and of rankings: real rollouts of a pendulum, tiny networks, and summaries by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robopref.configs import cli
+from robopref.configs.errors import RoboprefError
+from robopref.datasets.d4rl import write_d4rl
+from robopref.datasets.offline import OfflineData, ReferenceScore
+from robopref.embodied.control import make_control
+from robopref.policies import offline_study, prof_study
+from robopref.policies.prof_study import judged, returns_of
+from robopref.preference.prof.ranking import Evidence, Score
+
+FIELDS = """
+mujoco/InvertedPendulum-v5:
+  task: Keep the pole upright.
+  step: 0.04
+  observations: [[place, of the cart, m], [angle, how far the pole leans, rad], [speed, of the cart, m/s], [rate, its own, rad/s]]
+  actions: [[force, on the cart, of the largest]]
+"""
+TINY = ["policy.steps=20", "policy.hidden=[8]", "policy.batch=8", "log_every=10"]
+
+
+def rollouts(gain: float, episodes: int = 6) -> OfflineData:
+    """A pendulum that is pushed against its angle, more or less well."""
+    env, rng = make_control("mujoco/InvertedPendulum-v5"), np.random.default_rng(0)
+    observations, actions, rewards, first, ended = [], [], [], [0], []
+    for number in range(episodes):
+        obs, _ = env.reset(seed=number)
+        observations.append(obs)
+        for step in range(40):
+            action = np.clip(gain * (obs[1] + 0.3 * obs[3]) + 0.1 * rng.normal(size=1), -1, 1).astype(np.float32)
+            obs, reward, terminated, _, _ = env.step(action)
+            observations.append(obs)
+            actions.append(action)
+            rewards.append(reward)
+            if terminated or step == 39:
+                break
+        first.append(len(actions))
+        ended.append(terminated)
+    return OfflineData(
+        np.array(observations, np.float32), np.array(actions), np.array(rewards, np.float32), np.array(first), np.array(ended),
+        "pendulum", "mujoco/InvertedPendulum-v5", ReferenceScore(0.0, 40.0),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_d4rl("mixed.hdf5", rollouts(gain=-0.2))
+    write_d4rl("expert.hdf5", rollouts(gain=8.0))
+    Path("fields.yaml").write_text(FIELDS)
+    return tmp_path
+
+
+def study(*words: str) -> list[str]:
+    return ["--out", "table.csv", "--data", "pendulum=data=mixed.hdf5 expert_data=expert.hdf5", "--seeds", "0", "1",
+            "--episodes", "2", "--processes", "1", "--set", *TINY, "--variants", *words]  # fmt: skip
+
+
+def test_a_table_has_a_row_a_seed_goes_on_and_refuses_other_settings(files, capsys):
+    words = ["bc=policy=bc_d4rl", "iql=policy=iql_d4rl", "seabo=policy=iql_d4rl reward=seabo", "td3bc=policy=td3bc reward=otr"]
+    offline_study.main(study(*words))
+    told = capsys.readouterr().out
+    table = pd.read_csv("table.csv")
+    assert len(table) == 8 and set(table["variant"]) == {"bc", "iql", "seabo", "td3bc"}
+    assert np.allclose(table["score"], 100 * table["return"] / 40, atol=0.01) and (table["steps"] == 20).all()
+    assert "less seabo" in told and "pendulum" in told
+    before = Path("table.csv").read_bytes()
+    offline_study.main(study(*words))
+    assert Path("table.csv").read_bytes() == before
+    with pytest.raises(RoboprefError, match="iql on pendulum was run with other settings"):
+        offline_study.main(study("iql=policy=iql_d4rl policy.expectile=0.9"))
+
+
+def test_data_without_a_scale_or_an_environment_is_an_error(files):
+    data = rollouts(gain=0.0)
+    write_d4rl("bare.hdf5", OfflineData(data.observations, data.actions, data.rewards, data.first, data.terminated, "bare"))
+    words = study("bc=policy=bc_d4rl")
+    words[words.index("pendulum=data=mixed.hdf5 expert_data=expert.hdf5")] = "bare=data=bare.hdf5"
+    with pytest.raises(RoboprefError, match=r"bare\.hdf5 does not say which environment"):
+        offline_study.main(words)
+
+
+def test_the_summary_by_hand():
+    rows = pd.DataFrame(
+        [
+            {"data": data, "variant": variant, "seed": seed, "score": score + seed, "settings": "x"}
+            for data, variant, score in (("a", "prof", 10.0), ("b", "prof", 30.0), ("a", "otr", 10.0), ("b", "otr", 20.0))
+            for seed in (0, 1, 2)
+        ]
+    )
+    lines = offline_study.summary(rows, ("otr",)).splitlines()
+    (prof,) = [line for line in lines if line.startswith("prof")]
+    assert "21.0" in prof and "over 2 data sets, 3 seeds" in prof and "less otr +5.0" in prof
+
+
+def test_a_method_that_lacks_a_data_set_has_no_aggregate():
+    rows = pd.DataFrame(
+        [{"data": d, "variant": v, "seed": 0, "score": 1.0, "settings": "x"} for d, v in (("a", "bc"), ("b", "bc"), ("a", "iql"))]
+    )
+    lines = offline_study.summary(rows).splitlines()
+    assert any(line.startswith("bc ") for line in lines) and not any(line.startswith("iql ") for line in lines)
+
+
+def test_candidates_are_tried_and_ranked_again(files, capsys):
+    words = ["env=mujoco/InvertedPendulum-v5", "data=mixed.hdf5", "expert_data=expert.hdf5", "fields=fields.yaml"]
+    assert cli.main(["prof", *words, "candidates=3", "rounds=0", "ranking.horizon=5", "ranking.draws=1", "out=run"]) == 0
+    command = ["--run", "run", "--out", "worth.csv", "--seeds", "0", "--episodes", "1", "--processes", "1"]
+    command += ["--learner", " ".join(["policy=iql_d4rl", *TINY])]
+    prof_study.main([*command, "--variants", "default=", "delta=ranking.delta=0.5", "two=experts=2"])
+    worth, table = pd.read_csv("worth.csv"), pd.read_csv("worth-rankings.csv").set_index("variant")
+    assert len(worth) == 3 and worth["agreement"].between(-1, 1).all()
+    assert set(table.index) == {"default", "delta", "two"} and (table["candidates"] == 3).all()
+    ranking = pd.read_csv("run/ranking.csv").set_index("candidate")
+    chosen = ranking.index[ranking["chosen"]][0]
+    scores = worth.set_index("candidate")["score"]
+    assert table.loc["default", "first_score"] == pytest.approx(scores[chosen], abs=1e-3)
+    assert table.loc["default", "random_score"] == pytest.approx(scores.mean(), abs=1e-3)
+    with pytest.raises(RoboprefError, match=r"only ranking\.NAME and experts"):
+        prof_study.main([*command, "--variants", "k=candidates=2"])
+
+
+def test_returns_and_what_a_ranking_is_worth_by_hand():
+    data = rollouts(gain=0.0, episodes=2)
+    values = np.ones(len(data))
+    assert returns_of(values, data).tolist() == data.lengths.tolist()
+    evidence = Evidence(np.zeros((1, 1, 1)), 0, 0, 0, values)
+    scores = [Score("a", evidence, dominance=0.2), Score("b", evidence, dominance=0.9), Score("c", evidence, dominance=0.5)]
+    worth = pd.DataFrame({"agreement": [0.1, 0.3, 0.2], "score": [30.0, 10.0, 20.0]})
+    found = judged(scores, worth)
+    assert (found["with_agreement"], found["with_score"]) == (pytest.approx(1), pytest.approx(-1))
+    assert (found["first_score"], found["random_score"], found["most_score"]) == (10, 20, 30)
+
+
+def test_a_folder_that_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(RoboprefError, match=r"holds no ranking\.csv"):
+        prof_study.main(["--run", str(tmp_path), "--out", str(tmp_path / "x.csv")])
