@@ -12,7 +12,7 @@ import torch
 from robopref.configs import cli
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import CIRConfig, CPLConfig, PIQLConfig
-from robopref.policies.benchmarks import annotate, cir, collect, downstream, gtr, render, vlp
+from robopref.policies.benchmarks import annotate, cir, collect, downstream, gtr, prof, render, vlp
 from robopref.policies.cir import CIR
 from robopref.policies.cpl import CPL
 from robopref.policies.experience import Experience
@@ -30,6 +30,14 @@ def test_vlp(capsys, monkeypatch):
     monkeypatch.setattr(vlp, "CACHED_STEPS", 2)
     measured = last_line(capsys, "vlp")
     assert set(measured) == {"ratio", "tuples_per_s"} and measured["ratio"] > 1
+
+
+def test_prof(capsys, monkeypatch):
+    monkeypatch.setattr(prof, "TRANSITIONS", 3000)
+    monkeypatch.setattr(prof, "CANDIDATES", 2)
+    measured = last_line(capsys, "prof")
+    assert set(measured) == {"ratio_to_60s", "peak_mb", "seabo_ratio_to_60s"}
+    assert measured["ratio_to_60s"] > 1 and measured["seabo_ratio_to_60s"] > 1 and 0 < measured["peak_mb"] < 3000
 
 
 def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch, capsys):
