@@ -46,10 +46,12 @@ class RankingConfig:
     """white: every step its own; smooth: it moves slowly (ours), so that a reward cannot tell it by its roughness."""
     spread: Literal["data", "expert"] = "data"
     """Whose standard deviations the noise is scaled by."""
+    pairs: Literal["noise", "data", "both"] = "noise"
+    """What an expert's segment is compared with: its noisy copies, random segments of the data (ours), or both, half each."""
     dominance: Literal["share", "copeland"] = "share"
     """share: of pairs won (A); copeland: candidates beaten pair by pair less those that beat it (B)."""
     segments: int = 64
-    """Random segments of the data, which the report compares the expert's with."""
+    """How many random segments of the data."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ VARIANTS = (
     "smooth=ranking.noise=smooth",
     "spread=ranking.spread=expert",
     "copeland=ranking.dominance=copeland",
+    "data=ranking.pairs=data",
+    "both=ranking.pairs=both",
     "experts_5=experts=5",
 )
 

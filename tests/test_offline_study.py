@@ -131,7 +131,7 @@ def test_returns_and_what_a_ranking_is_worth_by_hand():
     data = rollouts(gain=0.0, episodes=2)
     values = np.ones(len(data))
     assert returns_of(values, data).tolist() == data.lengths.tolist()
-    evidence = Evidence(np.zeros((1, 1, 1)), 0, 0, 0, values)
+    evidence = Evidence(np.zeros((1, 1, 1)), np.zeros((1, 1)), 0, 0, 0, values)
     scores = [Score("a", evidence, dominance=0.2), Score("b", evidence, dominance=0.9), Score("c", evidence, dominance=0.5)]
     worth = pd.DataFrame({"agreement": [0.1, 0.3, 0.2], "score": [30.0, 10.0, 20.0]})
     found = judged(scores, worth)

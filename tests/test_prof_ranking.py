@@ -105,15 +105,43 @@ def test_a_noisy_copy_has_the_noise_that_was_asked_for():
 
 def test_shares_and_copeland_by_hand():
     a, b, c = np.array([[[2.0, 2.0, 0.0]]]), np.array([[[1.0, 3.0, 0.0]]]), np.array([[[0.0, 0.0, 0.5]]])
-    assert shares([a, b, c], 0.1) == [pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert shares([[a], [b], [c]], 0.1) == [pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(1 / 3)]
     # a and b win one pair from each other; both win two from c, which wins one
-    assert copeland([a, b, c], 0.1) == [0.5, 0.5, -1.0]
+    assert copeland([[a], [b], [c]], 0.1) == [0.5, 0.5, -1.0]
+
+
+def test_kinds_of_pairs_count_alike_however_many_there_are():
+    few, many = np.ones((1, 1, 2)), np.zeros((50, 4))
+    assert shares([[few, many], [few], [many]], 0.1) == [0.5, 1.0, 0.0]
+    assert copeland([[few, many], [few - 0.5, many]], 0.1) == [1.0, -1.0]
+
+
+def test_pairs_with_the_data_know_what_noise_does_not():
+    # noise around the expert's speed is no slower, on average; what the data do is
+    sources = [code("obs[:, speed]"), code("-np.square(obs[:, wobble] - next_obs[:, wobble])")]
+    data, experts = walker(lengths=(40,) * 8), walker(skill=1.0)
+    first = {}
+    for pairs in ("noise", "data", "both"):
+        config = replace(CONFIG, pairs=pairs)
+        with Comparison(data, experts, config, 0) as comparison:
+            scores = rank(judge_all(comparison, Sandbox(SandboxConfig()), sources, FIELDS, 2), config)
+        first[pairs] = scores[0].dominance
+    assert first["data"] == 1.0 and first["noise"] < 0.7
+    assert first["both"] == pytest.approx((first["data"] + first["noise"]) / 2)
+
+
+def test_pairs_with_data_of_short_episodes_are_an_error():
+    config = replace(CONFIG, pairs="data")
+    with Comparison(walker(lengths=(4, 5)), walker(skill=1.0), config, 0) as comparison:
+        score = judge(comparison, Sandbox(SandboxConfig()), code("obs[:, speed]"), FIELDS)
+    with pytest.raises(RoboprefError, match="lower horizon"):
+        rank([score], config)
 
 
 @given(st.integers(2, 5), st.integers(0, 1000))
 def test_copeland_is_a_game_of_sum_zero(count, seed):
-    margins = list(np.random.default_rng(seed).normal(size=(count, 2, 2, 3)))
-    assert sum(copeland(margins, 0.1)) == pytest.approx(0)
+    margins = np.random.default_rng(seed).normal(size=(count, 2, 2, 2, 3))
+    assert sum(copeland([list(kinds) for kinds in margins], 0.1)) == pytest.approx(0)
 
 
 def test_ties_go_to_the_larger_margin_then_to_the_shorter_code():

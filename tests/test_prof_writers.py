@@ -217,7 +217,7 @@ def test_every_described_world_makes_a_prompt_without_its_reward(env):
 def test_a_report_names_what_is_lost_and_by_how_much():
     margins = np.array([[[0.05, 0.3]], [[1.0, 2.0]]])
     config = RankingConfig(levels=(1.0, 4.0), draws=1, alpha_o=0.1, alpha_a=0.2, delta=0.1)
-    text = prompts.report(Score("", Evidence(margins, -0.5, 0.25, 0.5, np.zeros(1))), config)
+    text = prompts.report(Score("", Evidence(margins, np.array([[0.5, 0.0]]), -0.5, 0.25, 0.5, np.zeros(1))), config)
     assert "It wins 75% of all pairs" in text
     assert "Noise of 0.1 deviations on observations and 0.2 on actions" in text and "in 50% of the pairs" in text
     assert "The worst pair: segment 1 of the expert at noise level 1, where the expert is better by 0.05." in text

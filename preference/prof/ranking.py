@@ -7,7 +7,7 @@ Comes after candidates are written; goes to the loop that improves the best, and
 paper's abstract and its reviews give noise on observations and actions by their standard deviations, the names delta, alpha_o,
 alpha_a and H, and two kinds of dominance; everything else is ours (docs/prof.md).
 
-Axes: N transitions asked about, L noise levels, D draws, P segments a trajectory, H steps a segment.
+Axes: N transitions asked about, L noise levels, D draws, P segments of the experts, Q random ones of the data, H steps a segment.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Evidence:
     """What a reward says of the expert and of its noisy copies."""
 
     margins: np.ndarray  # (L, D, P) g: how much better the expert's segment is, in pooled standard deviations
+    beyond: np.ndarray  # (Q, P) the same over random segments of the data
     order: float  # Spearman's correlation of a segment's mean reward with the noise in it; -1 is right
     gap: float  # expert less random segments of the data, in pooled standard deviations
     constant: float  # share of the data's transitions that are worth its commonest reward
@@ -100,6 +101,7 @@ class Comparison:
         some = of_data[self.random]
         return Evidence(
             margins=margin(good, bad),
+            beyond=margin(good, some[:, None]),
             order=correlation(levels, np.concatenate([good.mean(-1), means.ravel()])),
             gap=float(margin(good.ravel(), some.ravel())) if some.size else float("nan"),
             constant=commonest(of_data),
@@ -216,24 +218,35 @@ def judge_all(comparison: Comparison, sandbox: Sandbox, sources: Sequence[str], 
 
 def rank(scores: Sequence[Score], config: RankingConfig) -> list[Score]:
     """The same, each with its dominance, in their order: those that did not run have none."""
-    margins = [score.evidence.margins for score in scores if score.evidence is not None]
-    found = iter(shares(margins, config.delta) if config.dominance == "share" else copeland(margins, config.delta))
+    compared = [groups(score.evidence, config) for score in scores if score.evidence is not None]
+    found = iter((shares if config.dominance == "share" else copeland)(compared, config.delta))
     return [score if score.evidence is None else replace(score, dominance=next(found)) for score in scores]
 
 
-def shares(margins: Sequence[np.ndarray], delta: float) -> list[float]:
-    """Dominance A: the share of pairs that each wins."""
-    return [float((g > delta).mean()) for g in margins]
+def groups(evidence: Evidence, config: RankingConfig) -> list[np.ndarray]:
+    """The kinds of pairs that count, each as much as another; RoboprefError where the data have none."""
+    if config.pairs != "noise" and not evidence.beyond.size:
+        raise RoboprefError("ranking.pairs: all episodes of the data are shorter than the expert's segments; lower horizon")
+    kinds = {"noise": [evidence.margins], "data": [evidence.beyond], "both": [evidence.margins, evidence.beyond]}
+    return kinds[config.pairs]
 
 
-def copeland(margins: Sequence[np.ndarray], delta: float) -> list[float]:
-    """Dominance B: how many others each beats less how many beat it, over how many there are.
+def shares(compared: Sequence[Sequence[np.ndarray]], delta: float) -> list[float]:
+    """Dominance A: the share of pairs that each wins, the mean over kinds of pairs.  compared: a candidate, a kind."""
+    return [float(np.mean([(g > delta).mean() for g in kinds])) for kinds in compared]
 
-    A pair is for the one with the larger g of those that win it; who has more pairs beats the other.
+
+def copeland(compared: Sequence[Sequence[np.ndarray]], delta: float) -> list[float]:
+    """Dominance B: how many others each beats less how many beat it, over how many others there are.
+
+    A pair is for the one with the larger g of those that win it; who has more, in the mean over kinds of pairs, beats the other.
     """
-    counted = np.array([np.where(g > delta, g, -np.inf).ravel() for g in margins])
-    wins = np.array([[np.sign(np.sum(a > b) - np.sum(b > a)) for b in counted] for a in counted])
-    return (wins.sum(1) / max(1, len(margins) - 1)).tolist() if len(margins) else []
+    counted = [[np.where(g > delta, g, -np.inf) for g in kinds] for kinds in compared]
+
+    def beats(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+        return float(np.sign(np.mean([(x > y).mean() - (y > x).mean() for x, y in zip(a, b, strict=True)])))
+
+    return [sum(beats(a, b) for b in counted) / max(1, len(counted) - 1) for a in counted]
 
 
 def best(scores: Sequence[Score]) -> int:
