@@ -101,7 +101,12 @@ class OfflineData:
     @property
     def returns(self) -> np.ndarray:
         """(E,) float64, sums of the environment's rewards."""
-        return np.add.reduceat(self.rewards.astype(np.float64), self.first[:-1])
+        return self.returns_of(self.rewards)
+
+    def returns_of(self, values: np.ndarray) -> np.ndarray:
+        """(E,) float64, sums of `values` (M,), such as other rewards, over episodes."""
+        sums: np.ndarray = np.add.reduceat(values.astype(np.float64), self.first[:-1])
+        return sums
 
     def take(self, episodes: Iterable[int]) -> OfflineData:
         """These episodes, in this order."""

@@ -25,7 +25,7 @@ from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import TrainConfig
 from robopref.configs.prof import PROFConfig, RankingConfig
-from robopref.datasets.d4rl import load_offline
+from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
 from robopref.policies import offline_study, train
 from robopref.policies.online_study import named
@@ -36,6 +36,7 @@ from robopref.preference.prof.sandbox import Sandbox
 from robopref.preference.prof.written import WrittenReward
 
 KEY = ["candidate", "seed"]
+NO_POLICY = -1  # in the column seed
 VARIANTS = (
     "default=",
     "delta_0=ranking.delta=0",
@@ -70,6 +71,7 @@ class PROFStudyConfig:
     learner: str = "policy=iql_d4rl"
     """Settings of `robopref train`, blanks between them."""
     seeds: tuple[int, ...] = (0, 1)
+    """Of the policies; none: no policy is trained, and only agreement is told."""
     episodes: int = 10
     first_goal: int = 0
     variants: tuple[str, ...] = VARIANTS
@@ -111,7 +113,7 @@ def try_candidates(config: PROFStudyConfig, run: PROFConfig) -> pd.DataFrame:
     jobs = [
         (name, path, config, run)
         for name, path in candidates_of(config.run).items()
-        if any((name, seed) not in finished for seed in config.seeds)
+        if any((name, seed) not in finished for seed in config.seeds or (NO_POLICY,))
     ]
     for rows in in_processes(try_one, jobs, config.processes):
         done = append_rows(config.out, done, rows, KEY)
@@ -124,9 +126,11 @@ def try_candidates(config: PROFStudyConfig, run: PROFConfig) -> pd.DataFrame:
 def try_one(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> list[dict[str, Any]]:
     """Rows of one candidate: a policy a seed."""
     started = time.process_time()
-    data = load_offline(run.data)
+    data = clipped(load_offline(run.data))  # as the run saw it
     values = WrittenReward(path, run.sandbox)(data.obs, data.actions, data.next_obs)
-    agreement = correlation(returns_of(values, data), data.returns)
+    agreement = correlation(data.returns_of(values), data.returns)
+    if not config.seeds:
+        return [{"candidate": name, "seed": NO_POLICY, "agreement": agreement, "score": np.nan, "seconds": 0.0}]
     words = [*config.learner.split(), f"data={run.data}", f"reward={path}", f"out={config.work / config.run.name / name}"]
     settings: TrainConfig = replace(train.read_config(compose("train", words)), seeds=config.seeds)
     study = offline_study.OfflineStudyConfig(config.out, (), episodes=config.episodes, first_goal=config.first_goal)
@@ -139,17 +143,12 @@ def try_one(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> 
     ]
 
 
-def returns_of(values: np.ndarray, data: OfflineData) -> np.ndarray:
-    """Sums (E,) of `values` (M,) over episodes."""
-    return np.add.reduceat(values, data.first[:-1])
-
-
 def rankings(config: PROFStudyConfig, run: PROFConfig, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """A row a variant of the ranking."""
     paths = candidates_of(config.run)
     worth = rows.groupby("candidate")[["agreement", "score"]].mean().loc[list(paths)]
-    data = load_offline(run.data)
-    pool = data if run.expert_data is None else load_offline(run.expert_data)
+    data = clipped(load_offline(run.data))
+    pool = data if run.expert_data is None else clipped(load_offline(run.expert_data))
     table = []
     for variant in config.variants:
         name, words = (variant.removesuffix("="), []) if variant.endswith("=") else named("--variants", variant)

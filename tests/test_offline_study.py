@@ -14,7 +14,7 @@ from robopref.datasets.d4rl import write_d4rl
 from robopref.datasets.offline import OfflineData, ReferenceScore
 from robopref.embodied.control import make_control
 from robopref.policies import offline_study, prof_study
-from robopref.policies.prof_study import judged, returns_of
+from robopref.policies.prof_study import judged
 from robopref.preference.prof.ranking import Evidence, Score
 
 FIELDS = """
@@ -123,6 +123,9 @@ def test_candidates_are_tried_and_ranked_again(files, capsys):
     scores = worth.set_index("candidate")["score"]
     assert table.loc["default", "first_score"] == pytest.approx(scores[chosen], abs=1e-3)
     assert table.loc["default", "random_score"] == pytest.approx(scores.mean(), abs=1e-3)
+    prof_study.main(["--run", "run", "--out", "alone.csv", "--seeds", "--processes", "1", "--variants", "default="])
+    alone = pd.read_csv("alone.csv")
+    assert np.allclose(alone["agreement"], worth["agreement"]) and alone["score"].isna().all()
     with pytest.raises(RoboprefError, match=r"only ranking\.NAME and experts"):
         prof_study.main([*command, "--variants", "k=candidates=2"])
 
@@ -130,7 +133,7 @@ def test_candidates_are_tried_and_ranked_again(files, capsys):
 def test_returns_and_what_a_ranking_is_worth_by_hand():
     data = rollouts(gain=0.0, episodes=2)
     values = np.ones(len(data))
-    assert returns_of(values, data).tolist() == data.lengths.tolist()
+    assert data.returns_of(values).tolist() == data.lengths.tolist()
     evidence = Evidence(np.zeros((1, 1, 1)), np.zeros((1, 1)), 0, 0, 0, values)
     scores = [Score("a", evidence, dominance=0.2), Score("b", evidence, dominance=0.9), Score("c", evidence, dominance=0.5)]
     worth = pd.DataFrame({"agreement": [0.1, 0.3, 0.2], "score": [30.0, 10.0, 20.0]})

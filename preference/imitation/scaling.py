@@ -31,7 +31,7 @@ def scale_rewards(rewards: np.ndarray, data: OfflineData, kind: RewardScale) -> 
         raise RoboprefError(f"{rewards.shape} rewards for the {len(data)} transitions of {data.name}")
     scaled = rewards.astype(np.float64)
     if kind in ("return_range", "otr_antmaze"):
-        returns = np.add.reduceat(scaled, data.first[:-1])
+        returns = data.returns_of(scaled)
         span = returns.max() - returns.min()
         if not span > 0:
             raise RoboprefError(f"every episode of {data.name} has a return of {returns[0]:g} under these rewards: scale by none")
