@@ -7,6 +7,8 @@ load their tasks from pickles; tests/test_assumptions.py holds each of these fac
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -37,6 +39,7 @@ class MetaWorldEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         sawyer._set_task_called = True  # starts are drawn by seed below, not unpickled from a Task
         sawyer._freeze_rand_vec = False
         sawyer.seeded_rand_vec = True
+        sawyer._get_curr_obs_combined_no_goal = observer(sawyer)  # type: ignore[method-assign]
         super().__init__(sawyer)
         self.task_name = task_name
         self.env_id = f"metaworld/{task_name}"
@@ -65,6 +68,28 @@ class MetaWorldEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         observation, reward, terminated, truncated, info = self.env.step(np.clip(action, -1.0, 1.0))
         self._succeeded |= bool(info["success"])
         return observation, reward, terminated, truncated, info | {"is_success": self._succeeded}
+
+
+def observer(sawyer: Any) -> Callable[[], np.ndarray]:
+    """What looks at a task: hand, gripper and objects, (18,), to the bit what `_get_curr_obs_combined_no_goal` gives.
+
+    In less than half of its time, which is a tenth of a step's: bodies are found by name once, and nothing is split and stacked.
+    """
+    hand, right, left = (sawyer.model.body(name).id for name in ("hand", "rightclaw", "leftclaw"))
+    size = 4 + sawyer._obs_obj_max_len
+
+    def observe() -> np.ndarray:
+        now, places = np.zeros(size), sawyer.data.xpos
+        now[:3] = places[hand]
+        apart = places[right] - places[left]
+        now[3] = min(max(math.sqrt(apart @ apart) / 0.1, 0.0), 1.0)  # fingers are .1 m apart at the most
+        where, turned = sawyer._get_pos_objects(), sawyer._get_quat_objects()
+        objects = now[4 : 4 + len(where) + len(turned)].reshape(-1, 7)  # a place and a quaternion each
+        objects[:, :3] = np.reshape(where, (-1, 3))
+        objects[:, 3:] = np.reshape(turned, (-1, 4))
+        return now
+
+    return observe
 
 
 def make_env(env_id: str, *, seed: int = 0, goal_visible: bool = True) -> MetaWorldEnv:

@@ -44,6 +44,19 @@ def test_observations_lie_in_the_declared_space_and_show_the_goal(env):
     np.testing.assert_array_equal(hidden[36:], np.zeros(3))
 
 
+@pytest.mark.parametrize(("name", "objects"), [("button-press", 1), ("assembly", 1), ("stick-push", 2), ("hammer", 2)])
+def test_what_looks_at_a_task_sees_to_the_bit_what_the_tasks_own_code_sees(name, objects):
+    env, rng = make_env(f"metaworld/{name}", seed=1), np.random.default_rng(0)
+    env.reset()
+    sawyer = env.unwrapped
+    for _ in range(20):
+        env.step(rng.uniform(-1, 1, 4))
+        seen, own = sawyer._get_curr_obs_combined_no_goal(), type(sawyer)._get_curr_obs_combined_no_goal(sawyer)
+        assert seen.dtype == own.dtype and seen.tobytes() == own.tobytes()
+    assert len(sawyer._get_pos_objects()) == 3 * objects
+    env.close()
+
+
 def test_is_success_remembers_a_success_within_the_episode(env):
     observation, info = env.reset(seed=5)
     assert info["is_success"] is False
