@@ -164,6 +164,8 @@ def _check(config: VideoConfig) -> None:
                 f"--policy {policy}: no such folder; name one that `robopref train` wrote, or expert or random."
                 f"{nearest(policy, REFERENCES)}"
             )
+    if config.out.suffix == ".mp4":
+        raise RoboprefError(f"--out {config.out}: name a folder; there is a video for each goal, and grid.mp4 of all.")
     if not names:
         raise RoboprefError("--policy: name at least one run folder, or expert or random.")
     for key in ("goals", "size", "every", "fps", "max_steps"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from robopref.configs import cli
 from robopref.configs.errors import RoboprefError
@@ -128,6 +130,26 @@ def test_candidates_are_tried_and_ranked_again(files, capsys):
     assert np.allclose(alone["agreement"], worth["agreement"]) and alone["score"].isna().all()
     with pytest.raises(RoboprefError, match=r"only ranking\.NAME and experts"):
         prof_study.main([*command, "--variants", "k=candidates=2"])
+
+
+def test_candidates_are_judged_on_actions_as_the_run_saw_them_clipped(files):
+    data = rollouts(gain=-0.2, episodes=12)
+    wild = replace(data, actions=np.random.default_rng(0).normal(0, 3, data.actions.shape).astype(np.float32))
+    write_d4rl("wild.hdf5", wild)
+    code = "def reward(obs, act, next_obs):\n    return act[:, 0]\n"
+    Path("reader.py").write_text(code)
+    words = ["env=mujoco/InvertedPendulum-v5", "data=wild.hdf5", "fields=fields.yaml", "candidates=0", "rounds=0"]
+    assert cli.main(["prof", *words, "files=[reader.py]", "ranking.horizon=5", "ranking.draws=1", "out=run"]) == 0
+    prof_study.main(["--run", "run", "--out", "worth.csv", "--seeds", "--processes", "1", "--variants", "default="])
+    ends = np.split(np.arange(len(wild)), wild.first[1:-1])
+
+    def agreement(actions: np.ndarray) -> float:
+        returns = [float(actions[part].sum()) for part in ends]
+        return spearmanr(returns, [float(wild.rewards[part].sum()) for part in ends]).statistic
+
+    (told,) = pd.read_csv("worth.csv")["agreement"]
+    assert told == pytest.approx(agreement(np.clip(wild.actions, -1, 1)), abs=1e-4)  # as written
+    assert told != pytest.approx(agreement(wild.actions), abs=1e-3)
 
 
 def test_returns_and_what_a_ranking_is_worth_by_hand():

@@ -96,6 +96,7 @@ def test_a_model_of_the_hub_is_found_once_and_its_place_recorded(tmp_path: Path,
     [
         ({"policy": ("exprt",)}, "Did you mean 'expert'"),
         ({"policy": ("expert", "expert")}, "Two policies are called 'expert'"),
+        ({"policy": ("expert",), "out": Path("film.mp4")}, r"--out film\.mp4: name a folder"),
         ({"goals": 0}, "--goals 0"),
         ({"quality": "prety"}, "Did you mean 'pretty'"),
         ({"instruction": " "}, "--instruction is empty"),
