@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "unseen": ("train VLP on one part of a split and measure it on the other, to a table", "robopref.preference.unseen:main"),
     "push": ("share a trained VLP: one folder or hub repository, with a model card", "robopref.preference.push:main"),
     "prof": ("reward code written by a language model, ranked without a simulator", "robopref.preference.prof.command:main"),
-    "train": ("train policies (bc, iql, piql, ipl, cpl) from episodes and labels", "robopref.policies.train:main"),
+    "train": ("train policies from episodes and labels, from rewards, or while they act", "robopref.policies.train:main"),
     "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
     "video": ("film policies: mp4 with instruction, step, score and success", "robopref.policies.video:main"),
     "attention": ("where a VLP looks: pictures with heat, for a few clips", "robopref.preference.look:main"),

@@ -247,3 +247,11 @@ def test_the_command_knows_its_policies() -> None:
         assert found.policy == expected and found.switch == SwitchConfig("friction"), (
             "the YAML files say what the dataclasses say"
         )
+
+
+def test_the_experiment_with_a_vlp_has_the_settings_that_go_with_it() -> None:
+    words = ["experiment=gtr_vlp", "env=metaworld/drawer-close"]
+    assert kind_of(words) == "train_onpolicy"
+    found = to_dataclass(OnPolicyConfig, compose("train_onpolicy", words))
+    assert (found.reward, found.frames, found.policy) == ("vlp", 200_000, GTRConfig())
+    assert found.feedback == FeedbackConfig(every=20_000, tie_margin=0.2)

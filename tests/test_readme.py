@@ -23,6 +23,8 @@ FEWER = {
     "policy.clone_steps=500 policy.steps=500": "policy.clone_steps=2 policy.steps=2",
     "frames=20000": "frames=60 warmup=40 eval_episodes=1 policy.width=8",
     "frames=25000": "policy.width=8 frames=140 warmup=120 eval_episodes=1 feedback.questions=8 feedback.steps=2",
+    "out=runs/gtr-vlp": "seeds=[0] policy.envs=2 policy.steps=80 policy.minibatch=40 policy.epochs=1 frames=320 warmup=150 "
+    "feedback.questions=8 feedback.steps=2 out=runs/gtr-vlp",
     "frames=1000000": "frames=64 seeds=[0] policy.envs=2 policy.steps=16 policy.minibatch=16 policy.epochs=2",
     "protocol=d4rl env=mujoco/hopper": "protocol=d4rl env=mujoco/hopper frames=300 warmup=100 eval_every=100 steps=40 "
     "eval_episodes=1 reference_episodes=2 policy.width=8",
