@@ -73,7 +73,7 @@ class MetaWorldEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
 def observer(sawyer: Any) -> Callable[[], np.ndarray]:
     """What looks at a task: hand, gripper and objects, (18,), to the bit what `_get_curr_obs_combined_no_goal` gives.
 
-    In less than half of its time, which is a tenth of a step's: bodies are found by name once, and nothing is split and stacked.
+    In a quarter of its time (docs/lab.md): bodies are found by name once, and nothing is split and stacked.
     """
     hand, right, left = (sawyer.model.body(name).id for name in ("hand", "rightclaw", "leftclaw"))
     size = 4 + sawyer._obs_obj_max_len
