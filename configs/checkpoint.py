@@ -123,12 +123,19 @@ def unpack_optimizer(
         fits = fits and all(moment.shape == parameters[number].shape for moment in moments)
     if not fits:
         raise RoboprefError(f"optimiser {prefix!r} of the checkpoint is for other parameters: start training anew")
-    # JSON has no tuples; Adam's betas are one.
+    # JSON has no tuples and no tensors; Adam's betas and a movable learning rate are such.
     groups = [
-        {key: tuple(value) if isinstance(ours.get(key), tuple) else value for key, value in group.items()}
+        {key: like(ours.get(key), value) for key, value in group.items()}
         for group, ours in zip(groups, optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def like(ours: Any, value: Any) -> Any:
+    """A value that JSON held, as the kind of thing that `ours` is."""
+    if isinstance(ours, Tensor):
+        return torch.full_like(ours, value)
+    return tuple(value) if isinstance(ours, tuple) else value
 
 
 def pack_training(

@@ -1,51 +1,45 @@
-"""An agent's update as one CUDA graph: hundreds of small kernels, started at once instead of one by one."""
+"""A learner's step as one CUDA graph: hundreds of small kernels, started at once instead of one by one."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from robopref.policies.experience import Experience
-
 EAGER = 3  # calls before the capture, on a side stream, in which libraries choose kernels and make their workspaces
 
 
-class Agent(Protocol):
-    """What can be captured: an update without a look at its numbers from Python, drawing from `noise` alone."""
+class Graphed:
+    """`compute` with the same results, replayed from a graph after the first calls.
 
-    noise: torch.Generator
+    compute: from tensors on a GPU, of the same shapes in every call, to metrics; without a look at its numbers from Python.  What
+    else it reads it finds where it was at the capture.  noise: the one generator that it may draw from.
+    """
 
-    def update(self, batch: Experience) -> dict[str, Tensor]:
-        """One step; metrics by name."""
-
-
-class GraphedUpdate:
-    """`agent.update` with the same results, replayed from a graph after the first calls; minibatches of one size."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent, self.calls = agent, 0
+    def __init__(self, compute: Callable[..., dict[str, Tensor]], noise: torch.Generator | None = None) -> None:
+        self.compute, self.noise, self.calls = compute, noise, 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, batch: Experience) -> dict[str, Tensor]:
-        """One step on `batch`; metrics that the next call leaves alone."""
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """One step; metrics that the next call leaves alone."""
         if self.calls < EAGER:
             self.calls += 1
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                metrics = self.agent.update(batch)
+                metrics = self.compute(*inputs)
             torch.cuda.current_stream().wait_stream(stream)
             return metrics
         if self.graph is None:
-            self.batch = Experience(*(value.clone() for value in batch))
+            self.inputs = [value.clone() for value in inputs]
             graph = torch.cuda.CUDAGraph()
-            graph.register_generator_state(self.agent.noise)
+            if self.noise is not None:
+                graph.register_generator_state(self.noise)
             with torch.cuda.graph(graph):  # records, computes nothing
-                self.metrics = self.agent.update(self.batch)
+                self.metrics = self.compute(*self.inputs)
             self.graph = graph
-        for held, new in zip(self.batch, batch, strict=True):
+        for held, new in zip(self.inputs, inputs, strict=True):
             held.copy_(new)
         self.graph.replay()
         return {name: value.clone() for name, value in self.metrics.items()}

@@ -59,7 +59,8 @@ class IPL:
         def q_loss(q: Tensor, next_value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return inverse_loss(q - config.discount * next_value, pairs, share, config.penalty)
 
-        return self.networks.learn(step / self.steps, batch, q_loss, rngs, share)
+        self.networks.anneal(step / self.steps)
+        return self.networks.learn(batch, q_loss, rngs, share)
 
 
 def shares(pair_steps: int, others: int, data_share: float, device: torch.device) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from robopref.configs.policy import IPLConfig, IQLConfig, PIQLConfig
+from robopref.policies.graphs import Graphed
 from robopref.policies.mixed import OneArray, Pass, adam_step, is_mixed
 from robopref.policies.networks import LOG_STD_RANGE, Actor, TwinCritic
 from robopref.policies.replay import Batch, Pairs, Transitions, sample_numbers, taken
@@ -72,11 +73,16 @@ class ActorCritic:
         self.target = TwinCritic(rngs, *data.dims, config.hidden).to(device).requires_grad_(False)
         self.target.load_state_dict(self.critic.state_dict())
         self.modules = {"actor": self.actor, "value": self.value, "critic": self.critic, "target": self.target}
-        self.optimizers = {name: adam(self.modules[name], config.learning_rate) for name in ("actor", "value", "critic")}
+        names = ("actor", "value", "critic")
+        self.optimizers = {name: adam(self.modules[name], config.learning_rate, data.obs.is_cuda) for name in names}
+        make_movable(self.optimizers["actor"], device)
+
+    def anneal(self, progress: float) -> None:
+        """Set the actor's learning rate for the next step; progress: share of the training that is done."""
+        anneal(self.optimizers["actor"], self.config, progress)
 
     def learn(
         self,
-        progress: float,
         batch: Batch,
         q_loss: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]],
         rngs: Sequence[np.random.Generator],
@@ -84,7 +90,7 @@ class ActorCritic:
     ) -> dict[str, Tensor]:
         """One step of V, actor, Q and targets, in this order; metrics (S,) by name.
 
-        progress: share of the training that is done.  q_loss: from Q (2, S, B) and V of the next observation (S, B) to a loss
+        q_loss: from Q (2, S, B) and V of the next observation (S, B) to a loss
         (S,) and its metrics.  share: how much each transition of the batch counts for V and the actor (default: all alike).
         """
         config = self.config
@@ -97,8 +103,6 @@ class ActorCritic:
             both = self.value(torch.cat([batch.obs, batch.next_obs], 1)).squeeze(-1)
             value, next_value = both.chunk(2, 1)
             weight = advantage_weight(q - value, config.temperature, config.clip)
-        if config.actor_cosine:
-            self.optimizers["actor"].param_groups[0]["lr"] = config.learning_rate * cosine(progress)
         loss, actor_metrics = weighted_cloning_loss(self.actor.log_prob(batch.obs, batch.actions, rngs), weight, share)
         descend(self.optimizers["actor"], loss)
 
@@ -124,10 +128,15 @@ class MixedActorCritic:
         self.optimizers = {
             name: torch.optim.Adam([arrays[name].values], config.learning_rate, fused=True) for name in networks.optimizers
         }
+        make_movable(self.optimizers["actor"], data.obs.device)
+
+    def anneal(self, progress: float) -> None:
+        """ActorCritic.anneal."""
+        anneal(self.optimizers["actor"], self.config, progress)
 
     @torch.inference_mode()
     def learn(
-        self, progress: float, batch: Batch, reward: Tensor, discount: Tensor | float, rngs: Sequence[np.random.Generator]
+        self, batch: Batch, reward: Tensor, discount: Tensor | float, rngs: Sequence[np.random.Generator]
     ) -> dict[str, Tensor]:
         """ActorCritic.learn with Bellman's target; reward and discount (of what comes next): (S, B)."""
         config, (members, size) = self.config, reward.shape
@@ -141,8 +150,6 @@ class MixedActorCritic:
         values = self.passes["value"](torch.cat([batch.obs, batch.next_obs], 1)).squeeze(-1)
         value, next_value = values.chunk(2, 1)
         weight = advantage_weight(q - value, config.temperature, config.clip)
-        if config.actor_cosine:
-            self.optimizers["actor"].param_groups[0]["lr"] = config.learning_rate * cosine(progress)
         metrics |= self.clone(batch, weight, rngs)
 
         target = reward + discount * next_value
@@ -194,21 +201,27 @@ class IQL:
             spread = rewards.std(-1, correction=0, keepdim=True).clamp(min=1e-8)
             rewards = (rewards - rewards.mean(-1, keepdim=True)) * (self.config.reward_std / spread)
         self.rewards = rewards
+        self.graph = Graphed(self.learn) if rewards.is_cuda and self.config.dropout == 0 else None  # dropout's masks come anew
 
     def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """One step of value, actor, critics and targets; metrics (S,) by name."""
         numbers = sample_numbers(rngs, len(self.data), self.config.batch, self.data.obs.device)
+        self.networks.anneal(step / self.steps)
+        return self.learn(numbers, rngs) if self.graph is None else self.graph(numbers)
+
+    def learn(self, numbers: Tensor, rngs: Sequence[np.random.Generator] = ()) -> dict[str, Tensor]:
+        """`update` on the transitions of these numbers (S, B)."""
         reward, batch = self.rewards.gather(1, numbers), self.data.batch(numbers)
         discount: Tensor | float = self.config.discount
         if self.data.terminals is not None:
             discount = discount * (1 - taken(self.data.terminals, numbers))
         if isinstance(self.networks, MixedActorCritic):
-            return self.networks.learn(step / self.steps, batch, reward, discount, rngs)
+            return self.networks.learn(batch, reward, discount, rngs)
 
         def bellman_loss(q: Tensor, next_value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return critic_loss(q, reward + discount * next_value)
 
-        return self.networks.learn(step / self.steps, batch, bellman_loss, rngs)
+        return self.networks.learn(batch, bellman_loss, rngs)
 
 
 class PIQL:
@@ -249,6 +262,25 @@ class PIQL:
         numbers = torch.arange(len(self.data), device=self.data.obs.device).expand(members, -1)
         chunks = [self.reward(*self.data.state_action(chunk)) for chunk in numbers.split(RELABEL_CHUNK, 1)]
         return torch.cat(chunks, 1)
+
+
+def make_movable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """On a GPU let the learning rate be a tensor, which a CUDA graph reads anew with every replay."""
+    (group,) = optimizer.param_groups
+    if device.type == "cuda":
+        group["lr"] = torch.tensor(group["lr"], device=device)
+
+
+def anneal(optimizer: torch.optim.Optimizer, config: IQLConfig | IPLConfig, progress: float) -> None:
+    """Set an actor's learning rate, which falls along a cosine where the settings say so."""
+    if not config.actor_cosine:
+        return
+    (group,) = optimizer.param_groups
+    rate = config.learning_rate * cosine(progress)
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def cosine(progress: float) -> float:

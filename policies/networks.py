@@ -133,12 +133,14 @@ class NumpyPolicy:
         return (logits.argmax(-1) * (2 / (self.bins - 1)) - 1).astype(np.float32)
 
 
-def save_policy(folder: Path, actor: Actor, normaliser: Normaliser, config: Mapping[str, Any]) -> None:
-    """Write all members, the normaliser and `config` (needs "seeds" and "policy") as the model folder of load_policy.
+def save_policy(
+    folder: Path, actor: Actor, normaliser: Normaliser, config: Mapping[str, Any], members: slice = slice(None)
+) -> None:
+    """Write the members, the normaliser and `config` (needs "seeds" and "policy") as the model folder of load_policy.
 
     A normaliser of rows (S, do) is each member's own, and config["obs_limit"] the largest number that it may give.
     """
-    tensors = {f"actor.{name}": tensor for name, tensor in actor.state_dict().items()}
+    tensors = {f"actor.{name}": tensor[members] for name, tensor in actor.state_dict().items()}
     tensors |= {"obs_mean": normaliser.mean, "obs_std": normaliser.std}
     dims = {"obs_dim": normaliser.mean.shape[-1], "action_dim": list(actor.mlp.parameters())[-1].shape[-1]}
     save_model(folder, "policy", tensors, {**config, **dims})

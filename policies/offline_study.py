@@ -1,7 +1,9 @@
 """`python -m robopref.policies.offline_study --out FILE.csv`: rewards and learners compared on offline data, in normalised score.
 
 For every data set and variant one run of `robopref train` with all seeds in it, then episodes in the environment: a row a seed,
-appended to the CSV as it is done.  A second call does what is missing (a killed run goes on from its checkpoint).
+appended to the CSV as it is done.  A second call does what is missing (a killed run goes on from its checkpoint).  With
+--together variants that differ in their reward alone learn in one program, which is what a GPU is for; a policy is what it is
+alone.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -67,6 +70,8 @@ class OfflineStudyConfig:
     against: tuple[str, ...] = ("seabo", "otr")
     """Variants that the others are compared with in the summary."""
     processes: int = 2
+    together: bool = False
+    """Let variants that differ in their reward alone learn in one program; column `seconds` is then of their evaluation."""
     summary: bool = False
     """Print what the CSV says, and do nothing."""
 
@@ -93,10 +98,23 @@ def run(config: OfflineStudyConfig) -> None:
         if missing:
             out = settings.out if missing == config.seeds else settings.out.with_name(f"{name}-{missing[0]}")
             jobs.append((place, name, replace(settings, seeds=missing, out=out), config))
+    if config.together:
+        learn_together([settings for _, _, settings, _ in jobs])
     for rows in in_processes(run_one, jobs, config.processes):
         done = append_rows(config.out, done, rows, KEY)
         scores = [row["score"] for row in rows]
         print(f"{rows[0]['data']}, {rows[0]['variant']}: {np.mean(scores):.1f}  ({rows[0]['seconds']:.0f} s)", flush=True)
+
+
+def learn_together(runs: Sequence[TrainConfig]) -> None:
+    """Train these policies, those that differ in their reward alone in one program."""
+    groups: dict[str, list[TrainConfig]] = {}
+    for settings in runs:
+        shared = {key: value for key, value in plain(settings).items() if key not in ("out", "reward")}
+        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(settings)
+    for group in groups.values():
+        if len(group) > 1:
+            train.run_together(group, group[0].out.with_name(f"{group[0].out.name}-and-{len(group) - 1}-more"))
 
 
 def settings_of(config: OfflineStudyConfig, data: str, variant: str) -> tuple[str, str, TrainConfig]:

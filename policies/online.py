@@ -37,9 +37,9 @@ from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed
 from robopref.embodied.control import ControlEnv, make_control
 from robopref.policies import feedback
 from robopref.policies.cir import CIR
-from robopref.policies.experience import ExperienceMemory
+from robopref.policies.experience import Experience, ExperienceMemory
 from robopref.policies.feedback import Feedback
-from robopref.policies.graphs import GraphedUpdate
+from robopref.policies.graphs import Graphed
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
 from robopref.preference.members import MemberLinear, member_rngs
@@ -61,7 +61,7 @@ class Run:
         obs_dim, action_dim = self.env.sizes
         self.agent = CIR(config.policy, obs_dim, action_dim, config.seed, device)
         graphed = config.policy.cuda_graph and device.type == "cuda"
-        self.update = GraphedUpdate(self.agent) if graphed else self.agent.update
+        self.update = Graphed(self.learn, self.agent.noise) if graphed else self.learn
         self.feedback: Feedback | None = None
         self.reward: RewardFunction | None = None
         """What the agent learns from instead of the environment's own reward."""
@@ -80,6 +80,10 @@ class Run:
         """Of the present episode."""
         self.obs = self.start_episode()
         self.results: list[dict[str, float]] = []
+
+    def learn(self, *batch: Tensor) -> dict[str, Tensor]:
+        """One step of the agent on the parts of an Experience; metrics by name."""
+        return self.agent.update(Experience(*batch))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -134,7 +138,7 @@ class Run:
             for _ in range(config.policy.repeats):
                 if batch is None or config.policy.fresh:
                     batch = self.memory.sample(self.rng, config.policy.batch, self.device)
-                metrics |= self.update(batch)
+                metrics |= self.update(*batch)
         if terminated or truncated:
             metrics["return"] = self.ret
             self.episode, self.actions, self.ret = self.episode + 1, [], 0.0

@@ -2,12 +2,14 @@
 
 Takes a finished run of `robopref prof`.  For every candidate that ran: how its returns agree with the true ones over the data's
 episodes, and what the policy that learns from it reaches; then, for each variant of the ranking, how dominance agrees with both
-and what the first of the ranking is worth beside a candidate picked at random.  Nothing here is used to rank: true rewards are
-read for this table alone.
+and what the first of the ranking is worth beside a candidate picked at random; at last what the run's own ranking would have
+chosen from fewer candidates (K) or after fewer rounds (T).  Nothing here is used to rank: true rewards are read for this table
+alone.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -78,6 +80,8 @@ class PROFStudyConfig:
     """NAME=SETTINGS of `robopref prof` that the candidates are ranked with again."""
     work: Path = Path("runs/prof-study")
     processes: int = 2
+    together: bool = False
+    """Let the policies of all candidates learn in one program, as offline_study has it."""
     rankings: bool = True
     """Rank again; else only try the candidates."""
 
@@ -115,6 +119,8 @@ def try_candidates(config: PROFStudyConfig, run: PROFConfig) -> pd.DataFrame:
         for name, path in candidates_of(config.run).items()
         if any((name, seed) not in finished for seed in config.seeds or (NO_POLICY,))
     ]
+    if config.together and config.seeds:
+        offline_study.learn_together([settings_of(name, path, config, run) for name, path, *_ in jobs])
     for rows in in_processes(try_one, jobs, config.processes):
         done = append_rows(config.out, done, rows, KEY)
         scores = [row["score"] for row in rows]
@@ -131,8 +137,7 @@ def try_one(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> 
     agreement = correlation(data.returns_of(values), data.returns)
     if not config.seeds:
         return [{"candidate": name, "seed": NO_POLICY, "agreement": agreement, "score": np.nan, "seconds": 0.0}]
-    words = [*config.learner.split(), f"data={run.data}", f"reward={path}", f"out={config.work / config.run.name / name}"]
-    settings: TrainConfig = replace(train.read_config(compose("train", words)), seeds=config.seeds)
+    settings = settings_of(name, path, config, run)
     study = offline_study.OfflineStudyConfig(config.out, (), episodes=config.episodes, first_goal=config.first_goal)
     rows = offline_study.run_one(run.env, name, settings, study)
     seconds = time.process_time() - started
@@ -141,6 +146,12 @@ def try_one(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> 
         | {"steps": row["steps"], "seconds": seconds}
         for row in rows
     ]
+
+
+def settings_of(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> TrainConfig:
+    """How a policy learns from a candidate."""
+    words = [*config.learner.split(), f"data={run.data}", f"reward={path}", f"out={config.work / config.run.name / name}"]
+    return replace(train.read_config(compose("train", words)), seeds=config.seeds)
 
 
 def rankings(config: PROFStudyConfig, run: PROFConfig, rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -155,7 +166,28 @@ def rankings(config: PROFStudyConfig, run: PROFConfig, rows: pd.DataFrame) -> li
         ranking, experts = changed(run, words)
         scores = scored(data, best_episodes(pool, experts), paths, ranking, run)
         table.append({"variant": name} | judged(scores, worth))
-    return table
+    return table + chosen_from_less(pd.read_csv(config.run / "ranking.csv", keep_default_na=False), worth)
+
+
+def chosen_from_less(ranking: pd.DataFrame, worth: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the run's ranking, best first, chooses from K of the candidates of round 0, and after T rounds, is worth.
+
+    For K the mean over all choices of K among n: the one on place j is the best of comb(n - 1 - j, K - 1) of comb(n, K).
+    """
+    ran = ranking[ranking["problem"] == ""]
+    first = ran[ran["round"] == 0]["candidate"].tolist()
+    rows = []
+    for count in [2**power for power in range(len(first).bit_length()) if 2**power <= len(first)]:
+        shares = [math.comb(len(first) - 1 - place, count - 1) / math.comb(len(first), count) for place in range(len(first))]
+        mean = np.asarray(shares) @ worth.loc[first]
+        rows.append({"variant": f"K_{count}", "candidates": count, "first_agreement": mean.iloc[0], "first_score": mean.iloc[1]})
+    chosen = first[0]
+    for number in range(int(ran["round"].max()) + 1):
+        children = (ran["round"] == number) & (ran["parent"] == chosen)
+        chosen = ran[children | (ran["candidate"] == chosen)]["candidate"].iloc[0]
+        seen, row = int((ran["round"] <= number).sum()), worth.loc[chosen]
+        rows.append({"variant": f"T_{number}", "candidates": seen, "first_agreement": row.iloc[0], "first_score": row.iloc[1]})
+    return rows
 
 
 def changed(run: PROFConfig, words: list[str]) -> tuple[RankingConfig, int]:

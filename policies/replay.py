@@ -22,6 +22,7 @@ from torch import Tensor
 from robopref.configs.errors import RoboprefError
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import labelled, read_preferences
+from robopref.preference.members import each_once
 
 MIN_STD = 1e-2  # of a constant observation; dividing by less would blow up what was constant in the data but moves later
 
@@ -146,7 +147,7 @@ class Pairs:
 
 def sample_numbers(rngs: Sequence[np.random.Generator], count: int, size: int, device: torch.device) -> Tensor:
     """`size` numbers below `count` a member, uniform with replacement: (S, size) int64."""
-    return torch.from_numpy(np.stack([rng.integers(count, size=size) for rng in rngs])).to(device)
+    return torch.from_numpy(each_once(rngs, lambda rng: rng.integers(count, size=size))).to(device)
 
 
 def load_transitions(path: str | Path, normalise: bool = True, device: torch.device | str = "cpu") -> Transitions:

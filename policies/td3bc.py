@@ -14,6 +14,7 @@ Axes: S members, B batch, M transitions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from torch import Tensor
 
 from robopref.configs.errors import UsageError
 from robopref.configs.policy import TD3BCConfig
+from robopref.policies.graphs import Graphed
 from robopref.policies.iql import critic_loss, polyak
 from robopref.policies.networks import Actor, TwinCritic
 from robopref.policies.replay import Transitions, sample_numbers, taken
-from robopref.preference.members import adam, descend, member_rngs
+from robopref.preference.members import adam, descend, each_once, member_rngs
 
 
 def smoothed(actions: Tensor, noise: Tensor, deviation: float, clip: float) -> Tensor:
@@ -82,22 +84,30 @@ class TD3BC:
             "target_actor": self.target_actor,
             "target_critic": self.target_critic,
         }
-        self.optimizers = {name: adam(self.modules[name], config.learning_rate) for name in ("actor", "critic")}
+        self.optimizers = {name: adam(self.modules[name], config.learning_rate, data.obs.is_cuda) for name in ("actor", "critic")}
+        graphed = data.obs.is_cuda and config.dropout == 0  # dropout's masks come anew
+        self.graphs = {both: Graphed(partial(self.learn, both, ())) for both in (False, True)} if graphed else {}
 
     def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """One step of the critics, and with every `delay`-th one of the actor and the targets; metrics (S,) by name."""
         config, data, device = self.config, self.data, self.data.obs.device
         numbers = sample_numbers(rngs, len(data), config.batch, device)
+        size = config.batch, data.actions.shape[-1]
+        noise = torch.from_numpy(each_once(rngs, lambda rng: rng.standard_normal(size, np.float32))).to(device)
+        both = (step + 1) % config.delay == 0
+        return self.graphs[both](numbers, noise) if self.graphs else self.learn(both, rngs, numbers, noise)
+
+    def learn(self, both: bool, rngs: Sequence[np.random.Generator], numbers: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """`update` on the transitions of these numbers (S, B) with this noise (S, B, da); both: the actor, too."""
+        config, data = self.config, self.data
         batch, reward = data.batch(numbers), self.rewards.gather(1, numbers)
-        noise = np.stack([rng.standard_normal(batch.actions.shape[1:], np.float32) for rng in rngs])
         with torch.no_grad():
-            following = self.target_actor(batch.next_obs)
-            following = smoothed(following, torch.from_numpy(noise).to(device), config.noise, config.noise_clip)
+            following = smoothed(self.target_actor(batch.next_obs), noise, config.noise, config.noise_clip)
             terminal = None if data.terminals is None else taken(data.terminals, numbers)
             target = bellman_target(reward, self.target_critic(batch.next_obs, following), terminal, config.discount)
         loss, metrics = critic_loss(self.critic(batch.obs, batch.actions), target)
         descend(self.optimizers["critic"], loss)
-        if (step + 1) % config.delay:
+        if not both:
             return metrics
 
         proposed = self.actor(batch.obs, rngs)

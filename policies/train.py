@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -108,62 +109,98 @@ def read_config(settings: DictConfig) -> TrainConfig:
 
 def run(config: TrainConfig) -> Path:
     """Train all members; return the model folder `config.out`.  A finished one is kept, an interrupted one goes on."""
-    offline.check(config)
-    inputs = offline.inputs(config)
-    if is_complete(config.out, config, inputs):
-        return config.out
-    started = time.time()
-    if not config.seeds or min(config.seeds) < 0:
-        raise RoboprefError(f"seeds={list(config.seeds)}: give one or more numbers from 0 on, for example seeds=[0,1,2]")
-    (config.out / MANIFEST).unlink(missing_ok=True)  # it would vouch for the old model after a kill beside the new one
-    seed_everything(config.seeds[0])
-    try:
-        learn(config, inputs)
-    finally:
-        torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
-    outputs = ["model.safetensors", "config.json"]
-    write_manifest(config.out, "train", config, inputs, config.seeds, started, outputs=outputs)
+    run_together([config], config.out)
     return config.out
 
 
-def learn(config: TrainConfig, inputs: Mapping[str, Path]) -> None:
-    """From the checkpoint on, if there is one, to the last step; the model goes to `config.out`."""
+def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
+    """`run` for settings that differ in their reward alone, as one program of R rewards x S seeds members.
+
+    Each has a model folder of its own, and its members are what they are alone.  out: for what is logged, means over all members,
+    and for the checkpoint.
+    """
+    first = configs[0]
+    if any(replace(config, reward=first.reward, out=first.out) != first for config in configs):
+        raise RoboprefError("only settings that differ in their reward, and nothing else, can learn in one program")
+    for config in configs:
+        offline.check(config)
+    inputs = [offline.inputs(config) for config in configs]
+    if all(is_complete(config.out, config, files) for config, files in zip(configs, inputs, strict=True)):
+        return
+    started = time.time()
+    if not first.seeds or min(first.seeds) < 0:
+        raise RoboprefError(f"seeds={list(first.seeds)}: give one or more numbers from 0 on, for example seeds=[0,1,2]")
+    for config in configs:
+        (config.out / MANIFEST).unlink(missing_ok=True)  # it would vouch for the old model after a kill beside the new one
+    seed_everything(first.seeds[0])
+    try:
+        learn(configs, inputs, out)
+    finally:
+        torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
+    outputs = ["model.safetensors", "config.json"]
+    for config, files in zip(configs, inputs, strict=True):
+        write_manifest(config.out, "train", config, files, config.seeds, started, outputs=outputs)
+
+
+def learn(configs: Sequence[TrainConfig], inputs: Sequence[Mapping[str, Path]], out: Path) -> None:
+    """From the checkpoint on, if there is one, to the last step; the models go to the folders of the settings."""
+    config = configs[0]
     if offline.is_own(config.data):
         torch.set_num_threads(config.threads)
     else:  # a million steps: what has shrunk to denormal numbers by then would slow them down
         online.prepare_processor(config.threads)
     device = choose_device(config.device)
-    loaded = offline.load(config, device)
-    data = loaded.transitions
+    loaded = [offline.load(one, device) for one in configs]
+    data = loaded[0].transitions
     pairs = None if config.labels is None else load_pairs(config.labels, data, config.data, device)
 
-    learner = make_learner(config, data, pairs)
-    rngs = member_rngs(config.seeds, "training")
+    learner = make_learner(config, data, pairs, rewards_of(loaded, len(config.seeds)))
+    rngs = member_rngs(config.seeds, "training") * len(configs)
+    if config.policy.dropout > 0:  # whose masks are drawn member by member
+        rngs = member_rngs([*config.seeds] * len(configs), "training")
     # What decides the result; a checkpoint of anything else cannot be continued.
-    identity = plain(config.policy) | {"seeds": list(config.seeds)} | {name: digest(path) for name, path in inputs.items()}
-    identity |= offline.identity(config)
-    checkpoint = config.out / "checkpoint.safetensors"
+    identity = plain(config.policy) | {"seeds": list(config.seeds)} | what_decides(config, inputs[0])
+    if len(configs) > 1:
+        identity["together"] = [what_decides(one, files) for one, files in zip(configs, inputs, strict=True)]
+    checkpoint = out / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, learner, rngs, identity) if checkpoint.exists() else 0
 
-    with MetricsLogger(config.out, resume_step=first if first else -1) as logger:
+    with MetricsLogger(out, resume_step=first if first else -1) as logger:
         clock, last = time.perf_counter(), first
         steps = range(first + 1, learner.steps + 1)
-        for step in track(steps, f"training {config.out.name}", disable=not sys.stdout.isatty()):
+        for step in track(steps, f"training {out.name}", disable=not sys.stdout.isatty()):
             metrics = learner.update(step - 1, rngs)
             if step % config.log_every == 0 or step == learner.steps:
                 rate = (step - last) / (time.perf_counter() - clock)
-                logger.log(step, scalars(metrics, config.out) | {"charts/updates_per_second": rate})
+                logger.log(step, scalars(metrics, out) | {"charts/updates_per_second": rate})
                 clock, last = time.perf_counter(), step
             if step % config.checkpoint_every == 0 and step < learner.steps:
                 save_checkpoint(checkpoint, learner, rngs, identity, step)
 
-    save(config, learner, data, loaded.about)
+    for number, (one, found) in enumerate(zip(configs, loaded, strict=True)):
+        save(one, learner, found.transitions, found.about, number)
     checkpoint.unlink(missing_ok=True)
 
 
-def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None) -> Learner:
-    """The algorithm that config.policy asks for."""
+def what_decides(config: TrainConfig, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """Of a run's result, beside policy and seeds."""
+    return {name: digest(path) for name, path in inputs.items()} | offline.identity(config)
+
+
+def rewards_of(loaded: Sequence[offline.Loaded], seeds: int) -> Tensor | None:
+    """(R S, M) rewards of R loads of the same transitions, each for so many seeds; None for one load, whose data hold them."""
+    first, *others = (found.transitions for found in loaded)
+    if not others:
+        return None
+    if any(len(other) != len(first) or not torch.equal(other.actions, first.actions) for other in others):
+        raise RoboprefError("these rewards are of different transitions and cannot be learnt from in one program")
+    return torch.stack([one.rewards for one in (first, *others)]).repeat_interleave(seeds, 0)
+
+
+def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None, rewards: Tensor | None = None) -> Learner:
+    """The algorithm that config.policy asks for; rewards: (R S, M), the seeds once for each of R rewards."""
     policy = config.policy
+    seeds = config.seeds if rewards is None else config.seeds * (len(rewards) // len(config.seeds))
     if isinstance(policy, PIQLConfig | IPLConfig | CPLConfig):
         if pairs is None:
             raise RoboprefError(f"policy={policy.name} learns from preferences: give labels=FILE (`robopref annotate` makes it)")
@@ -173,9 +210,9 @@ def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None) ->
             return IPL(policy, data, pairs, config.seeds)
         return PIQL(policy, data, pairs, config.seeds)
     if isinstance(policy, IQLConfig):
-        return IQL(policy, data, config.seeds)
+        return IQL(policy, data, seeds, rewards)
     if isinstance(policy, TD3BCConfig):
-        return TD3BC(policy, data, config.seeds)
+        return TD3BC(policy, data, seeds, rewards)
     assert isinstance(policy, BCConfig)
     return BC(policy, data, config.seeds)
 
@@ -188,8 +225,13 @@ def scalars(metrics: dict[str, Tensor], where: Path) -> dict[str, float]:
     return {f"losses/{name}": float(value.mean()) for name, value in metrics.items()}
 
 
-def save(config: TrainConfig, learner: Learner, data: Transitions, about: Mapping[str, Any] | None = None) -> None:
-    """Write the policy, with what is known `about` its data, and P-IQL's reward as `reward/` beside it."""
+def save(
+    config: TrainConfig, learner: Learner, data: Transitions, about: Mapping[str, Any] | None = None, number: int = 0
+) -> None:
+    """Write the policy, with what is known `about` its data, and P-IQL's reward as `reward/` beside it.
+
+    number: of the reward, in the learner's order, whose members are meant.
+    """
     settings = {
         "policy": plain(config.policy),
         "seeds": list(config.seeds),
@@ -199,7 +241,8 @@ def save(config: TrainConfig, learner: Learner, data: Transitions, about: Mappin
     }
     if isinstance(learner, IQL):
         settings["precision"] = learner.precision
-    save_policy(config.out, learner.actor, data.normaliser, settings)
+    members = slice(number * len(config.seeds), (number + 1) * len(config.seeds))
+    save_policy(config.out, learner.actor, data.normaliser, settings, members)
     if isinstance(learner, PIQL):
         extra = {"hidden": learner.config.hidden, "action_dim": data.dims[1]}
         save_reward(config.out / "reward", learner.reward, data.normaliser.mean, data.normaliser.std, settings | extra)

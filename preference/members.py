@@ -9,7 +9,7 @@ Axes: S members, B batch, i inputs, o outputs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +26,18 @@ BLOCK = 2**18  # float32 numbers in a mebibyte: half of what a core of ours has 
 def member_rngs(seeds: Sequence[int], stream: str) -> list[np.random.Generator]:
     """One generator a member for the purpose `stream`; streams of one seed are independent of each other."""
     return [np.random.default_rng([seed, zlib.crc32(stream.encode())]) for seed in seeds]
+
+
+def each_once(rngs: Sequence[np.random.Generator], draw: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray:
+    """(S, ...): what `draw` makes of every member's generator; members that share one share what it draws.
+
+    Sharing is for members of one seed that differ in something else, such as their reward: they are what they are alone.
+    """
+    drawn: dict[int, np.ndarray] = {}
+    for rng in rngs:
+        if id(rng) not in drawn:
+            drawn[id(rng)] = draw(rng)
+    return np.stack([drawn[id(rng)] for rng in rngs])
 
 
 class MemberLinear(nn.Module):

@@ -14,7 +14,7 @@ from robopref.configs.policy import CIRConfig
 from robopref.policies.cir import CIR, SquashedGaussian, convex_q
 from robopref.policies.critics import ConstrainedCritics, Critics, TwinMLP, rescaling
 from robopref.policies.experience import Experience
-from robopref.policies.graphs import GraphedUpdate
+from robopref.policies.graphs import Graphed
 from robopref.preference.members import member_rngs
 
 SMALL = CIRConfig(width=16, batch=8)
@@ -317,12 +317,12 @@ def test_a_gpu_computes_what_a_processor_does(change: dict[str, object]) -> None
 )
 def test_a_cuda_graph_computes_the_same(change: dict[str, object]) -> None:
     eager, graphed = (CIR(replace(SMALL, **change, cuda_graph=True), 3, 2, seed=0, device="cuda") for _ in range(2))
-    update = GraphedUpdate(graphed)
+    update = Graphed(lambda *batch: graphed.update(Experience(*batch)), graphed.noise)
     for number in range(8):
         for agent in (eager, graphed):  # counted where observations are standardised: what a graph reads goes on changing
             agent.observe(np.arange(3.0) * number)
         batch = Experience(*(value.cuda() for value in experience(seed=number)))
-        ours, theirs = update(batch), eager.update(batch)
+        ours, theirs = update(*batch), eager.update(batch)
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value)
         np.testing.assert_allclose(graphed.act(np.ones(3)), eager.act(np.ones(3)), rtol=1e-5)  # draws between updates

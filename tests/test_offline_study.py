@@ -81,6 +81,17 @@ def test_a_table_has_a_row_a_seed_goes_on_and_refuses_other_settings(files, caps
         offline_study.main(study("iql=policy=iql_d4rl policy.expectile=0.9"))
 
 
+def test_variants_that_learn_together_make_the_same_table(files):
+    words = ["bc=policy=bc_d4rl", "iql=policy=iql_d4rl", "seabo=policy=iql_d4rl reward=seabo", "otr=policy=iql_d4rl reward=otr"]
+    offline_study.main(study(*words))
+    alone = Path("table.csv").rename("alone.csv")
+    Path("runs").rename("before")
+    offline_study.main([*study(*words), "--together"])
+    assert Path("runs/offline/pendulum/iql-and-2-more").is_dir()
+    together, alone = (pd.read_csv(name).drop(columns="seconds") for name in ("table.csv", "alone.csv"))
+    pd.testing.assert_frame_equal(together, alone)
+
+
 def test_data_without_a_scale_or_an_environment_is_an_error(files):
     data = rollouts(gain=0.0)
     write_d4rl("bare.hdf5", OfflineData(data.observations, data.actions, data.rewards, data.first, data.terminated, "bare"))
@@ -119,12 +130,17 @@ def test_candidates_are_tried_and_ranked_again(files, capsys):
     prof_study.main([*command, "--variants", "default=", "delta=ranking.delta=0.5", "two=experts=2"])
     worth, table = pd.read_csv("worth.csv"), pd.read_csv("worth-rankings.csv").set_index("variant")
     assert len(worth) == 3 and worth["agreement"].between(-1, 1).all()
-    assert set(table.index) == {"default", "delta", "two"} and (table["candidates"] == 3).all()
+    assert set(table.index) == {"default", "delta", "two", "K_1", "K_2", "T_0"}
+    assert (table.loc[["default", "delta", "two"], "candidates"] == 3).all()
     ranking = pd.read_csv("run/ranking.csv").set_index("candidate")
     chosen = ranking.index[ranking["chosen"]][0]
     scores = worth.set_index("candidate")["score"]
     assert table.loc["default", "first_score"] == pytest.approx(scores[chosen], abs=1e-3)
     assert table.loc["default", "random_score"] == pytest.approx(scores.mean(), abs=1e-3)
+    assert table.loc["K_1", "first_score"] == pytest.approx(table.loc["default", "random_score"], abs=1e-3)
+    assert table.loc["T_0", "first_agreement"] == pytest.approx(table.loc["default", "first_agreement"], abs=1e-3)
+    prof_study.main([*command, "--together", "--out", "one.csv", "--work", "one", "--variants", "default="])
+    pd.testing.assert_frame_equal(pd.read_csv("one.csv").drop(columns="seconds"), worth.drop(columns="seconds"))
     prof_study.main(["--run", "run", "--out", "alone.csv", "--seeds", "--processes", "1", "--variants", "default="])
     alone = pd.read_csv("alone.csv")
     assert np.allclose(alone["agreement"], worth["agreement"]) and alone["score"].isna().all()
@@ -162,6 +178,26 @@ def test_returns_and_what_a_ranking_is_worth_by_hand():
     found = judged(scores, worth)
     assert (found["with_agreement"], found["with_score"]) == (pytest.approx(1), pytest.approx(-1))
     assert (found["first_score"], found["random_score"], found["most_score"]) == (10, 20, 30)
+
+
+def test_what_less_would_have_chosen_by_hand():
+    columns = ["candidate", "round", "parent", "problem"]
+    ranking = pd.DataFrame(
+        [
+            ("rewrite-2-0", 2, "rewrite-1-0", ""),
+            ("rewrite-1-1", 1, "write-9", ""),  # of another parent: it has no part in this
+            ("rewrite-1-0", 1, "write-1", ""),
+            ("write-1", 0, "", ""),
+            ("write-0", 0, "", ""),
+            ("write-2", 0, "", ""),
+            ("write-3", 0, "", "does not run"),
+        ],
+        columns=columns,
+    )
+    scores = {"write-0": 10.0, "write-1": 40.0, "write-2": 70.0, "rewrite-1-0": 50.0, "rewrite-1-1": 99.0, "rewrite-2-0": 60.0}
+    worth = pd.DataFrame({"agreement": 0.5, "score": pd.Series(scores)})
+    found = {row["variant"]: row["first_score"] for row in prof_study.chosen_from_less(ranking, worth)}
+    assert found == pytest.approx({"K_1": 40.0, "K_2": (2 * 40 + 10) / 3, "T_0": 40.0, "T_1": 50.0, "T_2": 60.0})
 
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path):

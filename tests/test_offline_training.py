@@ -22,14 +22,21 @@ from robopref.datasets.episodes import write_episodes
 from robopref.datasets.offline import OfflineData, ReferenceScore
 from robopref.embodied.rollout import Episode
 from robopref.policies import offline, train
+from robopref.policies.iql import IQL
 from robopref.policies.networks import load_policy
+from robopref.policies.td3bc import TD3BC
 from robopref.preference.imitation.seabo import seabo_rewards
+from robopref.preference.members import member_rngs
 
 SMALL = {"hidden": (8, 8), "batch": 8, "steps": 12}
 POLICIES: dict[str, PolicyConfig] = {
     "bc": BCConfig(**SMALL),
     "iql": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0),
     "iql-mixed": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, precision="mixed"),
+    "iql-undropped": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, dropout=0.0),
+    "iql-mixed-undropped": IQLConfig(
+        **SMALL, actor="gaussian", normalise=False, reward_std=0.0, precision="mixed", dropout=0.0
+    ),
     "td3bc": TD3BCConfig(**SMALL),
 }
 LENGTHS = (7, 12, 5, 12, 9)
@@ -199,6 +206,81 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(
     assert models[0][1] == models[1][1]
     logs = [pd.read_csv(run / "metrics.csv").drop(columns="charts/updates_per_second") for run in (whole, parts)]
     pd.testing.assert_frame_equal(*logs)
+
+
+def four_rewards(folder: Path, out: Path, name: str) -> list[TrainConfig]:
+    rewards = ("true", "seabo", "otr", str(folder / "reward" / "reward.py"))
+    return [settings(folder, out / str(number), name, reward=reward) for number, reward in enumerate(rewards)]
+
+
+@pytest.mark.parametrize("name", ["iql", "iql-mixed", "iql-undropped", "td3bc"])
+def test_rewards_that_learn_together_are_what_they_are_alone(folder: Path, tmp_path: Path, name: str) -> None:
+    together, alone = (four_rewards(folder, tmp_path / place, name) for place in ("together", "alone"))
+    train.run_together(together, tmp_path / "all")
+    weights = []
+    for ours, theirs in zip(together, alone, strict=True):
+        (tensors, about), (wanted, told) = (load_model(train.run(config), "policy") for config in (ours, theirs))
+        assert about == told and about["reward"] == ours.reward
+        for key, tensor in wanted.items():
+            torch.testing.assert_close(tensors[key], tensor, msg=f"{ours.reward}: {key}")
+        weights.append(tensors["actor.mlp.layers.0.weight"])
+    assert not torch.equal(weights[0], weights[1])  # rewards matter
+    written = (together[0].out / "model.safetensors").stat().st_mtime_ns
+    train.run_together(together, tmp_path / "all")
+    assert (together[0].out / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_rewards_that_learn_together_go_on_where_they_were_killed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = (four_rewards(folder, tmp_path / place, "td3bc") for place in ("whole", "parts"))
+    train.run_together(whole, tmp_path / "whole")
+    save_checkpoint = train.save_checkpoint
+
+    def killed(*args: object) -> None:
+        save_checkpoint(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.run_together(parts, tmp_path / "parts")
+    monkeypatch.setattr(train, "save_checkpoint", save_checkpoint)
+    with pytest.raises(RoboprefError, match=r"another .*together"):
+        train.run_together(parts[::-1], tmp_path / "parts")
+    train.run_together(parts, tmp_path / "parts")
+    for ours, theirs in zip(parts, whole, strict=True):
+        tensors = [load_model(config.out, "policy")[0] for config in (ours, theirs)]
+        assert all(torch.equal(tensors[0][key], tensor) for key, tensor in tensors[1].items())
+
+
+def test_only_rewards_may_differ_in_one_program(folder: Path, tmp_path: Path) -> None:
+    first, second, *_ = four_rewards(folder, tmp_path, "iql")
+    with pytest.raises(RoboprefError, match="differ in their reward, and nothing else"):
+        train.run_together([first, dataclasses.replace(second, experts=2)], tmp_path / "all")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ["iql-undropped", "iql-mixed-undropped", "td3bc"])
+def test_a_cuda_graph_learns_the_same(folder: Path, tmp_path: Path, name: str) -> None:
+    config = settings(folder, tmp_path, name)
+    data = offline.load(config, "cuda").transitions
+    eager, graphed = (train.make_learner(config, data, None) for _ in range(2))
+    assert isinstance(graphed, IQL | TD3BC) and isinstance(eager, IQL | TD3BC)
+    if isinstance(eager, IQL):
+        eager.graph = None
+    else:
+        eager.graphs = {}
+    rngs = [member_rngs(config.seeds, "training") for _ in range(2)]
+    for step in range(12):
+        ours, theirs = (learner.update(step, own) for learner, own in zip((graphed, eager), rngs, strict=True))
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value)
+    graphs = [graphed.graph] if isinstance(graphed, IQL) else list(graphed.graphs.values())
+    assert all(graph is not None and graph.graph is not None for graph in graphs)  # something was replayed
+    for key, module in eager.modules.items():
+        for ours, theirs in zip(graphed.modules[key].parameters(), module.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_a_checkpoint_of_another_reward_is_not_continued(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
