@@ -34,9 +34,7 @@ POLICIES: dict[str, PolicyConfig] = {
     "iql": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0),
     "iql-mixed": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, precision="mixed"),
     "iql-undropped": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, dropout=0.0),
-    "iql-mixed-undropped": IQLConfig(
-        **SMALL, actor="gaussian", normalise=False, reward_std=0.0, precision="mixed", dropout=0.0
-    ),
+    "iql-mixed-undropped": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, precision="mixed", dropout=0.0),
     "td3bc": TD3BCConfig(**SMALL),
 }
 LENGTHS = (7, 12, 5, 12, 9)
