@@ -270,7 +270,7 @@ def loop(
     state = Run(config, torch.device(device))
     if make_agent is not None:
         state.agent = make_agent(*state.env.sizes)  # type: ignore[assignment]
-        state.update = state.agent.update
+        state.update = state.learn
     for number in range(warmup):
         state.decide(number)
     return lambda count: [state.decide(warmup) for _ in range(count)]
