@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from robopref.configs.policy import BCConfig
+from robopref.policies.graphs import Graphed
 from robopref.policies.networks import Actor
 from robopref.policies.replay import Transitions, sample_numbers
 from robopref.preference.members import adam, descend, member_rngs
@@ -30,11 +31,17 @@ class BC:
         rngs = member_rngs(seeds, "weights")
         self.actor = Actor(rngs, *data.dims, config.hidden, config.actor, config.dropout).to(data.obs.device)
         self.modules = {"actor": self.actor}
-        self.optimizers = {"actor": adam(self.actor, config.learning_rate)}
+        self.optimizers = {"actor": adam(self.actor, config.learning_rate, data.obs.is_cuda)}
+        self.graph = Graphed(self.learn) if data.obs.is_cuda and config.dropout == 0 else None  # dropout's masks come anew
 
     def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """One gradient step; metrics (S,) by name."""
-        batch = self.data.batch(sample_numbers(rngs, len(self.data), self.config.batch, self.data.obs.device))
+        numbers = sample_numbers(rngs, len(self.data), self.config.batch, self.data.obs.device)
+        return self.learn(numbers, rngs) if self.graph is None else self.graph(numbers)
+
+    def learn(self, numbers: Tensor, rngs: Sequence[np.random.Generator] = ()) -> dict[str, Tensor]:
+        """`update` on the transitions of these numbers (S, B)."""
+        batch = self.data.batch(numbers)
         loss, metrics = cloning_loss(self.actor.log_prob(batch.obs, batch.actions, rngs))
         descend(self.optimizers["actor"], loss)
         return metrics

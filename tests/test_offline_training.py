@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from robopref.datasets.episodes import write_episodes
 from robopref.datasets.offline import OfflineData, ReferenceScore
 from robopref.embodied.rollout import Episode
 from robopref.policies import offline, train
+from robopref.policies.bc import BC
 from robopref.policies.iql import IQL
 from robopref.policies.networks import load_policy
 from robopref.policies.td3bc import TD3BC
@@ -35,8 +37,10 @@ POLICIES: dict[str, PolicyConfig] = {
     "iql-mixed": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, precision="mixed"),
     "iql-undropped": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, dropout=0.0),
     "iql-mixed-undropped": IQLConfig(**SMALL, actor="gaussian", normalise=False, reward_std=0.0, precision="mixed", dropout=0.0),
+    "bc-undropped": BCConfig(**SMALL, dropout=0.0),
     "td3bc": TD3BCConfig(**SMALL),
 }
+LEARNERS: dict[str, Any] = {"bc": BC, "iql": IQL, "td3bc": TD3BC}
 LENGTHS = (7, 12, 5, 12, 9)
 CODE = "import numpy as np\n\n\ndef reward(obs, act, next_obs):\n    return next_obs[:, 0] - 2.0 * np.square(act).sum(axis=1)\n"
 
@@ -259,22 +263,21 @@ def test_only_rewards_may_differ_in_one_program(folder: Path, tmp_path: Path) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("name", ["iql-undropped", "iql-mixed-undropped", "td3bc"])
+@pytest.mark.parametrize("name", ["iql-undropped", "iql-mixed-undropped", "td3bc", "bc-undropped"])
 def test_a_cuda_graph_learns_the_same(folder: Path, tmp_path: Path, name: str) -> None:
     config = settings(folder, tmp_path, name)
     data = offline.load(config, "cuda").transitions
-    eager, graphed = (train.make_learner(config, data, None) for _ in range(2))
-    assert isinstance(graphed, IQL | TD3BC) and isinstance(eager, IQL | TD3BC)
-    if isinstance(eager, IQL):
-        eager.graph = None
-    else:
+    eager, graphed = (LEARNERS[config.policy.name](config.policy, data, config.seeds) for _ in range(2))
+    if isinstance(eager, TD3BC):
         eager.graphs = {}
+    else:
+        eager.graph = None
     rngs = [member_rngs(config.seeds, "training") for _ in range(2)]
     for step in range(12):
         ours, theirs = (learner.update(step, own) for learner, own in zip((graphed, eager), rngs, strict=True))
         for key, value in theirs.items():
             torch.testing.assert_close(ours[key], value)
-    graphs = [graphed.graph] if isinstance(graphed, IQL) else list(graphed.graphs.values())
+    graphs = list(graphed.graphs.values()) if isinstance(graphed, TD3BC) else [graphed.graph]
     assert all(graph is not None and graph.graph is not None for graph in graphs)  # something was replayed
     for key, module in eager.modules.items():
         for ours, theirs in zip(graphed.modules[key].parameters(), module.parameters(), strict=True):
