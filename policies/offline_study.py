@@ -113,7 +113,7 @@ def learn_together(runs: Sequence[TrainConfig]) -> None:
         shared = {key: value for key, value in plain(settings).items() if key not in ("out", "reward")}
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(settings)
     for group in groups.values():
-        if len(group) > 1:
+        if len(group) > 1 and group[0].policy.name in train.FROM_REWARD:
             train.run_together(group, group[0].out.with_name(f"{group[0].out.name}-and-{len(group) - 1}-more"))
 
 

@@ -49,6 +49,7 @@ from robopref.preference.reward import save_reward
 
 CHECKPOINT = "policy-training"
 ONLINE = ("cir", "sac")  # act in an environment and learn from all that was met
+FROM_REWARD = ("iql", "td3bc")  # in the data, of which they can learn from several in one program
 ON_POLICY = (
     "gtr",
     "ppo",
@@ -122,6 +123,8 @@ def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
     first = configs[0]
     if any(replace(config, reward=first.reward, out=first.out) != first for config in configs):
         raise RoboprefError("only settings that differ in their reward, and nothing else, can learn in one program")
+    if len(configs) > 1 and first.policy.name not in FROM_REWARD:
+        raise RoboprefError(f"policy={first.policy.name} learns from no reward in the data: train one at a time")
     for config in configs:
         offline.check(config)
     inputs = [offline.inputs(config) for config in configs]

@@ -259,6 +259,8 @@ def test_only_rewards_may_differ_in_one_program(folder: Path, tmp_path: Path) ->
     first, second, *_ = four_rewards(folder, tmp_path, "iql")
     with pytest.raises(RoboprefError, match="differ in their reward, and nothing else"):
         train.run_together([first, dataclasses.replace(second, experts=2)], tmp_path / "all")
+    with pytest.raises(RoboprefError, match="policy=bc learns from no reward"):
+        train.run_together([settings(folder, tmp_path / name, "bc") for name in ("a", "b")], tmp_path / "all")
 
 
 @pytest.mark.gpu
