@@ -3,7 +3,7 @@
 For every data set and variant one run of `robopref train` with all seeds in it, then episodes in the environment: a row a seed,
 appended to the CSV as it is done.  A second call does what is missing (a killed run goes on from its checkpoint).  With
 --together variants that differ in their reward alone learn in one program, which is what a GPU is for; a policy is what it is
-alone.
+alone, but for rounding.
 """
 
 from __future__ import annotations

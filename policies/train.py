@@ -117,8 +117,8 @@ def run(config: TrainConfig) -> Path:
 def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
     """`run` for settings that differ in their reward alone, as one program of R rewards x S seeds members.
 
-    Each has a model folder of its own, and its members are what they are alone.  out: for what is logged, means over all members,
-    and for the checkpoint.
+    Each has a model folder of its own, and its members are what they are alone, but for rounding: batched products may add in
+    another order.  out: for what is logged, means over all members, and for the checkpoint.
     """
     first = configs[0]
     if any(replace(config, reward=first.reward, out=first.out) != first for config in configs):
