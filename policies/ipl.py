@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import IPLConfig
-from robopref.policies.iql import ActorCritic, average
+from robopref.policies.iql import ActorCritic, anneal, average
 from robopref.policies.replay import PairBatch, Pairs, Transitions, sample_numbers
 from robopref.preference.reward import preference_loss
 
@@ -59,7 +59,7 @@ class IPL:
         def q_loss(q: Tensor, next_value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return inverse_loss(q - config.discount * next_value, pairs, share, config.penalty)
 
-        self.networks.anneal(step / self.steps)
+        anneal(self.networks.optimizers["actor"], config, step / self.steps)
         return self.networks.learn(batch, q_loss, rngs, share)
 
 

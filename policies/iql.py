@@ -77,10 +77,6 @@ class ActorCritic:
         self.optimizers = {name: adam(self.modules[name], config.learning_rate, data.obs.is_cuda) for name in names}
         make_movable(self.optimizers["actor"], device)
 
-    def anneal(self, progress: float) -> None:
-        """Set the actor's learning rate for the next step; progress: share of the training that is done."""
-        anneal(self.optimizers["actor"], self.config, progress)
-
     def learn(
         self,
         batch: Batch,
@@ -90,8 +86,8 @@ class ActorCritic:
     ) -> dict[str, Tensor]:
         """One step of V, actor, Q and targets, in this order; metrics (S,) by name.
 
-        q_loss: from Q (2, S, B) and V of the next observation (S, B) to a loss
-        (S,) and its metrics.  share: how much each transition of the batch counts for V and the actor (default: all alike).
+        q_loss: from Q (2, S, B) and V of the next observation (S, B) to a loss (S,) and its metrics.  share: how much each
+        transition of the batch counts for V and the actor (default: all alike).
         """
         config = self.config
         with torch.no_grad():
@@ -129,10 +125,6 @@ class MixedActorCritic:
             name: torch.optim.Adam([arrays[name].values], config.learning_rate, fused=True) for name in networks.optimizers
         }
         make_movable(self.optimizers["actor"], data.obs.device)
-
-    def anneal(self, progress: float) -> None:
-        """ActorCritic.anneal."""
-        anneal(self.optimizers["actor"], self.config, progress)
 
     @torch.inference_mode()
     def learn(
@@ -206,7 +198,7 @@ class IQL:
     def update(self, step: int, rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         """One step of value, actor, critics and targets; metrics (S,) by name."""
         numbers = sample_numbers(rngs, len(self.data), self.config.batch, self.data.obs.device)
-        self.networks.anneal(step / self.steps)
+        anneal(self.networks.optimizers["actor"], self.config, step / self.steps)
         return self.learn(numbers, rngs) if self.graph is None else self.graph(numbers)
 
     def learn(self, numbers: Tensor, rngs: Sequence[np.random.Generator] = ()) -> dict[str, Tensor]:
@@ -272,7 +264,10 @@ def make_movable(optimizer: torch.optim.Optimizer, device: torch.device) -> None
 
 
 def anneal(optimizer: torch.optim.Optimizer, config: IQLConfig | IPLConfig, progress: float) -> None:
-    """Set an actor's learning rate, which falls along a cosine where the settings say so."""
+    """Set an actor's learning rate for the next step: it falls along a cosine where the settings say so.
+
+    progress: share of the training that is done.
+    """
     if not config.actor_cosine:
         return
     (group,) = optimizer.param_groups

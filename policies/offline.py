@@ -28,7 +28,7 @@ from minari.dataset.minari_storage import MinariStorage
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import plain
 from robopref.configs.imitation import RewardScale
-from robopref.configs.policy import BCConfig, IQLConfig, PIQLConfig, TD3BCConfig, TrainConfig
+from robopref.configs.policy import BCConfig, IQLConfig, PIQLConfig, PolicyConfig, TD3BCConfig, TrainConfig
 from robopref.datasets.d4rl import FOLDER, clipped, load_offline
 from robopref.datasets.d4rl_names import PATHS, task_of
 from robopref.datasets.offline import OfflineData
@@ -64,7 +64,7 @@ class Loaded:
 def check(config: TrainConfig) -> None:
     """UsageError for settings that do not go together, or that this policy would not look at."""
     policy, name = config.policy, config.policy.name
-    from_reward = isinstance(policy, IQLConfig | TD3BCConfig) and not isinstance(policy, PIQLConfig)
+    from_reward = learns_from_reward(policy)
     known = [TRUE, *LABELLERS]
     if config.reward not in known and Path(config.reward).suffix != CODE:
         hint = " `robopref prof` writes such a file." if config.reward == "prof" else nearest(config.reward, known)
@@ -94,6 +94,11 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"top={config.top}: the share of the episodes to keep, above 0 and up to 1")
     if config.top < 1 and not isinstance(policy, BCConfig):
         raise UsageError(f"top={config.top} is for policy=bc; {name} learns from good and bad")
+
+
+def learns_from_reward(policy: PolicyConfig) -> bool:
+    """Whether it learns from a reward of every transition."""
+    return isinstance(policy, IQLConfig | TD3BCConfig) and not isinstance(policy, PIQLConfig)
 
 
 def inputs(config: TrainConfig) -> dict[str, Path]:

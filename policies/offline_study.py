@@ -30,7 +30,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig, TrainConfig
 from robopref.datasets.d4rl import load_offline
 from robopref.embodied.evaluate import iqm
-from robopref.policies import evaluate, train
+from robopref.policies import evaluate, offline, train
 from robopref.policies.online_study import TAILS, named
 from robopref.policies.study import append_rows
 
@@ -113,7 +113,7 @@ def learn_together(runs: Sequence[TrainConfig]) -> None:
         shared = {key: value for key, value in plain(settings).items() if key not in ("out", "reward")}
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(settings)
     for group in groups.values():
-        if len(group) > 1 and group[0].policy.name in train.FROM_REWARD:
+        if len(group) > 1 and offline.learns_from_reward(group[0].policy):
             train.run_together(group, group[0].out.with_name(f"{group[0].out.name}-and-{len(group) - 1}-more"))
 
 

@@ -49,7 +49,6 @@ from robopref.preference.reward import save_reward
 
 CHECKPOINT = "policy-training"
 ONLINE = ("cir", "sac")  # act in an environment and learn from all that was met
-FROM_REWARD = ("iql", "td3bc")  # in the data, of which they can learn from several in one program
 ON_POLICY = (
     "gtr",
     "ppo",
@@ -123,7 +122,7 @@ def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
     first = configs[0]
     if any(replace(config, reward=first.reward, out=first.out) != first for config in configs):
         raise RoboprefError("only settings that differ in their reward, and nothing else, can learn in one program")
-    if len(configs) > 1 and first.policy.name not in FROM_REWARD:
+    if len(configs) > 1 and not offline.learns_from_reward(first.policy):
         raise RoboprefError(f"policy={first.policy.name} learns from no reward in the data: train one at a time")
     for config in configs:
         offline.check(config)
@@ -153,11 +152,10 @@ def learn(configs: Sequence[TrainConfig], inputs: Sequence[Mapping[str, Path]], 
     else:  # a million steps: what has shrunk to denormal numbers by then would slow them down
         online.prepare_processor(config.threads)
     device = choose_device(config.device)
-    loaded = [offline.load(one, device) for one in configs]
-    data = loaded[0].transitions
+    data, rewards, about = load(configs, device)
     pairs = None if config.labels is None else load_pairs(config.labels, data, config.data, device)
 
-    learner = make_learner(config, data, pairs, rewards_of(loaded, len(config.seeds)))
+    learner = make_learner(config, data, pairs, rewards)
     rngs = member_rngs(config.seeds, "training") * len(configs)
     if config.policy.dropout > 0:  # whose masks are drawn member by member
         rngs = member_rngs([*config.seeds] * len(configs), "training")
@@ -180,8 +178,8 @@ def learn(configs: Sequence[TrainConfig], inputs: Sequence[Mapping[str, Path]], 
             if step % config.checkpoint_every == 0 and step < learner.steps:
                 save_checkpoint(checkpoint, learner, rngs, identity, step)
 
-    for number, (one, found) in enumerate(zip(configs, loaded, strict=True)):
-        save(one, learner, found.transitions, found.about, number)
+    for number, one in enumerate(configs):
+        save(one, learner, data, about[number], number)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -190,14 +188,18 @@ def what_decides(config: TrainConfig, inputs: Mapping[str, Path]) -> dict[str, A
     return {name: digest(path) for name, path in inputs.items()} | offline.identity(config)
 
 
-def rewards_of(loaded: Sequence[offline.Loaded], seeds: int) -> Tensor | None:
-    """(R S, M) rewards of R loads of the same transitions, each for so many seeds; None for one load, whose data hold them."""
-    first, *others = (found.transitions for found in loaded)
-    if not others:
-        return None
-    if any(len(other) != len(first) or not torch.equal(other.actions, first.actions) for other in others):
-        raise RoboprefError("these rewards are of different transitions and cannot be learnt from in one program")
-    return torch.stack([one.rewards for one in (first, *others)]).repeat_interleave(seeds, 0)
+def load(configs: Sequence[TrainConfig], device: torch.device) -> tuple[Transitions, Tensor | None, list[dict[str, Any]]]:
+    """The transitions, once; their rewards (R S, M) where there is more than one; and what is known about each of the R."""
+    first = offline.load(configs[0], device)
+    data, rewards, about = first.transitions, [first.transitions.rewards], [first.about]
+    for config in configs[1:]:
+        other = offline.load(config, device)
+        if len(other.transitions) != len(data) or not torch.equal(other.transitions.actions, data.actions):
+            raise RoboprefError("these rewards are of different transitions and cannot be learnt from in one program")
+        rewards.append(other.transitions.rewards)
+        about.append(other.about)
+    together = torch.stack(rewards).repeat_interleave(len(configs[0].seeds), 0) if len(configs) > 1 else None
+    return data, together, about
 
 
 def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None, rewards: Tensor | None = None) -> Learner:
