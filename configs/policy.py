@@ -387,6 +387,8 @@ class TrainConfig:
     """What becomes of these rewards (preference/imitation/scaling.py); auto: what their authors' code does for this data and
     this learner (policies/offline.py), nothing with policy.reward_std.
     """
+    survival: float = 0.0
+    """Added to what reward code says of every step, in deviations of it over the data, where episodes can end for good (ours)."""
     experts: int = 1
     """Expert episodes: those of highest return in `expert_data`, or in the data themselves."""
     expert_data: Path | None = None

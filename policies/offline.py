@@ -86,6 +86,10 @@ def check(config: TrainConfig) -> None:
             f"policy.reward_std={policy.reward_std} would undo reward_scale={config.reward_scale}: "
             "give policy.reward_std=0, as policy=iql_d4rl has it"
         )
+    if config.survival < 0:
+        raise UsageError(f"survival={config.survival}: what a step is worth more, 0 or above; below it, ending would be sought")
+    if config.survival and Path(config.reward).suffix != CODE:
+        raise UsageError(f"survival={config.survival} is added to reward code, FILE.py: leave it out with reward={config.reward}")
     if config.experts < 1:
         raise UsageError(f"experts={config.experts}: at least one expert episode")
     if config.expert_data is not None and not (from_reward or isinstance(policy, BCConfig)):
@@ -118,7 +122,9 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     decide = {name: getattr(config, name) for name in ("reward_scale", "experts", "top")}
     if config.reward in LABELLERS:
         decide[config.reward] = plain(getattr(config, config.reward))
-    return decide | ({"reward": config.reward} if Path(config.reward).suffix != CODE else {})  # of code its digest is known
+    if Path(config.reward).suffix != CODE:
+        return decide | {"reward": config.reward}
+    return decide | ({"survival": config.survival} if config.survival else {})  # of code its digest is known
 
 
 def load(config: TrainConfig, device: torch.device | str = "cpu") -> Loaded:
@@ -136,7 +142,7 @@ def load(config: TrainConfig, device: torch.device | str = "cpu") -> Loaded:
     if config.reward in LABELLERS:
         rewards = LABELLERS[config.reward](data, experts, config)
     elif config.reward != TRUE:
-        rewards = coded(WrittenReward(config.reward), data)
+        rewards = survived(coded(WrittenReward(config.reward), data), data, config.survival)
     scale = scale_of(config, data)
     about = {"set": data.name, "env": data.env_id, "reward": config.reward, "reward_scale": scale, "reference": plain(data.score)}
     rewards = scale_rewards(rewards, data, scale)
@@ -156,6 +162,15 @@ def coded(reward: WrittenReward, data: OfflineData) -> np.ndarray:
         rows = data.rows[start : start + CHUNK]
         pieces.append(reward(data.observations[rows], data.actions[start : start + CHUNK], data.observations[rows + 1]))
     return np.concatenate(pieces)
+
+
+def survived(rewards: np.ndarray, data: OfflineData, deviations: float) -> np.ndarray:
+    """(M,) float64: rewards (M,) and, where an episode can end for good, so many of their deviations for every step (ours).
+
+    How a ranking finds the expert above noisy copies is the same whatever is added to a reward; but where episodes end, what is
+    added decides what an end costs, about 1 / (1 - discount) steps of it.  Where none ends it would change no policy.
+    """
+    return rewards + deviations * rewards.std() if data.terminated.any() else rewards
 
 
 def scale_of(config: TrainConfig, data: OfflineData) -> RewardScale:

@@ -110,7 +110,7 @@ def learn_together(runs: Sequence[TrainConfig]) -> None:
     """Train these policies, those that differ in their reward alone in one program."""
     groups: dict[str, list[TrainConfig]] = {}
     for settings in runs:
-        shared = {key: value for key, value in plain(settings).items() if key not in ("out", "reward")}
+        shared = {key: value for key, value in plain(settings).items() if key not in train.OWN}
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(settings)
     for group in groups.values():
         if len(group) > 1 and offline.learns_from_reward(group[0].policy):
@@ -128,6 +128,8 @@ def settings_of(config: OfflineStudyConfig, data: str, variant: str) -> tuple[st
 def made_with(settings: TrainConfig) -> str:
     """A short name for what decides a result: settings, and the contents of files."""
     decides = {key: value for key, value in plain(settings).items() if key not in NO_MATTER}
+    if not settings.survival:  # rows that are older than this setting have their name without it
+        del decides["survival"]
     for key in FILES:
         if decides.get(key) is not None and Path(decides[key]).exists():
             decides[key] = digest(decides[key])

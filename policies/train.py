@@ -48,6 +48,7 @@ from robopref.preference.members import member_rngs
 from robopref.preference.reward import save_reward
 
 CHECKPOINT = "policy-training"
+OWN = ("out", "reward", "survival")  # settings that runs may differ in and still learn in one program
 ONLINE = ("cir", "sac")  # act in an environment and learn from all that was met
 ON_POLICY = (
     "gtr",
@@ -114,13 +115,13 @@ def run(config: TrainConfig) -> Path:
 
 
 def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
-    """`run` for settings that differ in their reward alone, as one program of R rewards x S seeds members.
+    """`run` for settings that differ in their reward (OWN) alone, as one program of R rewards x S seeds members.
 
     Each has a model folder of its own, and its members are what they are alone, but for rounding: batched products may add in
     another order.  out: for what is logged, means over all members, and for the checkpoint.
     """
     first = configs[0]
-    if any(replace(config, reward=first.reward, out=first.out) != first for config in configs):
+    if any(replace(config, **{name: getattr(first, name) for name in OWN}) != first for config in configs):
         raise RoboprefError("only settings that differ in their reward, and nothing else, can learn in one program")
     if len(configs) > 1 and not offline.learns_from_reward(first.policy):
         raise RoboprefError(f"policy={first.policy.name} learns from no reward in the data: train one at a time")

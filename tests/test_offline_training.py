@@ -161,6 +161,33 @@ def test_rewards_of_experts_and_of_code_reach_the_learner(folder: Path, tmp_path
     np.testing.assert_allclose(written, data.next_obs[:, 0] - 2 * np.square(clipped.actions).sum(1), rtol=1e-5, atol=1e-5)
 
 
+def test_every_step_of_episodes_that_can_end_is_worth_more(folder: Path, tmp_path: Path) -> None:
+    config = settings(folder, tmp_path, reward=str(folder / "reward" / "reward.py"), reward_scale="none")
+    bare = offline.load(config).transitions.rewards.numpy()
+    more = offline.load(dataclasses.replace(config, survival=2.0)).transitions.rewards.numpy()
+    np.testing.assert_allclose(more - bare, 2 * bare.std(), rtol=1e-4)
+    endless = dataclasses.replace(made_up(), terminated=np.zeros(5, bool))
+    np.testing.assert_array_equal(offline.survived(np.arange(45.0), endless, 2.0), np.arange(45.0))
+
+
+def test_survival_decides_what_a_run_is(folder: Path, tmp_path: Path) -> None:
+    reward = str(folder / "reward" / "reward.py")
+    bare, more = (settings(folder, tmp_path / name, reward=reward, survival=w) for name, w in (("bare", 0.0), ("more", 1.0)))
+    assert offline.identity(bare) != offline.identity(more)
+    train.run_together([bare, more], tmp_path / "all")
+    weights = [load_model(config.out, "policy")[0]["actor.mlp.layers.0.weight"] for config in (bare, more)]
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"reward": "seabo", "survival": 1.0}, "is added to reward code"), ({"reward": "x.py", "survival": -1.0}, "0 or above")],
+)
+def test_survival_where_it_makes_no_sense(folder: Path, tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        offline.check(settings(folder, tmp_path, **changes))
+
+
 def test_experts_of_another_file_are_added_once(folder: Path, tmp_path: Path) -> None:
     data, other = made_up(), made_up(seed=1, lengths=(6, 4))
     config = settings(folder, tmp_path, expert_data=folder / "other.hdf5", reward_scale="none")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import time
 from pathlib import Path
@@ -23,7 +22,9 @@ from robopref.preference.prof.sandbox import Conversation, FailedCode, Rows, Sai
 
 FIELDS = Fields(obs=("height", "speed", "angle"), act=("torque",))
 N = 200
-NEEDS_BUBBLEWRAP = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+NEEDS_BUBBLEWRAP = pytest.mark.skipif(
+    Sandbox(SandboxConfig()).bubblewrap is None, reason="bubblewrap is not installed or may not make namespaces here"
+)
 
 
 def code(*lines: str) -> str:

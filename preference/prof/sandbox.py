@@ -138,11 +138,12 @@ class Sandbox:
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                for pipe in (process.stdin, process.stdout):
-                    if pipe is not None:
-                        with contextlib.suppress(BrokenPipeError):
-                            pipe.close()
                 process.wait()
+                assert process.stdin is not None and process.stdout is not None
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+                with process.stdout:
+                    wait_for_end(process.stdout.fileno())
 
     def understood(self, line: bytes, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         """The first line of an answer; FailedCode when it is none, or says what went wrong."""
@@ -258,6 +259,15 @@ class Conversation:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def wait_for_end(pipe: int) -> None:
+    """Until no process has the other end of `pipe` open: what bubblewrap started dies of its death, a moment later."""
+    deadline = time.monotonic() + STARTING
+    with selectors.DefaultSelector() as ready:
+        ready.register(pipe, selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0 and ready.select(left) and os.read(pipe, 2**20):
+            pass
 
 
 def memory_file(parts: Sequence[np.ndarray]) -> int:
