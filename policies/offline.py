@@ -145,6 +145,7 @@ def load(config: TrainConfig, device: torch.device | str = "cpu") -> Loaded:
         rewards = survived(coded(WrittenReward(config.reward), data), data, config.survival)
     scale = scale_of(config, data)
     about = {"set": data.name, "env": data.env_id, "reward": config.reward, "reward_scale": scale, "reference": plain(data.score)}
+    about |= {"survival": config.survival} if config.survival else {}
     rewards = scale_rewards(rewards, data, scale)
     return Loaded(transitions_of(data, rewards, config.policy.normalise, own, device), about)
 

@@ -166,6 +166,7 @@ def test_every_step_of_episodes_that_can_end_is_worth_more(folder: Path, tmp_pat
     bare = offline.load(config).transitions.rewards.numpy()
     more = offline.load(dataclasses.replace(config, survival=2.0)).transitions.rewards.numpy()
     np.testing.assert_allclose(more - bare, 2 * bare.std(), rtol=1e-4)
+    assert offline.load(dataclasses.replace(config, survival=2.0)).about["survival"] == 2.0
     endless = dataclasses.replace(made_up(), terminated=np.zeros(5, bool))
     np.testing.assert_array_equal(offline.survived(np.arange(45.0), endless, 2.0), np.arange(45.0))
 
