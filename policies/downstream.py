@@ -31,7 +31,7 @@ from robopref.configs.files import digest, plain, read_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import PolicyConfig
-from robopref.embodied.evaluate import bootstrap_interval, iqm
+from robopref.embodied.statistics import bootstrap_interval, iqm
 from robopref.embodied.tasks import SPLITS, expand_tasks
 from robopref.policies.study import append_rows, collect_offline, evaluate_policy, pipeline_settings, train_policy
 from robopref.preference import annotate

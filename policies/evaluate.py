@@ -21,8 +21,9 @@ from robopref.configs.policy import EvaluateConfig
 from robopref.configs.run import is_complete, write_manifest
 from robopref.embodied.control import make_control
 from robopref.embodied.envs import make_env
-from robopref.embodied.evaluate import ActPolicy, Policy, evaluate, summarise, table
+from robopref.embodied.evaluate import ActPolicy, Policy, evaluate, table
 from robopref.embodied.experts import ScriptedExpert, uniform
+from robopref.embodied.statistics import summarise
 from robopref.policies.networks import NumpyPolicy, load_policy
 
 REFERENCES = ("random", "expert")

@@ -29,7 +29,7 @@ from robopref.configs.hydra import compose
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig, TrainConfig
 from robopref.datasets.d4rl import load_offline
-from robopref.embodied.evaluate import iqm
+from robopref.embodied.statistics import iqm
 from robopref.policies import evaluate, offline, train
 from robopref.policies.online_study import TAILS, named
 from robopref.policies.study import append_rows

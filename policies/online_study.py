@@ -28,7 +28,7 @@ from robopref.configs.files import atomic_file, plain
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
-from robopref.embodied.evaluate import RESAMPLES, bootstrap_interval, iqm
+from robopref.embodied.statistics import RESAMPLES, bootstrap_interval, iqm
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
 

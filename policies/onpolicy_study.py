@@ -24,7 +24,7 @@ from robopref.configs.files import atomic_file
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnPolicyConfig
-from robopref.embodied.evaluate import iqm
+from robopref.embodied.statistics import iqm
 from robopref.policies import onpolicy, stable_baselines
 from robopref.policies.online_study import PEER, TAILS, draw, fingerprint, named, resampled
 from robopref.policies.study import append_rows

@@ -25,7 +25,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
 from robopref.datasets import collect
-from robopref.embodied.evaluate import summarise
+from robopref.embodied.statistics import summarise
 from robopref.embodied.tasks import expand_tasks
 from robopref.policies import evaluate, train
 from robopref.preference import annotate

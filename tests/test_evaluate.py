@@ -11,7 +11,8 @@ import torch
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import EvaluateConfig
-from robopref.embodied.evaluate import ActPolicy, bootstrap_interval, evaluate, iqm, summarise, table
+from robopref.embodied.evaluate import ActPolicy, evaluate, table
+from robopref.embodied.statistics import bootstrap_interval, iqm, summarise
 from robopref.policies import evaluate as command
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
