@@ -388,8 +388,9 @@ class TrainConfig:
     this learner (policies/offline.py), nothing with policy.reward_std.
     """
     survival: float = 0.0
-    """Added to what reward code says of every step, in deviations of it over the data, where episodes can end for good (ours);
-    for worlds where an end is a failure, and not where it is success, as in AntMaze.
+    """Bonus for every step survived, in standard deviations of the reward over the data, where episodes can end for good (ours).
+
+    For reward code, seabo, otr and uds; for environments where an end is a failure, and not where it is success, as in AntMaze.
     """
     experts: int = 1
     """Expert episodes: those of highest return in `expert_data`, or in the data themselves."""

@@ -88,8 +88,11 @@ def check(config: TrainConfig) -> None:
         )
     if config.survival < 0:
         raise UsageError(f"survival={config.survival}: what a step is worth more, 0 or above; below it, ending would be sought")
-    if config.survival and Path(config.reward).suffix != CODE:
-        raise UsageError(f"survival={config.survival} is added to reward code, FILE.py: leave it out with reward={config.reward}")
+    if config.survival and config.reward == TRUE:
+        raise UsageError(
+            f"survival={config.survival} is added to rewards that were not given (FILE.py, {', '.join(LABELLERS)}): "
+            f"leave it out with reward={TRUE}"
+        )
     if config.experts < 1:
         raise UsageError(f"experts={config.experts}: at least one expert episode")
     if config.expert_data is not None and not (from_reward or isinstance(policy, BCConfig)):
@@ -120,11 +123,13 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     if is_plain(config) and is_own(config.data):
         return {}
     decide = {name: getattr(config, name) for name in ("reward_scale", "experts", "top")}
+    if config.survival:
+        decide["survival"] = config.survival
     if config.reward in LABELLERS:
         decide[config.reward] = plain(getattr(config, config.reward))
     if Path(config.reward).suffix != CODE:
-        return decide | {"reward": config.reward}
-    return decide | ({"survival": config.survival} if config.survival else {})  # of code its digest is known
+        decide["reward"] = config.reward  # code is known by its digest
+    return decide
 
 
 def load(config: TrainConfig, device: torch.device | str = "cpu") -> Loaded:
@@ -142,7 +147,9 @@ def load(config: TrainConfig, device: torch.device | str = "cpu") -> Loaded:
     if config.reward in LABELLERS:
         rewards = LABELLERS[config.reward](data, experts, config)
     elif config.reward != TRUE:
-        rewards = survived(coded(WrittenReward(config.reward), data), data, config.survival)
+        rewards = coded(WrittenReward(config.reward), data)
+    if config.survival:
+        rewards = survived(rewards, data, config.survival)
     scale = scale_of(config, data)
     about = {"set": data.name, "env": data.env_id, "reward": config.reward, "reward_scale": scale, "reference": plain(data.score)}
     about |= {"survival": config.survival} if config.survival else {}

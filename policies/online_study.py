@@ -59,7 +59,7 @@ class OnlineStudyConfig:
     variants: tuple[str, ...] = ("cir=policy=cir", "sac=policy=sac", f"sb3={PEER}")
     """NAME=SETTINGS: settings of `robopref train`, blanks between them, {seed} for the run's; one that holds blanks in quotes.
 
-    sb3 is stable-baselines3's SAC.
+    sb3 is stable-baselines3's SAC; policy.width, policy.repeats (gradient steps a decision) and what both SACs have may follow.
     """
     seeds: tuple[int, ...] = (0, 1, 2)
     frames: int = 50_000
@@ -102,7 +102,7 @@ def run(config: OnlineStudyConfig) -> None:
         before = known.get((env, name, seed))
         if before is None:
             jobs.append((name, variant, settings))
-        elif before != fingerprint(settings, variant.endswith(f"={PEER}")):
+        elif before != fingerprint(settings, is_peer(variant)):
             raise RoboprefError(
                 f"{config.out}: {name} in {env} was run with other settings; choose another --out, or give the settings it had"
             )
@@ -118,9 +118,14 @@ def settings_of(config: OnlineStudyConfig, env: str, variant: str, seed: int) ->
     name, words = named("--variants", variant.replace("{seed}", str(seed)))
     where = [f"env={env}", f"seed={seed}", f"frames={config.frames}", f"action_repeat={2 if env.startswith('dmc/') else 1}"]
     folder = config.work / env.replace("/", "-") / f"{name}-{seed}"
-    chosen = ["policy=sac"] if words == [PEER] else words
+    chosen = ["policy=sac", *words[1:]] if words[0] == PEER else words
     tree = compose("train_online", [*chosen, *where, f"device={config.device}", f"out={folder}", *config.set])
     return name, to_dataclass(OnlineConfig, tree)
+
+
+def is_peer(variant: str) -> bool:
+    """Whether NAME=SETTINGS is stable-baselines3's SAC."""
+    return named("--variants", variant)[1][0] == PEER
 
 
 def named(option: str, words: str) -> tuple[str, list[str]]:
@@ -158,12 +163,13 @@ def by_full_name(settings: OnlineConfig | OnPolicyConfig) -> dict[str, Any]:
 def run_one(name: str, variant: str, settings: OnlineConfig) -> list[dict[str, Any]]:
     """The rows of one run."""
     started = time.process_time()
-    if variant.endswith(f"={PEER}"):
+    peer = is_peer(variant)
+    if peer:
         table = stable_baselines.evaluations(settings)
     else:
         table = pd.read_csv(online.run(settings) / online.EVALUATION)
     which = {"env": settings.env, "variant": name, "seed": settings.seed}
-    spent = {"seconds": time.process_time() - started, "settings": fingerprint(settings, variant.endswith(f"={PEER}"))}
+    spent = {"seconds": time.process_time() - started, "settings": fingerprint(settings, peer)}
     return [which | row | spent for row in table.to_dict("records")]
 
 

@@ -51,6 +51,7 @@ def evaluations(config: OnlineConfig) -> pd.DataFrame:
         batch_size=policy.batch,
         tau=policy.polyak,
         gamma=policy.discount,
+        gradient_steps=policy.repeats,
         seed=config.seed,
         device=config.device if config.device != "auto" else "cpu",
         policy_kwargs={"net_arch": [policy.width] * 2},

@@ -167,6 +167,11 @@ def test_every_step_of_episodes_that_can_end_is_worth_more(folder: Path, tmp_pat
     more = offline.load(dataclasses.replace(config, survival=2.0)).transitions.rewards.numpy()
     np.testing.assert_allclose(more - bare, 2 * bare.std(), rtol=1e-4)
     assert offline.load(dataclasses.replace(config, survival=2.0)).about["survival"] == 2.0
+    for peer in ("seabo", "otr", "uds"):  # the same for the rewards that it is compared with
+        theirs = [dataclasses.replace(config, reward=peer, survival=w) for w in (0.0, 2.0)]
+        bare, more = (offline.load(one).transitions.rewards.numpy() for one in theirs)
+        np.testing.assert_allclose(more - bare, 2 * bare.std(), rtol=1e-4)
+        assert offline.identity(theirs[0]) != offline.identity(theirs[1])
     endless = dataclasses.replace(made_up(), terminated=np.zeros(5, bool))
     np.testing.assert_array_equal(offline.survived(np.arange(45.0), endless, 2.0), np.arange(45.0))
 
@@ -182,7 +187,7 @@ def test_survival_decides_what_a_run_is(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"reward": "seabo", "survival": 1.0}, "is added to reward code"), ({"reward": "x.py", "survival": -1.0}, "0 or above")],
+    [({"survival": 1.0}, "leave it out with reward=true"), ({"reward": "x.py", "survival": -1.0}, "0 or above")],
 )
 def test_survival_where_it_makes_no_sense(folder: Path, tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):

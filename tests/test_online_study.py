@@ -6,11 +6,13 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stable_baselines3 import SAC
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import CIRConfig, FeedbackConfig, OnlineConfig
@@ -47,6 +49,23 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
         online_study.main(["--out", str(out), *words, "policy.learning_rate=1e-4", "--variants", "sac=policy=sac"])
     with pytest.raises(RoboprefError, match="write NAME=SETTINGS"):
         online_study.main(["--out", str(out), *words, "--variants", "sac"])
+
+
+def test_the_peer_may_have_as_many_gradient_steps_and_as_wide_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[dict[str, Any]] = []
+
+    class Noted(SAC):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            made.append(kwargs)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr("stable_baselines3.SAC", Noted)
+    words = ["--work", str(tmp_path), *SMALL[:3], *SMALL[4:-1], "policy.width=16"]
+    variants = ["--variants", "wide=sb3 policy.repeats=2", "sb3=sb3"]
+    online_study.main(["--out", str(tmp_path / "study.csv"), *words, *variants])
+    assert [(one["gradient_steps"], one["policy_kwargs"]["net_arch"]) for one in made] == [(2, [16, 16]), (1, [16, 16])]
+    rows = pd.read_csv(tmp_path / "study.csv").set_index("variant")
+    assert rows.loc["wide", "settings"].unique() != rows.loc["sb3", "settings"].unique()
 
 
 def test_a_variant_may_name_the_seed() -> None:
