@@ -26,9 +26,23 @@ class AnnotateConfig:
     """VLP for --labeller vlp: a run folder (`robopref train-vlp`), one of `robopref push`, or hf-hub:OWNER/NAME[@REVISION].
     Several are an ensemble: P(b preferred) is the mean of theirs.
     """
-    labeller: Literal["vlp", "scripted", "constant", "human", "goal-image", "cosine", "vlm-rm", "roboclip", "rl-vlm-f"] = "vlp"
-    """vlp: pixels and instruction; scripted: the true return; constant: always a tie; human: the labels of --human-file; the
-    others: baselines (docs/vlp.md).
+    labeller: Literal[
+        "vlp",
+        "scripted",
+        "constant",
+        "hand-displacement",
+        "motion-share",
+        "better-cluster",
+        "human",
+        "goal-image",
+        "cosine",
+        "vlm-rm",
+        "roboclip",
+        "rl-vlm-f",
+    ] = "vlp"
+    """vlp: pixels and instruction; scripted: the true return; constant: always a tie; hand-displacement, motion-share: how the
+    hand moved; better-cluster: whichever cluster's segments have the higher true return in more pairs; human: the labels of
+    --human-file; the others: baselines (docs/vlp.md).
     """
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     """For --labeller goal-image, cosine, vlm-rm and roboclip."""
@@ -66,5 +80,7 @@ class AnnotateConfig:
     """Clips drawn, encoded and kept at a time; a killed run loses at most this many."""
     threads: int = 2
     """Processor threads of the encoder."""
+    processes: int = 2
+    """Worker processes that draw, where there is more than one chunk; 1: this process draws, too."""
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""

@@ -20,8 +20,8 @@ class CompareConfig:
     model: tuple[str, ...] = ()
     """VLPs, NAME=RUN_FOLDER or NAME=hf-hub:OWNER/NAME; runs of other seeds go by the same NAME."""
     baseline: tuple[str, ...] = ()
-    """NAME=constant, NAME=scripted, or NAME=KIND:ENCODER, such as clip=cosine:open_clip:ViT-B-16:openai or
-    rm=vlm-rm:contrastive:FOLDER; also goal-image and roboclip.
+    """NAME=KIND of constant, hand-displacement, motion-share, better-cluster and scripted, or NAME=KIND:ENCODER, such as
+    clip=cosine:open_clip:ViT-B-16:openai or clips=roboclip:contrastive:FOLDER; also goal-image and vlm-rm.
     """
     settings: BaselineConfig = field(default_factory=BaselineConfig)
     """Constants of the baselines; encoder and goal are set here."""

@@ -36,4 +36,4 @@ class UnseenConfig:
     pretrain: PretrainConfig
     vlp: TrainVLPConfig
     contrastive: ContrastiveConfig
-    """What the baselines cosine, vlm-rm and roboclip look through."""
+    """What the baselines called contrastive look through."""

@@ -27,10 +27,14 @@ from robopref.embodied.tasks import canonical, expand_tasks, task
 from robopref.policies import evaluate, report, train, video
 from robopref.preference import annotate, pretrain
 from robopref.preference import train as train_vlp
-from robopref.preference.generalisation import generalisation
+from robopref.preference.agreement import format_table
+from robopref.preference.baselines.motion import MOTIONS
+from robopref.preference.generalisation import generalisation, motion_scores, order_measures
 from robopref.preference.vlp import VLPScorer
 
 LABELLERS: tuple[Literal["vlp", "scripted"], ...] = ("vlp", "scripted")
+CHEAP: tuple[Literal["constant", "hand-displacement", "motion-share"], ...] = ("constant", "hand-displacement", "motion-share")
+"""Labellers without pixels or words, from whose labels no policy learns: what VLP's agreement has to be read beside."""
 
 
 def main(argv: list[str]) -> None:
@@ -125,28 +129,35 @@ class Job:
             part: generalisation(scorer, bank, self.task, self.train_tasks, folder / "features", part=part)
             for part in ("train", "heldout")
         }
+        by_hand = {
+            motion: order_measures(motion_scores(bank, motion), bank.index, self.task, self.train_tasks) for motion in MOTIONS
+        }
         # The digest, because a VLP trained anew in the same folder would leave these measures beside other weights.
-        write_json(folder / "generalisation.json", {"task": self.task, "model": scorer.digest, "wordings": measures})
+        found = {"task": self.task, "model": scorer.digest, "wordings": measures, "without_pixels": by_hand}
+        write_json(folder / "generalisation.json", found)
         itp, ivp, ilp = (measures["train"][key] for key in ("itp_accuracy", "ivp_accuracy", "ilp_loss"))
-        return f"{self.task}, never seen: ITP accuracy {itp:.3f}, IVP accuracy {ivp:.3f}, ILP loss {ilp:.3f}"
+        told = ", ".join(f"{motion} {row['itp_accuracy']:.3f}" for motion, row in by_hand.items())
+        return f"{self.task}, never seen: IVP accuracy {ivp:.3f}, ITP accuracy {itp:.3f} ({told}), ILP loss {ilp:.3f}"
 
     def annotate(self) -> str:
-        """The same pairs, labelled by VLP from pixels and the instruction, and by the true return."""
+        """The same pairs, labelled by VLP from pixels and the instruction, by the true return, and by what is cheap."""
+        settings = replace(
+            self.config.annotate,
+            episodes=self.offline,
+            instruction=self.instruction,
+            model=(self.out / "vlp",),
+            seed=self.config.seed,
+        )
         for labeller in LABELLERS:
-            annotate.run(
-                replace(
-                    self.config.annotate,
-                    episodes=self.offline,
-                    instruction=self.instruction,
-                    model=(self.out / "vlp",),
-                    labeller=labeller,
-                    out=self.labels(labeller),
-                    seed=self.config.seed,
-                )
-            )
-        return annotate.summary(self.labels("vlp"))
+            annotate.run(replace(settings, labeller=labeller, out=self.labels(labeller)))
+        for cheap in CHEAP:
+            annotate.run(replace(settings, labeller=cheap, out=self.labels(cheap), abstain=0.0))
+        agreements: dict[str, dict[str, float]] = {
+            name: read_json(annotate.side_folder(self.labels(name)) / annotate.AGREEMENT) for name in CHEAP
+        }
+        return f"{annotate.summary(self.labels('vlp'))}\n{format_table(agreements)}"
 
-    def labels(self, labeller: Literal["vlp", "scripted"]) -> Path:
+    def labels(self, labeller: str) -> Path:
         """Where the labels of a labeller are."""
         return self.out / "labels" / f"{labeller}.parquet"
 

@@ -18,6 +18,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, read_json
 from robopref.datasets.preferences import labelled, read_preferences
 from robopref.policies.figures import ORDER, curves, in_order, success_chart
+from robopref.preference.agreement import SHOWN
 
 PARTS = {  # what `robopref pipeline` leaves in a run folder, in the order of its stages
     "episodes": "episodes of the train tasks (Minari datasets)",
@@ -30,15 +31,7 @@ PARTS = {  # what `robopref pipeline` leaves in a run folder, in the order of it
     "evaluation": "success over goals and seeds",
     "videos": "videos",
 }
-AGREEMENT = (
-    "n",
-    "accuracy",
-    "constant_accuracy",
-    "balanced_accuracy",
-    "auc",
-    "kendall_tau",
-    "near_ties",
-)  # always shown together
+AGREEMENT = ("n", *SHOWN, "over_cluster", "near_ties")  # always shown together
 
 
 def gather(folder: Path) -> dict[str, Any]:
@@ -69,7 +62,8 @@ def gather(folder: Path) -> dict[str, Any]:
     summary = tried(read_summary, "evaluation", "summary.json") or {}
     trials = tried(read_success, "evaluation", "success.csv")
     labels = tried(read_preferences, "labels", "vlp.parquet")
-    labellers = sorted(path.stem for path in (folder / "labels").glob("*.parquet")) or ["vlp"]
+    labellers = sorted((path.stem for path in (folder / "labels").glob("*.parquet")), key=lambda name: (name != "vlp", name))
+    labellers = labellers or ["vlp"]
     measured = {name: tried(read_mapping, "labels", name, "agreement.json") for name in labellers}
     agreement = {name: {key: row.get(key) for key in AGREEMENT} for name, row in measured.items() if row is not None}
     vlp = tried(read_metrics, "vlp", "metrics.csv")

@@ -1,6 +1,8 @@
 """`python -m robopref.policies.summary RUN [RUN ...] --out docs/results/quick`: what the documents quote, from pipeline runs.
 
 Writes labels.csv and success.csv, a row a run and labeller or policy, and rollout.png, frames of the first run's grid video.
+Beside VLP stand the labellers that see neither pixels nor words: a constant, and how the hand moved; what knowing the better
+cluster is worth is in the columns cluster_accuracy and over_cluster.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, read_json
 from robopref.embodied.video import read_video
+from robopref.preference.baselines.motion import MOTIONS
 
 PICTURES = 3
+LABELLERS = ("vlp", "constant", *MOTIONS)
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,24 @@ def main(argv: list[str]) -> None:
 
 
 def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Label quality, one row a run and wording or labeller; success, one row a run and policy."""
+    """Label quality, one row a run and labeller, with its order of whole episodes; success, one row a run and policy."""
     labels, success = [], []
     for run in runs:
         if not (run / MANIFEST).exists():
             raise RoboprefError(f"{run} is not a finished run of `robopref pipeline`: run it, or name another folder")
         manifest = read_json(run / MANIFEST)
         which = {"task": manifest["config"]["task"], "seed": manifest["config"]["seed"]}
-        ordered = read_json(run / "vlp" / "generalisation.json")["wordings"]["train"]
-        whole = {f"episodes_{name}": ordered[name] for name in ("itp_accuracy", "ivp_accuracy", "ilp_loss")}
-        agreement = read_json(run / "labels" / "vlp" / "agreement.json")
-        agreement.pop("left_out", None)
-        labels.append(which | agreement | whole)
+        orders = read_json(run / "vlp" / "generalisation.json")
+        ordered = {"vlp": orders["wordings"]["train"], **orders.get("without_pixels", {})}
+        for labeller in LABELLERS:
+            measured = run / "labels" / labeller / "agreement.json"
+            if not measured.exists() and labeller != "vlp":
+                continue  # a run of the first edition
+            agreement = read_json(measured)
+            agreement.pop("left_out", None)
+            shown = ("itp_accuracy", "ivp_accuracy", "ilp_loss") if labeller == "vlp" else ("itp_accuracy",)
+            whole = {f"episodes_{name}": ordered[labeller][name] for name in shown if labeller in ordered}
+            labels.append(which | {"labeller": labeller} | agreement | whole)
         summary = read_json(run / "evaluation" / "summary.json")
         success += [which | {"policy": name} | row for name, row in summary.items()]
     return pd.DataFrame(labels), pd.DataFrame(success)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +31,12 @@ from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import COLUMNS, labelled, read_preferences, write_preferences
 from robopref.datasets.videos import find_videos
 from robopref.embodied.tasks import canonical
-from robopref.preference.agreement import NEAR_TIE, agreement, format_table, one_sided_accuracy
-from robopref.preference.baselines.goal_image import Goals, read_goal
-from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking, load_baseline
+from robopref.preference.agreement import NEAR_TIE, agreement, better_cluster, format_table
+from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking
+from robopref.preference.baselines.motion import MOTIONS
 from robopref.preference.baselines.rl_vlm_f import LastFrames, label_pairs
 from robopref.preference.chat import Chat
-from robopref.preference.ensemble import by_view, load_members
-from robopref.preference.features import FeatureScorer
+from robopref.preference.drawing import Drawers
 from robopref.preference.hub import WEIGHTS, find_model
 from robopref.preference.labellers import (
     Constant,
@@ -50,12 +49,17 @@ from robopref.preference.labellers import (
     log_odds,
 )
 from robopref.preference.pairs import choose_segments, choose_videos
-from robopref.preference.scoring import Clips, open_clips, score_in_chunks, true_returns
+from robopref.preference.scoring import Clips, hand_positions, open_clips, score_in_chunks, true_returns
+
+if TYPE_CHECKING:
+    from robopref.preference.features import FeatureScorer
 
 LONGEST_INSTRUCTION = 300  # characters; the encoders set limits of their own: 24 words (small), 77 tokens (CLIP)
 AGREEMENT = "agreement.json"
 ANSWERS = "answers"  # of the model that rl-vlm-f asks: paid for, so kept
 UNFINISHED = ".scores-"
+CLUSTER_BIT = "better-cluster"
+NEED_EPISODES = ("scripted", CLUSTER_BIT, *MOTIONS)  # a video holds neither a true return nor where the hand was
 
 
 def main(argv: list[str]) -> None:
@@ -99,7 +103,13 @@ def run(config: AnnotateConfig) -> Path:
             table["label"] = label_pairs(chat, pairs, draw, instruction)
         preference = table["label"].to_numpy() - 0.5
     else:
-        scores = score_clips(config, models, store, clips, returns, instruction)
+        if store is not None and config.labeller in MOTIONS:
+            scores = MOTIONS[config.labeller](hand_positions(store, segments, config.frames))[:, None]
+        elif returns is not None and clusters is not None and config.labeller == CLUSTER_BIT:
+            won = better_cluster(returns[pairs[:, 1]] - returns[pairs[:, 0]], clusters[pairs])
+            scores = (won * clusters.astype(np.float64))[:, None]
+        else:
+            scores = score_clips(config, models, store, clips, returns, instruction)
         table, preference = label_by_scores(config, table, scores[pairs[:, 0]], scores[pairs[:, 1]])
     side.mkdir(parents=True, exist_ok=True)
     if returns is not None:
@@ -120,8 +130,10 @@ def check_config(config: AnnotateConfig) -> None:
         problem = "give either --episodes DIR or --videos FILES"
     elif config.labeller == "vlp" and not config.model:
         problem = "--labeller vlp needs --model RUN, a folder written by `robopref train-vlp`"
-    elif config.labeller == "scripted" and not config.episodes:
-        problem = "--labeller scripted needs --episodes: a video holds no true return"
+    elif config.labeller in NEED_EPISODES and not config.episodes:
+        problem = f"--labeller {config.labeller} needs --episodes: a video holds no true return, and not where the hand was"
+    elif config.labeller == CLUSTER_BIT and config.pairing != "clusters":
+        problem = f"--labeller {CLUSTER_BIT} needs --pairing clusters"
     elif config.pairing == "clusters" and not config.episodes:
         problem = "--pairing clusters needs --episodes: it groups episodes by their states"
     elif config.pairing == "file" and config.pairs_file is None:
@@ -134,15 +146,15 @@ def check_config(config: AnnotateConfig) -> None:
         problem = lack
     elif config.out.suffix != ".parquet":
         problem = f"--out {config.out} should end in .parquet"
-    elif min(config.chunk, config.frames, config.threads) < 1 or config.tie_margin < 0:
-        problem = "--chunk, --frames and --threads must be at least 1, and --tie-margin at least 0"
+    elif min(config.chunk, config.frames, config.threads, config.processes) < 1 or config.tie_margin < 0:
+        problem = "--chunk, --frames, --threads and --processes must be at least 1, and --tie-margin at least 0"
     elif not 0 < config.temperature < math.inf:
         problem = f"--temperature {config.temperature} must be above 0"
     elif not 0 <= config.abstain < 1:
         problem = f"--abstain {config.abstain} is a share of the pairs: at least 0 and below 1"
     elif config.labeller == "human" and config.temperature != 1:
         problem = "--temperature is for scores, and --labeller human has none"
-    elif config.labeller in ("human", "constant") and config.abstain > 0:
+    elif config.labeller in ("human", "constant", CLUSTER_BIT) and config.abstain > 0:
         problem = f"--abstain is for scores, and --labeller {config.labeller} has none to be unsure of"
     elif config.abstain > 0 and config.abstain_by == "disagreement" and (config.labeller != "vlp" or len(config.model) < 2):
         problem = "one labeller cannot disagree with itself: give --model A B, or --abstain-by confidence"
@@ -212,16 +224,21 @@ def score_clips(
         scorer: Scorer = Constant() if returns is None or config.labeller == "constant" else ScriptedReturn(returns)
         no_pixels = np.empty((len(clips), 0, 0, 0, 3), np.uint8)
         return scorer.score(no_pixels, [instruction] * len(clips))[:, None]
+    with Drawers(store, clips, min(config.processes, math.ceil(len(clips) / config.chunk))) as drawers:
+        return score_drawn(config, models, drawers, clips, instruction)
+
+
+def score_drawn(
+    config: AnnotateConfig, models: Sequence[Path], drawers: Drawers, clips: Clips, instruction: str
+) -> np.ndarray:
+    """`score_clips` from pictures; torch is imported here, while the drawers start."""
     import torch
+
+    from robopref.preference.ensemble import by_view
 
     torch.set_num_threads(config.threads)
     device = str(choose_device(config.device))
-    members: Sequence[FeatureScorer]
-    if models:
-        members = load_members(models, config.frames, device)
-    else:
-        goals = Goals([read_goal(config.baseline.goal)], {instruction: 0}) if config.baseline.goal else None
-        members = [load_baseline(config.labeller, config.baseline, config.frames, device, goals)]
+    members = load_scorers(config, models, device, instruction)
     sources = [config.episodes] if config.episodes else [clip for clip in clips if isinstance(clip, Path)]
     shown = [[digest(source) for source in sources], plain(clips), instruction, config.chunk]
     columns = []
@@ -229,9 +246,21 @@ def score_clips(
         identity = [*(member.digest for member in group.members), *shown]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         folder = side_folder(config.out) / f"{UNFINISHED}{key}"
-        source = partial(open_clips, store, clips, group.members[0])
+        source = partial(drawers.draw, group.members[0])
         columns.append(score_in_chunks(group, len(clips), instruction, source, folder, config.chunk))
     return np.concatenate(columns, axis=1)
+
+
+def load_scorers(config: AnnotateConfig, models: Sequence[Path], device: str, instruction: str) -> Sequence[FeatureScorer]:
+    """The VLPs in the folders `models`, or without one the baseline that `config` names."""
+    from robopref.preference.baselines.goal_image import Goals, read_goal
+    from robopref.preference.baselines.load import load_baseline
+    from robopref.preference.ensemble import load_members
+
+    if models:
+        return load_members(models, config.frames, device)
+    goals = Goals([read_goal(config.baseline.goal)], {instruction: 0}) if config.baseline.goal else None
+    return [load_baseline(config.labeller, config.baseline, config.frames, device, goals)]
 
 
 def label_by_scores(
@@ -260,15 +289,13 @@ def measure(
 ) -> dict[str, Any]:
     """Agreement of signed preferences (P,), > 0 where b is preferred, with the true returns (P, 2) of a preferences table.
 
-    clusters: (P, 2) which of two clusters the segments' episodes are in; with it `cluster_accuracy` is among the measures.
+    clusters: (P, 2) which of two clusters the segments' episodes are in; with it the measures of clusters are among them.
     Of the pairs that have a label.  Where the labeller abstained, `abstained` says on how many pairs, and `left_out` how
     well they would have been labelled: if as well as the others, abstention is worth nothing.
     """
     truth = returns[:, 1] - returns[:, 0]
     kept = table.index.isin(labelled(table).index)
-    found: dict[str, Any] = agreement(preference[kept], truth[kept])
-    if clusters is not None:
-        found["cluster_accuracy"] = one_sided_accuracy(truth[kept] * (clusters[kept, 1] - clusters[kept, 0]))
+    found: dict[str, Any] = agreement(preference[kept], truth[kept], None if clusters is None else clusters[kept])
     if not kept.all():
         found |= {"abstained": int((~kept).sum()), "left_out": agreement(preference[~kept], truth[~kept])}
     return found
@@ -287,6 +314,6 @@ def summary(out: Path) -> str:
         rows = {table["labeller"].iloc[0]: row} | ({"left out": row["left_out"]} if "left_out" in row else {})
         lines += [format_table(rows)]
         if "cluster_accuracy" in row:
-            lines += [f"Knowing nothing but which cluster is the better one: accuracy {row['cluster_accuracy']:.3f}."]
+            lines += [f"Cluster bit, knowing only which cluster is the better one: accuracy {row['cluster_accuracy']:.3f}."]
         lines += [f"{row['near_ties']} of {len(kept)} are near-ties: below {NEAR_TIE:.0%} of the largest true difference."]
     return "\n".join(lines)

@@ -25,12 +25,11 @@ from robopref.preference.agreement import agreement
 from robopref.preference.baselines.load import BASELINES, lacking
 from robopref.preference.generalisation import order_measures
 from robopref.preference.hub import find_model
-from robopref.preference.judges import Data, Entry, Judge
+from robopref.preference.judges import CLUSTER_BIT, WITHOUT_PIXELS, Data, Entry, Judge
 from robopref.preference.targets import summarise
 
 KEY = ["model", "seed", "task", "wording"]
 MADE_FROM = "made_from"  # the column that says from which weights, banks and settings a row is
-SIMPLE = ("constant", "scripted")
 
 
 def main(argv: list[str]) -> None:
@@ -53,7 +52,7 @@ def run(config: CompareConfig) -> pd.DataFrame:
             if made_from.get(name, written) != written:
                 raise RoboprefError(
                     f"{config.table}: {entry.name}, seed {entry.seed} was measured on {name} with other weights, banks or "
-                    "settings; delete its rows, or choose another name or table"
+                    "settings, or by an older edition of this command; delete its rows, or choose another name or table"
                 )
         missing = [name for name in data.tasks if name not in set(known["task"])]
         if not missing:
@@ -92,11 +91,13 @@ def list_entries(config: CompareConfig) -> list[Entry]:
     for said in config.baseline:
         name, what = _split(said, "baseline", "KIND:ENCODER")
         kind, _, where = what.partition(":")
-        kinds = (*SIMPLE, *BASELINES)
+        kinds = (*WITHOUT_PIXELS, *BASELINES)
         if kind not in kinds or (kind in BASELINES) != bool(where):
             raise UsageError(f"--baseline {said}: write NAME=KIND:ENCODER with {', '.join(kinds)}.{nearest(kind, kinds)}")
         if kind == "scripted" and config.episodes is None:
             raise UsageError(f"--baseline {said} needs --episodes FOLDER, which holds the true rewards")
+        if kind == CLUSTER_BIT and config.offline is None:
+            raise UsageError(f"--baseline {said} needs --offline FOLDER: it labels segments and orders no whole episode")
         # A goal picture comes from the banks.
         lack = lacking(kind, replace(config.settings, encoder=where, goal=config.clips), ChatConfig())
         if lack:
@@ -128,14 +129,16 @@ def measure(entry: Entry, judge: Judge, data: Data, task: str, made_from: str) -
     config, rows = data.config, []
     for wording in KINDS:
         row: dict[str, object] = dict(zip(KEY, (entry.name, entry.seed, task, wording), strict=True)) | {"kind": entry.kind}
-        row |= order_measures(
-            judge.orders, data.bank.index, task, data.others, part=wording, tuples=config.tuples, seed=config.seed
-        )
         if config.offline is not None:
-            pairs, returns = data.pairs(task)
+            _, pairs, returns, clusters = data.pairs(task)
             # The plainest sentence of its kind, as annotation would be asked.
             scores = judge.segments(task, instructions(task, wording)[0])
-            row |= agreement(*(values[pairs[:, 1]] - values[pairs[:, 0]] for values in (scores, returns)))
+            preference, truth = (values[pairs[:, 1]] - values[pairs[:, 0]] for values in (scores, returns))
+            row |= agreement(preference, truth, clusters[pairs])
+        if judge.orders is not None:
+            row |= order_measures(
+                judge.orders, data.bank.index, task, data.others, part=wording, tuples=config.tuples, seed=config.seed
+            )
         row["tuples"] = config.tuples
         rows.append(row | {MADE_FROM: made_from})
     return pd.DataFrame(rows)
@@ -143,7 +146,7 @@ def measure(entry: Entry, judge: Judge, data: Data, task: str, made_from: str) -
 
 def brief(row: pd.Series) -> str:
     """The measures of one row in a few words."""
-    names = [name for name in ("itp_accuracy", "ivp_accuracy", "ilp_loss", "balanced_accuracy") if name in row]
+    names = [name for name in ("clear_balanced_accuracy", "over_cluster", "ivp_accuracy", "itp_accuracy") if name in row]
     return ", ".join(f"{name} {row[name]:.3f}" for name in names)
 
 

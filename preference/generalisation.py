@@ -16,6 +16,7 @@ import pandas as pd
 
 from robopref.configs.vlp import OrdersConfig
 from robopref.datasets.clips import FrameBank, Stacked
+from robopref.preference.baselines.motion import HAND, MOTIONS
 from robopref.preference.features import FeatureScorer, cached_features
 from robopref.preference.orders import OrderSampler
 
@@ -52,6 +53,12 @@ def feature_scores(scorer: FeatureScorer, features: Stacked) -> RowScores:
         return scorer.score_features(clips.reshape(len(clips), -1, clips.shape[-1]), sentences)
 
     return scores
+
+
+def motion_scores(bank: FrameBank, motion: str) -> RowScores:
+    """The scores of clips by how the hand moves in them (preference/baselines/motion.py); no sentence is heard."""
+    hand, moved = bank.states[:, HAND], MOTIONS[motion]
+    return lambda rows, _: moved(hand[rows])
 
 
 def order_measures(

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,16 +26,22 @@ from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.envs import make_env
 from robopref.embodied.render import Renderer
 from robopref.embodied.tasks import KINDS, expand_tasks, instructions
+from robopref.preference.agreement import better_cluster
 from robopref.preference.baselines.goal_image import Goals, goal_of_bank
 from robopref.preference.baselines.load import constants, files, load_baseline
+from robopref.preference.baselines.motion import MOTIONS
 from robopref.preference.features import FeatureScorer, cached_features, encode_clips
-from robopref.preference.generalisation import RowScores, feature_scores
+from robopref.preference.generalisation import RowScores, feature_scores, motion_scores
 from robopref.preference.hub import WEIGHTS
 from robopref.preference.pairs import choose_segments
-from robopref.preference.scoring import returns_so_far, true_returns
+from robopref.preference.scoring import hand_positions, returns_so_far, true_returns
 from robopref.preference.vlp import VLPScorer
 
 CHUNK = 32  # clips encoded at a time
+CLUSTER_BIT = "better-cluster"
+WITHOUT_PIXELS = ("constant", "scripted", CLUSTER_BIT, *MOTIONS)
+"""Labellers that look at no frame; the constant, the cluster bit and the motions say what a number can be had for."""
+EDITION = 2  # of what a row holds and how it is measured: a table of another edition is not continued
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Entry:
 
     name: str
     seed: int
-    kind: str  # vlp, constant, scripted or of BASELINES
+    kind: str  # vlp, of WITHOUT_PIXELS or of BASELINES
     where: str = ""  # run folder, or encoder
 
 
@@ -51,9 +58,22 @@ class Entry:
 class Judge:
     """What an entry says of clips of the banks, and of a task's segments."""
 
-    orders: RowScores
+    orders: RowScores | None
+    """None: it says nothing of whole episodes."""
     segments: Callable[[str, str], np.ndarray]
     """(task, instruction) -> f(v | l), (N,)."""
+
+
+class Pairs(NamedTuple):
+    """Segments of a task's offline data and which are compared, across two clusters of episodes as in the paper."""
+
+    segments: list[Segment]
+    pairs: np.ndarray
+    """(P, 2) numbers of segments."""
+    returns: np.ndarray
+    """(N,) true returns."""
+    clusters: np.ndarray
+    """(N,) 0 or 1."""
 
 
 class Data:
@@ -63,7 +83,7 @@ class Data:
         self.config = config
         self.tasks = expand_tasks(config.tasks)
         self.others = tuple(name for name in expand_tasks(config.others) if name not in self.tasks)
-        self._segments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._pairs: dict[str, Pairs] = {}
         self._features: dict[tuple[str, str], np.ndarray] = {}
         self._digests: dict[Path, str] = {}
 
@@ -77,13 +97,15 @@ class Data:
         assert self.config.offline is not None
         return EpisodeStore(self.config.offline / task)
 
-    def pairs(self, task: str) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs (P, 2) of a task's segments, from two clusters of episodes as in the paper, and true returns (N,)."""
-        if task not in self._segments:
+    def pairs(self, task: str) -> Pairs:
+        """The pairs of a task's segments; the same for all entries."""
+        if task not in self._pairs:
             store = self.store(task)
-            segments, pairs = self._choose(store)
-            self._segments[task] = pairs, true_returns(store, segments)
-        return self._segments[task]
+            settings = AnnotateConfig(pairs=self.config.pairs, pairing="clusters")
+            segments, pairs, clusters = choose_segments(settings, store, np.random.default_rng(self.config.seed))
+            assert clusters is not None
+            self._pairs[task] = Pairs(segments, pairs, true_returns(store, segments), clusters)
+        return self._pairs[task]
 
     def pixels(self, task: str, size: int) -> np.ndarray:
         """The clips (N, 1 + T, size, size, 3) of a task's segments, as the banks' camera sees them; drawn once, then kept."""
@@ -92,19 +114,16 @@ class Data:
         path = config.work / "segments" / f"{task}-{_key(made_from)}.npy"
         if not path.exists():
             with closing(make_env(store.env_id)) as env, Renderer(env, size, self.bank.camera) as renderer:
-                drawn = np.stack(list(render_clips(store, self._choose(store)[0], renderer)))
+                drawn = np.stack(list(render_clips(store, self.pairs(task).segments, renderer)))
             with atomic_file(path) as aside:
                 np.save(aside, drawn)
         return np.load(path, mmap_mode="r")
 
     def judge(self, entry: Entry) -> Judge:
         """The entry, loaded, with the features of every frame that it may be asked about."""
+        if entry.kind in WITHOUT_PIXELS:
+            return self._judge_without_pixels(entry.kind)
         config = self.config
-        if entry.kind == "constant":
-            return Judge(lambda rows, said: np.zeros(len(rows)), lambda task, said: np.zeros(len(self.pairs(task)[1])))
-        if entry.kind == "scripted":
-            assert config.episodes is not None
-            return Judge(self._mean_rewards(config.episodes), lambda task, said: self.pairs(task)[1])
         device = str(choose_device(config.device))
         if entry.kind == "vlp":
             scorer: FeatureScorer = VLPScorer.load(Path(entry.where), device)
@@ -120,6 +139,25 @@ class Data:
             return scorer.score_features(features, [said] * len(features))
 
         return Judge(feature_scores(scorer, cached_features(self.bank, scorer.backbone, config.work / "features")), segments)
+
+    def _judge_without_pixels(self, kind: str) -> Judge:
+        if kind == "constant":
+            return Judge(lambda rows, said: np.zeros(len(rows)), lambda task, said: np.zeros(len(self.pairs(task).segments)))
+        if kind == "scripted":
+            assert self.config.episodes is not None
+            return Judge(self._mean_rewards(self.config.episodes), lambda task, said: self.pairs(task).returns)
+        if kind == CLUSTER_BIT:
+
+            def better(task: str, said: str) -> np.ndarray:
+                _, pairs, returns, clusters = self.pairs(task)
+                return better_cluster(returns[pairs[:, 1]] - returns[pairs[:, 0]], clusters[pairs]) * clusters
+
+            return Judge(None, better)
+        moved = MOTIONS[kind]
+        return Judge(
+            motion_scores(self.bank, kind),
+            lambda task, said: moved(hand_positions(self.store(task), self.pairs(task).segments)),
+        )
 
     def segment_features(self, task: str, scorer: FeatureScorer) -> np.ndarray:
         """What a scorer's backbone sees of a task's segments, (N, (1 + T) * P, D); kept for the models that share it."""
@@ -142,10 +180,12 @@ class Data:
         settings = replace(config.settings, encoder=entry.where)
         weights = {"model": Path(entry.where) / WEIGHTS} if entry.kind == "vlp" else files(entry.kind, settings)
         named = entry.where if entry.where.startswith("open_clip:") else ""  # what is a file counts by its content
-        banks = [self._digest(config.clips / name / "index.parquet") for name in (*self.others, task)]
+        read = ("index.parquet", "states.npy") if entry.kind in MOTIONS else ("index.parquet",)
+        banks = [self._digest(config.clips / name / file) for name in (*self.others, task) for file in read]
         offline = [self._digest(config.offline / task), config.pairs] if config.offline is not None else []
         used = {name: self._digest(path) for name, path in weights.items()}
-        return _key([entry.kind, named, used, constants(entry.kind, settings), banks, offline, config.tuples, config.seed])
+        said = [entry.kind, named, used, constants(entry.kind, settings)]
+        return _key([EDITION, *said, banks, offline, config.tuples, config.seed])
 
     def _mean_rewards(self, episodes: Path) -> RowScores:
         """The true reward a step between the first frame of a clip and its last: the sum would count how long it is."""
@@ -156,11 +196,6 @@ class Data:
             return (so_far[last] - so_far[first]) / np.maximum(step[last] - step[first], 1)
 
         return scores
-
-    def _choose(self, store: EpisodeStore) -> tuple[list[Segment], np.ndarray]:
-        settings = AnnotateConfig(pairs=self.config.pairs, pairing="clusters")
-        segments, pairs, _ = choose_segments(settings, store, np.random.default_rng(self.config.seed))
-        return segments, pairs
 
     def _digest(self, path: Path) -> str:
         if path not in self._digests:

@@ -9,8 +9,8 @@ Axes: N clips, T frames after the opening.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +19,12 @@ from rich.progress import track
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
-from robopref.datasets.clips import FrameBank, Segment, render_clips
+from robopref.datasets.clips import FRAMES, FrameBank, Segment, frame_steps, render_clips
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.videos import video_clip
-from robopref.embodied.envs import make_env
+from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.render import Renderer
+from robopref.preference.baselines.motion import HAND
 from robopref.preference.labellers import Scorer
 
 Clips = list[Segment] | list[Path]
@@ -47,8 +48,8 @@ class View(Protocol):
 
 
 @contextmanager
-def open_clips(store: EpisodeStore | None, clips: Clips, view: View) -> Iterator[Draw]:
-    """Draws or reads clips as `view` says; one environment and one renderer for all."""
+def open_clips(store: EpisodeStore | None, clips: Clips, view: View, env: MetaWorldEnv | None = None) -> Iterator[Draw]:
+    """Draws or reads clips as `view` says; one environment, made now unless one is given, and one renderer for all."""
     if store is None:
         paths = [clip for clip in clips if isinstance(clip, Path)]
 
@@ -59,7 +60,7 @@ def open_clips(store: EpisodeStore | None, clips: Clips, view: View) -> Iterator
         yield read
         return
     segments = [clip for clip in clips if isinstance(clip, Segment)]
-    with closing(make_env(store.env_id)) as env:
+    with nullcontext(env) if env is not None else closing(make_env(store.env_id)) as env:
         env.reset(seed=0)
         with Renderer(env, view.frame_size, view.camera) as renderer:
             yield lambda numbers: np.stack(
@@ -71,25 +72,25 @@ def score_in_chunks(
     scorer: Scorer,
     count: int,
     instruction: str,
-    source: Callable[[], AbstractContextManager[Draw]],
+    source: Callable[[list[range]], Generator[np.ndarray]],
     folder: Path,
     chunk: int,
 ) -> np.ndarray:
-    """Scores of `count` clips, (N,) or a column a member, each scored once; a chunk that is in `folder` is not even drawn."""
+    """Scores of `count` clips, (N,) or a column a member, each scored once; a chunk that is in `folder` is not even drawn.
+
+    source: gives the pictures of lists of clip numbers, one after the other.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    scores: list[np.ndarray] = []
-    with ExitStack() as stack:
-        draw: Draw | None = None
-        for start in track(range(0, count, chunk), "scoring clips", disable=not sys.stdout.isatty()):
-            path = folder / f"{start:09d}.npy"
-            if not path.exists():
-                draw = draw or stack.enter_context(source())
-                numbers = range(start, min(start + chunk, count))
-                found = scorer.score(draw(numbers), [instruction] * len(numbers))
+    chunks = {folder / f"{start:09d}.npy": range(start, min(start + chunk, count)) for start in range(0, count, chunk)}
+    missing = {path: numbers for path, numbers in chunks.items() if not path.exists()}
+    if missing:
+        with closing(source(list(missing.values()))) as drawn:
+            todo = zip(missing, drawn, strict=True)
+            for path, clips in track(todo, "scoring clips", len(missing), disable=not sys.stdout.isatty()):
+                found = scorer.score(clips, [instruction] * len(clips))
                 with atomic_file(path) as aside:
                     np.save(aside, np.asarray(found, np.float64))
-            scores.append(np.load(path))
-    return np.concatenate(scores)
+    return np.concatenate([np.load(path) for path in chunks])
 
 
 def true_returns(store: EpisodeStore, segments: list[Segment]) -> np.ndarray:
@@ -103,6 +104,17 @@ def true_returns(store: EpisodeStore, segments: list[Segment]) -> np.ndarray:
     if not np.isfinite(returns).all():
         raise RoboprefError(f"{store.path}: rewards hold NaN or infinity; collect it again.")
     return returns
+
+
+def hand_positions(store: EpisodeStore, segments: list[Segment], frames: int = FRAMES) -> np.ndarray:
+    """Where the hand is in the frames of each segment's clip, the opening first: (N, 1 + frames, 3) metres."""
+    hand = np.empty((len(segments), 1 + frames, 3))
+    read, path = -1, np.empty(0)
+    for number, segment in enumerate(segments):
+        if segment.episode != read:
+            read, path = segment.episode, store.episode(segment.episode).observations[:, HAND]
+        hand[number] = path[np.append(0, frame_steps(segment.start, segment.stop, frames))]
+    return hand
 
 
 def returns_so_far(bank: FrameBank, episodes: Path) -> np.ndarray:

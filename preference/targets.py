@@ -21,22 +21,43 @@ PUBLISHED = {
 """Means over the five unseen tasks of the paper's split [VLP, arXiv 2502.11918, table of language generalisation]."""
 
 MEASURES = {
-    "itp_accuracy": "ITP",
+    "clear_balanced_accuracy": "no near-ties",
+    "balanced_accuracy": "balanced acc.",
+    "over_cluster": "over cluster bit",
+    "cluster_balanced_accuracy": "balanced by cluster",
+    "auc": "AUC",
+    "kendall_tau": "Kendall tau",
+    "accuracy": "accuracy",
+    "cluster_accuracy": "cluster bit",
+    "constant_accuracy": "constant label",
     "ivp_accuracy": "IVP",
+    "itp_accuracy": "ITP",
     "ilp_loss": "ILP loss",
     "expert_over_medium": "exp/med",
     "expert_over_random": "exp/rand",
     "medium_over_random": "med/rand",
-    "accuracy": "accuracy",
-    "constant_accuracy": "constant label",
-    "balanced_accuracy": "balanced acc.",
-    "auc": "AUC",
-    "kendall_tau": "Kendall tau",
 }
-"""Columns of a table -> their heads; the last five are of labelled segments, where offline data was given."""
+"""Columns of a table -> their heads.  Those before IVP are of labelled segments, where offline data was given; "no near-ties" is
+the balanced accuracy without them, "over cluster bit" the accuracy less that of knowing only which cluster is better."""
 
-SCALED = "a likeness times the logit scale of its model's own softmax (100 for OpenAI's CLIP)"
+NOT_ALIKE = (
+    "The paper's numbers stand here for orientation; the comparison is not like with like: other episodes and sentences, our "
+    "rule for medium episodes (docs/tasks.md), another backbone, other seeds."
+)
+NO_VERDICT = (
+    "ILP loss has no verdict: ln 2 = 0.693 is the least there is, a constant has it, and scores that lie closer together come "
+    "closer to it (k of the factored VLP is free)."
+)
+
+SCALED = (
+    "a likeness times the logit scale of its model's own softmax (100 for OpenAI's CLIP); through contrastive:FOLDER it is our "
+    "small model, trained on frames after success, and not the paper's labeller"
+)
+BLIND = "sees neither pixels nor words, so IVP is luck; scores are no logits, so the ILP loss has no meaning"
 NOTES = {
+    "hand-displacement": f"how far the hand is at the clip's end from where it was at its episode's opening; {BLIND}",
+    "motion-share": f"share of the hand's path in the first half of the clip; {BLIND}",
+    "better-cluster": "knows which cluster has the better segments and nothing else; says nothing of whole episodes",
     "constant": "all scores are equal, so every accuracy is chance, and the ILP loss ln 2 = 0.693, the least there is",
     "scripted": "scores are the true reward a step and no logits, so the ILP loss has no meaning; instructions are not heard",
     "goal-image": "sees a picture of each task's goal, which is among the clips; scores are distances and no logits, so the ILP "
@@ -46,11 +67,12 @@ NOTES = {
     "roboclip": f"scores are {SCALED}",
 }
 """What must be said beside the numbers of each kind of labeller."""
-NO_LOGITS = ("scripted", "goal-image")
+NO_LOGITS = ("scripted", "goal-image", "hand-displacement", "motion-share")
+CHEAP = ("hand-displacement", "motion-share")  # what whole episodes can be ordered by without learning anything
 
 
 def summarise(table: pd.DataFrame) -> str:
-    """Means over tasks, then mean and sample deviation over seeds, of each model and wording; then the verdicts on PUBLISHED."""
+    """Means over tasks, then mean and sample deviation over seeds, of each model and wording; then PUBLISHED beside them."""
     measured = [name for name in MEASURES if name in table and table[name].notna().any()]
     by_seed = table.groupby(["model", "kind", "wording", "seed"], sort=False)[measured].mean()
     over_seeds = by_seed.groupby(level=["model", "kind", "wording"], sort=False)
@@ -65,17 +87,23 @@ def summarise(table: pd.DataFrame) -> str:
 
 
 def _verdicts(means: pd.DataFrame) -> Iterator[str]:
+    yield NOT_ALIKE
+    cheap = {kind: row["itp_accuracy"] for (_, kind, wording), row in means.iterrows() if kind in CHEAP and wording == KINDS[0]}
+    if cheap:
+        told = " and ".join(f"{kind} {itp:.3f}" for kind, itp in cheap.items())
+        yield f"ITP says little: without pixels, words or learning {told}."
+    yield NO_VERDICT
     for (model, kind, wording), row in means.iterrows():
+        if pd.isna(row["itp_accuracy"]):
+            continue  # it orders no whole episode
         words = []
-        for name, target in PUBLISHED[wording].items():
-            loss = name == "ilp_loss"
-            aim = f"{MEASURES[name]} {'<=' if loss else '>='} {target:.3f}"
-            if loss and kind in NO_LOGITS:
-                words.append(f"{aim} does not apply")
-            else:
-                # As printed: three decimals are what was published.
-                reached = (round(row[name], 3) <= target) if loss else (round(row[name], 3) >= target)
-                words.append(f"{aim} {'reached' if reached else 'missed'} ({row[name]:.3f})")
+        for name in ("ivp_accuracy", "itp_accuracy"):
+            target = PUBLISHED[wording][name]
+            # As printed: three decimals are what was published.
+            verdict = "reached" if round(row[name], 3) >= target else "missed"
+            words.append(f"{MEASURES[name]} >= {target:.3f} {verdict} ({row[name]:.3f})")
+        if kind not in NO_LOGITS:
+            words.append(f"{MEASURES['ilp_loss']} {row['ilp_loss']:.3f} (paper {PUBLISHED[wording]['ilp_loss']:.3f})")
         yield f"{model}, {wording}: {', '.join(words)}"
 
 

@@ -30,6 +30,7 @@ from robopref.embodied.tasks import SPLITS
 from robopref.preference import compare, pretrain, train
 from robopref.preference.backbone import parse_small
 from robopref.preference.baselines import train as contrastive
+from robopref.preference.judges import WITHOUT_PIXELS
 from robopref.preference.targets import summarise
 
 
@@ -121,13 +122,14 @@ def spaces(config: UnseenConfig) -> dict[Literal["frame", "clip"], Path]:
 def baselines(config: UnseenConfig) -> tuple[str, ...]:
     """The labellers without VLP, as `compare` wants them."""
     of_frames, of_clips = spaces(config).values()
-    named = ["constant=constant", "scripted=scripted"]
+    named = [f"{kind}={kind}" for kind in WITHOUT_PIXELS]
     for seed in config.seeds:
         named += [
             f"goal-image=goal-image:small:{config.out / f'backbone-{seed}'}",
-            f"cosine=cosine:contrastive:{of_frames / f'seed-{seed}'}",
-            f"vlm-rm=vlm-rm:contrastive:{of_frames / f'seed-{seed}'}",
-            f"roboclip=roboclip:contrastive:{of_clips / f'seed-{seed}'}",
+            # Named for what they are: our small model, not CLIP or S3D, which the papers' labellers look through.
+            f"contrastive (cosine)=cosine:contrastive:{of_frames / f'seed-{seed}'}",
+            f"contrastive (goal-baseline regularisation)=vlm-rm:contrastive:{of_frames / f'seed-{seed}'}",
+            f"contrastive clips=roboclip:contrastive:{of_clips / f'seed-{seed}'}",
         ]
     return tuple(named)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robopref.configs.errors import RoboprefError
-from robopref.preference.agreement import agreement, format_table
+from robopref.preference.agreement import agreement, better_cluster, format_table
 from robopref.preference.annotate import measure
 from robopref.preference.labellers import (
     Constant,
@@ -66,6 +66,35 @@ def test_knowing_the_better_cluster_is_the_constant_label_of_unshuffled_sides():
     assert measure(abstained, np.ones(5), returns, clusters)["cluster_accuracy"] == 1.0
 
 
+def test_without_near_ties_by_hand():
+    """The largest difference is 100, so what differs by less than 5 is a near-tie: the third and the last pair."""
+    truth = np.array([100.0, -50.0, 4.0, 5.0, -6.0, -1.0])
+    preference = np.array([1.0, 1.0, -1.0, -1.0, -1.0, -1.0])  # right, wrong, (wrong), wrong, right, (right)
+    found = agreement(preference, truth)
+    assert found["near_ties"] == 2
+    assert found["accuracy"] == pytest.approx(3 / 6) and found["clear_accuracy"] == pytest.approx(2 / 4)
+    assert found["balanced_accuracy"] == pytest.approx((1 / 3 + 2 / 3) / 2)
+    assert found["clear_balanced_accuracy"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    by_luck = np.array([1.0, -1.0, -1.0, 1.0, -1.0, 1.0])  # wrong about the near-ties alone
+    assert agreement(by_luck, truth)["clear_balanced_accuracy"] == 1.0 and agreement(by_luck, truth)["accuracy"] == 4 / 6
+
+
+def test_against_the_cluster_bit_by_hand():
+    """Cluster 1 wins three of four pairs; who is right on two of the three and on the fourth knows more than that."""
+    clusters = np.array([[0, 1], [1, 0], [0, 1], [1, 0]])
+    truth = np.array([2.0, -3.0, 1.0, 4.0])  # the better side is of cluster 1, 1, 1, 0
+    preference = np.array([1.0, -1.0, -1.0, 1.0])
+    found = agreement(preference, truth, clusters)
+    assert found["cluster_accuracy"] == 3 / 4 and found["accuracy"] == 3 / 4 and found["over_cluster"] == 0.0
+    assert found["cluster_balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert better_cluster(truth, clusters) == 1 and better_cluster(-truth, clusters) == -1
+    assert better_cluster(np.array([5.0, -1.0]), np.array([[0, 1], [0, 1]])) == 0  # by pairs, not by how much
+    bit = agreement(np.array([1.0, -1.0, 1.0, -1.0]), truth, clusters)
+    assert bit["accuracy"] == 3 / 4 and bit["cluster_balanced_accuracy"] == 0.5
+    assert math.isnan(agreement(preference[:3], truth[:3], clusters[:3])["cluster_balanced_accuracy"])
+    assert "cluster_accuracy" not in agreement(preference, truth)
+
+
 def test_when_the_same_side_always_wins_balanced_accuracy_is_undefined():
     found = agreement(np.ones(4), np.array([1.0, 2.0, 3.0, 4.0]))
     assert found["accuracy"] == found["constant_accuracy"] == 1.0
@@ -99,9 +128,10 @@ def test_the_truth_agrees_with_itself(truth):
 def test_the_table_holds_every_measure_and_marks_the_undefined():
     row = agreement(np.array([1.0, -1.0]), np.array([2.0, 3.0]))
     text = format_table({"vlp": row, "from json": row | {"auc": None}})
-    for word in ("accuracy", "constant label", "balanced accuracy", "AUC", "Kendall tau", "near-ties"):
+    for word in ("accuracy", "constant label", "balanced accuracy", "AUC", "Kendall tau", "near-ties", "cluster bit"):
         assert word in text.splitlines()[0]
-    assert text.splitlines()[1].split() == ["vlp", "0.500", "1.000", "-", "-", "-1.000", "2", "0"]
+    # Balanced without and with near-ties, accuracy, constant, two of clusters that there are not, AUC, tau.
+    assert text.splitlines()[1].split() == ["vlp", "-", "-", "0.500", "1.000", "-", "-", "-", "-1.000", "2", "0"]
 
 
 def test_nan_is_an_error():

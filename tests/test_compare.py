@@ -223,6 +223,8 @@ def test_a_foreign_file_is_not_written_over(config):
         ({"baseline": ("constant",)}, "--baseline constant: write NAME=KIND:ENCODER"),
         ({"baseline": ("c=cosin:contrastive:x",)}, "Did you mean 'cosine'"),
         ({"baseline": ("c=cosine",)}, "write NAME=KIND:ENCODER with constant, scripted"),
+        ({"baseline": ("c=better-cluster",), "offline": None}, "needs --offline FOLDER"),
+        ({"baseline": ("c=motion-shar",)}, "Did you mean 'motion-share'"),
         ({"baseline": ("c=constant:x",)}, "write NAME=KIND:ENCODER"),
         ({"baseline": ("s=scripted",), "episodes": None}, "--baseline s=scripted needs --episodes"),
         ({"baseline": ("a=constant", "a=constant")}, "a comes twice with seed 0"),
@@ -263,13 +265,45 @@ def test_the_summary_says_what_was_reached():
     seen = next(line for line in lines if "vlp" in line and "seen" in line)
     assert "0.975 +- 0.021" in seen and "0.705 +- 0.007" in seen  # of .96 and .99: .03 / sqrt 2
     assert "accuracy" not in lines[0]  # nothing was labelled
-    assert "vlp, seen: ITP >= 0.974 reached (0.975), IVP >= 0.917 reached (0.920), ILP loss <= 0.705 reached (0.705)" in lines
-    phrase = "vlp, phrase: ITP >= 0.958 reached (0.975), IVP >= 0.905 reached (0.920), ILP loss <= 0.704 missed (0.705)"
-    assert phrase in lines
-    assert any(line.startswith("truth, seen: ITP >= 0.974 missed (0.900)") and "does not apply" in line for line in lines)
+    assert "vlp, seen: IVP >= 0.917 reached (0.920), ITP >= 0.974 reached (0.975), ILP loss 0.705 (paper 0.705)" in lines
+    assert "vlp, phrase: IVP >= 0.905 reached (0.920), ITP >= 0.958 reached (0.975), ILP loss 0.705 (paper 0.704)" in lines
+    assert "truth, seen: IVP >= 0.917 missed (0.400), ITP >= 0.974 missed (0.900)" in lines  # a return is no logit
+    like = next(number for number, line in enumerate(lines) if "not like with like" in line)
+    assert like < lines.index("truth, seen: IVP >= 0.917 missed (0.400), ITP >= 0.974 missed (0.900)")
+    assert any("ILP loss has no verdict" in line for line in lines)
     assert any(line.startswith("truth: scores are the true reward a step and no logits") for line in lines)
     assert not any("not the five tasks" in line or "not measured" in line for line in lines)
     assert set(PUBLISHED) == set(KINDS)
+
+
+def test_the_summary_begins_with_segments_and_says_what_is_cheap():
+    rows = rows_of("vlp", "vlp", [(0.96, 0.92, 0.70)]) + rows_of("hand-displacement", "hand-displacement", [(0.956, 0.5, 0.69)])
+    table = pd.DataFrame(rows).assign(clear_balanced_accuracy=0.75, balanced_accuracy=0.7, over_cluster=-0.05)
+    bit = pd.DataFrame(rows_of("better-cluster", "better-cluster", [(math.nan, math.nan, math.nan)])).assign(
+        balanced_accuracy=0.8
+    )
+    lines = summarise(pd.concat([table, bit])).splitlines()
+    heads = ["no near-ties", "balanced acc.", "over cluster bit", "IVP", "ITP", "ILP loss"]
+    assert [lines[0].index(head) for head in heads] == sorted(lines[0].index(head) for head in heads)
+    assert "ITP says little: without pixels, words or learning hand-displacement 0.956." in lines
+    assert not any(line.startswith("better-cluster, seen") for line in lines)  # it orders no whole episode
+    assert any(line.startswith("hand-displacement, seen") and "ILP" not in line for line in lines)
+
+
+def test_motions_order_what_moves(config):
+    """The toy banks' hand climbs with the level: displacement tells all levels apart, its path is as long in either half."""
+    table = compare.run(replace(config, model=(), baseline=("far=hand-displacement", "early=motion-share", "bit=better-cluster")))
+    of = dict(iter(table.groupby("model", sort=False)))
+    assert (of["far"]["expert_over_medium"] == 1.0).all() and (of["far"]["itp_accuracy"] > 0.95).all()
+    assert (of["bit"]["accuracy"] == of["bit"]["cluster_accuracy"]).all() and of["bit"]["itp_accuracy"].isna().all()
+    assert len(of["early"]["balanced_accuracy"].unique()) == 1
+    banks = {name: np.load(config.clips / name / "states.npy") for name in TASKS}
+    np.save(config.clips / UNSEEN / "states.npy", banks[UNSEEN] + 1)
+    try:
+        with pytest.raises(RoboprefError, match="or by an older edition of this command"):
+            compare.run(replace(config, model=(), baseline=("far=hand-displacement",)))
+    finally:
+        np.save(config.clips / UNSEEN / "states.npy", banks[UNSEEN])
 
 
 def test_the_summary_warns_of_other_tasks_and_of_missing_ones():
@@ -285,9 +319,9 @@ def test_the_command_prints_the_summary(config, capsys):
     argv += ["--work", str(config.work), "--threads", "1", "--baseline", "nothing=constant", "--summary"]
     compare.main(argv)
     said = capsys.readouterr().out
-    assert f"nothing, seed 0, {UNSEEN}: seen itp_accuracy 0.500" in said
+    assert f"nothing, seed 0, {UNSEEN}: seen ivp_accuracy 0.500, itp_accuracy 0.500" in said
     compare.main([str(config.table), "--summary"])  # a table alone is enough
-    assert "nothing, seen: ITP >= 0.974 missed (0.500)" in capsys.readouterr().out
+    assert "nothing, seen: IVP >= 0.917 missed (0.500), ITP >= 0.974 missed (0.500)" in capsys.readouterr().out
     assert Path(config.table).exists()
 
 
