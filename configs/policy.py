@@ -405,7 +405,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Success of policies over fixed goals; their return in dmc/... and mujoco/..., which know no success."""
+    """Success of policies over fixed goals in metaworld/...; elsewhere their return, over whole episodes."""
 
     policy: tuple[str, ...]
     """Policy run folders, or the references `random` and `expert`."""
@@ -417,7 +417,10 @@ class EvaluateConfig:
     first_goal: int = 0
     """Environment seed of the first goal."""
     max_steps: int = 1000
-    """Longest episode, in decisions; it ends at the first success.  Meta-World's and dmc's end after 500 of themselves."""
+    """Longest episode, in decisions.  Meta-World's and dmc's end after 500 of themselves."""
+    protocol: Literal["auto", "success", "return"] = "auto"
+    """success: an episode ends at its first success; return: it goes on to its own end, and success is noted; auto: success in
+    metaworld/..., return elsewhere, where there is no success or D4RL's reference returns are of whole episodes."""
     references: int = 3
     """Members of the random reference (its seeds)."""
     processes: int = 1

@@ -1,4 +1,4 @@
-"""`robopref evaluate`: trained policies and references -> success over fixed goals, success.csv and summary.json.
+"""`robopref evaluate`: trained policies and references -> success or return over fixed goals, success.csv and summary.json.
 
 Comes after training; goes to the report.
 """
@@ -21,24 +21,26 @@ from robopref.configs.policy import EvaluateConfig
 from robopref.configs.run import is_complete, write_manifest
 from robopref.embodied.control import make_control
 from robopref.embodied.envs import make_env
-from robopref.embodied.evaluate import ActPolicy, Policy, evaluate, table
+from robopref.embodied.evaluate import KNOW_SUCCESS, ActPolicy, EvaluationProtocol, Policy, evaluate, protocol_of, table
 from robopref.embodied.experts import ScriptedExpert, uniform
 from robopref.embodied.statistics import summarise
 from robopref.policies.networks import NumpyPolicy, load_policy
 
 REFERENCES = ("random", "expert")
+MEASURES: dict[EvaluationProtocol, str] = {"success": "success", "return": "ret"}  # the column of success.csv that counts
 
 
 def main(argv: list[str]) -> None:
     """Command line of `robopref evaluate`."""
     config = tyro.cli(EvaluateConfig, args=argv, prog="robopref evaluate", description=__doc__)
     out = run(config)
-    measure = measure_of(config.env)
-    summary = summarise(pd.read_csv(out / "success.csv"), measure=measure)
-    for name, row in summary.items():
-        word, digits = ("success", 2) if measure == "success" else ("return", 1)
+    protocol, outcomes = protocol_asked(config), pd.read_csv(out / "success.csv")
+    reached = outcomes.groupby("policy")["success"].mean()
+    for name, row in summarise(outcomes, measure=MEASURES[protocol]).items():
+        digits = 2 if protocol == "success" else 1
         low, high = (f"{row[end]:.{digits}f}" for end in ("low", "high"))
-        print(f"{name}: {word} {row['iqm']:.{digits}f} [{low}, {high}] over {row['n']} episodes")
+        told = f"{name}: {protocol} {row['iqm']:.{digits}f} [{low}, {high}] over {row['n']} episodes"
+        print(told + (f", success {reached[name]:.2f}" if protocol == "return" and knows_success(config.env) else ""))
     print(out)
 
 
@@ -56,7 +58,7 @@ def run(config: EvaluateConfig) -> Path:
     outcomes = pd.concat(parts, ignore_index=True)
     with atomic_file(config.out / "success.csv") as temp:
         outcomes.to_csv(temp, index=False)
-    write_json(config.out / "summary.json", summarise(outcomes, measure=measure_of(config.env)))
+    write_json(config.out / "summary.json", summarise(outcomes, measure=MEASURES[protocol_asked(config)]))
     goals = range(config.first_goal, config.first_goal + config.goals)
     write_manifest(config.out, "evaluate", config, inputs, goals, started, outputs=["success.csv", "summary.json"])
     return config.out
@@ -75,6 +77,8 @@ def check(config: EvaluateConfig) -> None:
             raise RoboprefError(f"--policy: two are called {name!r}, the name in the table; evaluate them into two folders")
     if not names:
         raise RoboprefError("--policy: name at least one policy")
+    if config.protocol == "success" and not knows_success(config.env):
+        raise RoboprefError(f"--protocol success: {config.env} knows no success; give --protocol return, or auto")
     for key in ("goals", "max_steps", "references", "processes"):
         if getattr(config, key) < 1:
             raise RoboprefError(f"--{key.replace('_', '-')} {getattr(config, key)}: must be at least 1")
@@ -89,9 +93,14 @@ def count_members(policy: str, config: EvaluateConfig) -> int:
     return len(load_model(policy, "policy")[1]["seeds"])
 
 
-def measure_of(env_id: str) -> str:
-    """The column of success.csv that counts: success, or the return where a world knows no success."""
-    return "success" if env_id.startswith("metaworld/") else "ret"
+def protocol_asked(config: EvaluateConfig) -> EvaluationProtocol:
+    """How episodes are counted: as asked, or the environment's own way (embodied/evaluate.py)."""
+    return protocol_of(config.env) if config.protocol == "auto" else config.protocol
+
+
+def knows_success(env_id: str) -> bool:
+    """Whether the environment says that a task is done."""
+    return env_id.partition("/")[0] in KNOW_SUCCESS
 
 
 def make_world(env_id: str, repeat: int) -> gym.Env[np.ndarray, np.ndarray]:
@@ -116,7 +125,7 @@ def evaluate_member(policy: str, member: int, config: EvaluateConfig) -> pd.Data
                 "name the environment that it was trained for"
             )
         goals = range(config.first_goal, config.first_goal + config.goals)
-        return table(Path(policy).name, member, evaluate(acting, env, goals, config.max_steps))
+        return table(Path(policy).name, member, evaluate(acting, env, goals, config.max_steps, protocol_asked(config)))
     finally:
         env.close()
 

@@ -1,14 +1,13 @@
 """`python -m robopref.policies.offline_study --out FILE.csv`: rewards and learners compared on offline data, in normalised score.
 
-For every data set and variant one run of `robopref train` with all seeds in it, then episodes in the environment: a row a seed,
-appended to the CSV as it is done.  A second call does what is missing (a killed run goes on from its checkpoint).  With
---together variants that differ in their reward alone learn in one program, which is what a GPU is for; a policy is what it is
-alone, but for rounding.
+For every data set and variant one run of `robopref train` with all seeds in it, then whole episodes in the environment, as D4RL's
+reference returns are counted: a row a seed, appended to the CSV as it is done.  A second call does what is missing (a killed run
+goes on from its checkpoint).  With --together variants that differ in their reward alone learn in one program, which is what a
+GPU is for; a policy is what it is alone, but for rounding.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -28,7 +27,9 @@ from robopref.configs.files import digest, plain
 from robopref.configs.hydra import compose
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig, TrainConfig
+from robopref.configs.rows import fingerprint
 from robopref.datasets.d4rl import load_offline
+from robopref.embodied.evaluate import EvaluationProtocol
 from robopref.embodied.statistics import iqm
 from robopref.policies import evaluate, offline, train
 from robopref.policies.online_study import TAILS, named
@@ -37,6 +38,8 @@ from robopref.policies.study import append_rows
 KEY = ["data", "variant", "seed"]
 NO_MATTER = ("out", "seeds", "threads", "device", "log_every", "checkpoint_every")
 FILES = ("data", "expert_data", "reward")  # of the settings; words, too
+ACTED = ("episodes", "first_goal")  # settings of the study that decide a row
+PROTOCOL: EvaluationProtocol = "return"
 LONGEST = 1000  # decisions; environments cut their episodes themselves
 VARIANTS = (
     "bc=policy=bc_d4rl",
@@ -89,9 +92,10 @@ def run(config: OfflineStudyConfig) -> None:
     done = read_rows(config.out)
     known = {tuple(row[:3]): row[3] for row in done[[*KEY, "settings"]].itertuples(index=False)}
     jobs = []
+    envs = {data: load_offline(settings_of(config, data, config.variants[0])[2].data).env_id for data in config.data}
     for data, variant in product(config.data, config.variants):
         place, name, settings = settings_of(config, data, variant)
-        mark = made_with(settings)
+        mark = made_with(settings, config, envs[data])
         missing = tuple(seed for seed in config.seeds if (place, name, seed) not in known)
         if any(known.get((place, name, seed), mark) != mark for seed in config.seeds):
             raise RoboprefError(f"{config.out}: {name} on {place} was run with other settings; choose another --out")
@@ -125,15 +129,23 @@ def settings_of(config: OfflineStudyConfig, data: str, variant: str) -> tuple[st
     return place, name, train.read_config(compose("train", words))
 
 
-def made_with(settings: TrainConfig) -> str:
-    """A short name for what decides a result: settings, and the contents of files."""
+def made_with(settings: TrainConfig, config: OfflineStudyConfig, env_id: str | None) -> str:
+    """A short name for what decides a result: settings, the contents of files, and how the environment was acted in.
+
+    What rows that are older than a setting were made with is left out, so that they keep their name.  Those of Adroit were cut at
+    success, and have another.
+    """
     decides = {key: value for key, value in plain(settings).items() if key not in NO_MATTER}
-    if not settings.survival:  # rows that are older than this setting have their name without it
+    if not settings.survival:
         del decides["survival"]
+    usual = OfflineStudyConfig(config.out, config.data)
+    decides |= {key: getattr(config, key) for key in ACTED if getattr(config, key) != getattr(usual, key)}
+    if evaluate.knows_success(env_id or ""):
+        decides["protocol"] = PROTOCOL
     for key in FILES:
         if decides.get(key) is not None and Path(decides[key]).exists():
             decides[key] = digest(decides[key])
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+    return fingerprint(decides)
 
 
 def run_one(place: str, name: str, settings: TrainConfig, config: OfflineStudyConfig) -> list[dict[str, Any]]:
@@ -150,9 +162,14 @@ def run_one(place: str, name: str, settings: TrainConfig, config: OfflineStudyCo
         goals=config.episodes,
         first_goal=config.first_goal,
         max_steps=LONGEST,
+        protocol=PROTOCOL,
     )
     returns = pd.read_csv(evaluate.run(told) / "success.csv").groupby("member")["ret"].mean()
-    facts = {"steps": settings.policy.steps, "seconds": time.process_time() - started, "settings": made_with(settings)}
+    facts = {
+        "steps": settings.policy.steps,
+        "seconds": time.process_time() - started,
+        "settings": made_with(settings, config, data.env_id),
+    }
     return [
         {"data": place, "variant": name, "seed": seed, "score": 100 * float(data.score(ret)), "return": ret} | facts
         for seed, ret in zip(settings.seeds, returns, strict=True)

@@ -3,7 +3,8 @@
 Takes a finished run of `robopref prof`.  For every candidate that ran: how its returns agree with the true ones over the data's
 episodes, and what the policy that learns from it reaches; then, for each variant of the ranking, how dominance agrees with both
 and what the first of the ranking is worth beside a candidate picked at random; at last what the run's own ranking would have
-chosen from fewer candidates (K) or after fewer rounds (T).  Nothing here is used to rank: true rewards are read for this table
+chosen from fewer candidates (K) or after fewer rounds (T).  A second call does what is missing, and refuses rows that other
+settings made; `--summary` only reads.  Nothing here is used to rank: true rewards are read for this table
 alone.
 """
 
@@ -22,11 +23,12 @@ import tyro
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, read_json
+from robopref.configs.files import MANIFEST, digest, read_json
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import TrainConfig
 from robopref.configs.prof import PROFConfig, RankingConfig
+from robopref.configs.rows import fingerprint, read_rows, to_do
 from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
 from robopref.policies import offline_study, train
@@ -84,17 +86,29 @@ class PROFStudyConfig:
     """Let the policies of all candidates learn in one program, as offline_study has it."""
     rankings: bool = True
     """Rank again; else only try the candidates."""
+    summary: bool = False
+    """Print what the CSVs say, and do nothing."""
 
 
 def main(argv: list[str]) -> None:
     """Command line."""
     config = tyro.cli(PROFStudyConfig, args=argv, prog="python -m robopref.policies.prof_study", description=__doc__)
+    if config.summary:
+        print(told(read_rows(config.out, KEY)))
+        if beside(config.out).exists():
+            print(pd.read_csv(beside(config.out)).to_string(index=False, float_format="%.3f"))
+        return
     run = read_run(config.run)
     rows = try_candidates(config, run)
     if config.rankings:
         table = rankings(config, run, rows)
         append_rows(beside(config.out), pd.DataFrame(columns=["variant"]), table, ["variant"])
         print(pd.DataFrame(table).to_string(index=False, float_format="%.3f"))
+
+
+def told(rows: pd.DataFrame) -> str:
+    """Agreement and score of every candidate, means over seeds."""
+    return str(rows.groupby("candidate")[["agreement", "score"]].mean().to_string(float_format="%.3f"))
 
 
 def read_run(folder: Path) -> PROFConfig:
@@ -111,21 +125,22 @@ def candidates_of(folder: Path) -> dict[str, Path]:
 
 
 def try_candidates(config: PROFStudyConfig, run: PROFConfig) -> pd.DataFrame:
-    """The CSV, after doing what is missing in it."""
-    done = pd.read_csv(config.out) if config.out.exists() else pd.DataFrame(columns=KEY)
-    finished = set(done[KEY].itertuples(index=False, name=None))
-    jobs = [
-        (name, path, config, run)
-        for name, path in candidates_of(config.run).items()
-        if any((name, seed) not in finished for seed in config.seeds or (NO_POLICY,))
-    ]
+    """The CSV, after doing what is missing in it; RoboprefError when it holds the same candidates with other settings."""
+    done, candidates = read_rows(config.out, KEY), candidates_of(config.run)
+    marks = {name: made_with(name, path, config, run) for name, path in candidates.items()}
+    wanted = {(name, seed): mark for name, mark in marks.items() for seed in config.seeds or (NO_POLICY,)}
+    missing = to_do(config.out, done, KEY, wanted)
+    jobs = []
+    for name, path in candidates.items():
+        if seeds := tuple(seed for of, seed in missing if of == name):
+            jobs.append((name, path, replace(config, seeds=() if seeds == (NO_POLICY,) else seeds), run))
     if config.together and config.seeds:
         offline_study.learn_together([settings_of(name, path, config, run) for name, path, *_ in jobs])
     for rows in in_processes(try_one, jobs, config.processes):
         done = append_rows(config.out, done, rows, KEY)
         scores = [row["score"] for row in rows]
-        told = f"agreement {rows[0]['agreement']:.2f}, score {np.mean(scores):.1f}"
-        print(f"{rows[0]['candidate']}: {told}  ({rows[0]['seconds']:.0f} s)", flush=True)
+        worth = f"agreement {rows[0]['agreement']:.2f}, score {np.mean(scores):.1f}"
+        print(f"{rows[0]['candidate']}: {worth}  ({rows[0]['seconds']:.0f} s)", flush=True)
     return done
 
 
@@ -135,17 +150,29 @@ def try_one(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> 
     data = clipped(load_offline(run.data))  # as the run saw it
     values = WrittenReward(path, run.sandbox)(data.obs, data.actions, data.next_obs)
     agreement = correlation(data.returns_of(values), data.returns)
+    mark = made_with(name, path, config, run)
     if not config.seeds:
-        return [{"candidate": name, "seed": NO_POLICY, "agreement": agreement, "score": np.nan, "seconds": 0.0}]
-    settings = settings_of(name, path, config, run)
-    study = offline_study.OfflineStudyConfig(config.out, (), episodes=config.episodes, first_goal=config.first_goal)
-    rows = offline_study.run_one(run.env, name, settings, study)
+        row = {"candidate": name, "seed": NO_POLICY, "agreement": agreement, "score": np.nan, "seconds": 0.0}
+        return [row | {"settings": mark}]
+    rows = offline_study.run_one(run.env, name, settings_of(name, path, config, run), acting(config))
     seconds = time.process_time() - started
     return [
         {"candidate": name, "seed": row["seed"], "agreement": agreement, "score": row["score"], "return": row["return"]}
-        | {"steps": row["steps"], "seconds": seconds}
+        | {"steps": row["steps"], "seconds": seconds, "settings": mark}
         for row in rows
     ]
+
+
+def acting(config: PROFStudyConfig) -> offline_study.OfflineStudyConfig:
+    """How policies are tried out."""
+    return offline_study.OfflineStudyConfig(config.out, (), episodes=config.episodes, first_goal=config.first_goal)
+
+
+def made_with(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> str:
+    """A short name for what decides a candidate's rows: its code, the data, and how a policy learns from it and acts."""
+    if config.seeds:
+        return offline_study.made_with(settings_of(name, path, config, run), acting(config), run.env)
+    return fingerprint([digest(path), digest(run.data) if Path(run.data).exists() else run.data])
 
 
 def settings_of(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> TrainConfig:

@@ -1,7 +1,8 @@
 """`python -m robopref.policies.study VARIANTS.yaml --out results.csv`: policy settings compared on tasks not reported on.
 
 For every task, seed and variant: offline data of the pipeline's kind, labels by the true return (or by a VLP), one policy,
-its success over fixed goals; a row each, appended to the CSV as it is done.  A second call does what is missing.
+its success over fixed goals; a row each, appended to the CSV as it is done.  A second call does what is missing, and refuses
+rows that other settings made; `--summary` only reads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,16 +21,18 @@ import yaml
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.configs.files import atomic_file
+from robopref.configs.files import atomic_file, digest
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
+from robopref.configs.rows import NO_MATTER, fingerprint, read_rows, to_do
 from robopref.datasets import collect
 from robopref.embodied.statistics import summarise
 from robopref.embodied.tasks import expand_tasks
 from robopref.policies import evaluate, train
 from robopref.preference import annotate
+from robopref.preference.hub import WEIGHTS, find_model
 
 KEY = ["task", "seed", "labeller", "variant"]
 KINDS = ("bc", "piql", "ipl", "cpl")
@@ -57,25 +61,37 @@ class StudyConfig:
     device: str = "cpu"
     """Where policies are trained: cpu, or auto, cuda, cuda:1; a GPU gains from networks of the paper's size on."""
     processes: int = 2
+    summary: bool = False
+    """Print what the CSV says, and do nothing."""
 
 
 def main(argv: list[str]) -> None:
     """Command line."""
     config = tyro.cli(StudyConfig, args=argv, prog="python -m robopref.policies.study", description=__doc__)
+    done = read_rows(config.out, KEY)
+    if not config.summary:
+        done = run(config, done)
+    if done.empty:
+        print("no rows yet")
+        return
+    table = done.pivot_table(index="variant", columns="task", values="mean")
+    print(table.assign(mean=table.mean(axis=1)).to_string(float_format="%.2f"))
+
+
+def run(config: StudyConfig, done: pd.DataFrame) -> pd.DataFrame:
+    """The table, after doing what is missing in it; RoboprefError when it holds the same variants with other settings."""
     variants = read_variants(config.variants)
     unknown = [name for name in config.only if name not in variants]
     if unknown:
         raise RoboprefError(f"--only {unknown[0]}: {config.variants} has no such variant.{nearest(unknown[0], variants)}")
-    done = pd.read_csv(config.out) if config.out.exists() else pd.DataFrame(columns=KEY)
-    finished = set(done[KEY].itertuples(index=False, name=None))
     labeller = "vlp" if config.model else "scripted"
-    jobs = [
-        (name, seed, variant)
-        for variant in config.only or variants
+    marks = {
+        (name, seed, labeller, variant): mark
+        for variant, seed in product(config.only or variants, config.seeds)
+        for mark in [made_with(config, seed, variants[variant])]
         for name in expand_tasks(config.tasks)
-        for seed in config.seeds
-        if (name, seed, labeller, variant) not in finished
-    ]
+    }
+    jobs = [(name, seed, variant) for name, seed, _, variant in to_do(config.out, done, KEY, marks)]
     for seed in config.seeds:
         names = tuple(sorted({name for name, of, _ in jobs if of == seed}))
         collect_offline(pipeline_settings([f"seed={seed}"]), config.work / f"data-{seed}", names, config.processes)
@@ -85,8 +101,17 @@ def main(argv: list[str]) -> None:
     for row in rows:
         done = append_rows(config.out, done, [row], KEY)
         print(f"{row['variant']}, {row['task']}, seed {row['seed']}: {row['mean']:.2f}  ({row['seconds']:.0f} s)", flush=True)
-    table = done.pivot_table(index="variant", columns="task", values="mean")
-    print(table.assign(mean=table.mean(axis=1)).to_string(float_format="%.2f"))
+    return done
+
+
+def made_with(config: StudyConfig, seed: int, what: Mapping[str, Any]) -> str:
+    """A short name for what decides a row: settings of data, labels, policy and goals, and the models that label."""
+    settings = pipeline_settings([f"seed={seed}", *what.get("set", [])])
+    data = pipeline_settings([f"seed={seed}"]).offline  # which all variants share
+    policy, labels = getattr(settings, what["policy"]), None if what["policy"] == "bc" else settings.annotate
+    models = [digest(find_model(str(model)) / WEIGHTS) for model in config.model] if labels else []
+    goals = (settings.goals, settings.max_steps, config.first_goal)
+    return fingerprint([data, labels, models, policy, settings.policy_seeds, goals], without=NO_MATTER)
 
 
 def read_variants(path: Path) -> dict[str, dict[str, Any]]:
@@ -142,7 +167,7 @@ def run_one(config: StudyConfig, name: str, seed: int, variant: str, what: dict[
     success = evaluate_policy(settings, name, out, config.first_goal)
     (row,) = summarise(success).values()
     which = dict(zip(KEY, (name, seed, labeller, variant), strict=True))
-    return which | row | {"seconds": trained - started}
+    return which | row | {"seconds": trained - started, "settings": made_with(config, seed, what)}
 
 
 def train_policy(settings: PipelineConfig, policy: PolicyConfig, data: Path, labels: Path | None, out: Path, device: str) -> None:

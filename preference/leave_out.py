@@ -2,13 +2,13 @@
 
 The only place where settings of VLP may be chosen: test tasks must not be looked at.  For every variant and seed a backbone
 and a VLP learn from the remaining train tasks; each task left out then gives a row: its episodes' order (ITP, IVP, ILP) and
-the labels of 50-step segments of its offline data against the true return.  A second call does what is missing.
+the labels of 50-step segments of its offline data against the true return; beside them what the better cluster (over_cluster)
+and how the hand moved (preference/baselines/motion.py) are worth on the same pairs and orders.  A second call does what is
+missing, and refuses rows that other settings made; `--summary` only reads.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -23,10 +23,11 @@ import yaml
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, plain
+from robopref.configs.files import atomic_file
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
+from robopref.configs.rows import NO_MATTER, fingerprint, read_rows, to_do
 from robopref.datasets import collect
 from robopref.datasets.clips import FrameBank, render_clips
 from robopref.datasets.episodes import EpisodeStore
@@ -35,9 +36,10 @@ from robopref.embodied.render import Renderer
 from robopref.embodied.tasks import SPLITS, canonical, expand_tasks
 from robopref.preference import pretrain, train
 from robopref.preference.agreement import agreement
-from robopref.preference.generalisation import generalisation
-from robopref.preference.pairs import choose_segments
-from robopref.preference.scoring import true_returns
+from robopref.preference.baselines.motion import MOTIONS
+from robopref.preference.generalisation import generalisation, motion_scores, order_measures
+from robopref.preference.pairs import ChosenSegments, choose_segments
+from robopref.preference.scoring import hand_positions, true_returns
 from robopref.preference.vlp import VLPScorer
 
 KEY = ["variant", "seed", "task"]
@@ -61,23 +63,31 @@ class LeaveOutConfig:
     only: tuple[str, ...] = ()
     """Variants to run, by name; default: all."""
     processes: int = 2
+    summary: bool = False
+    """Print what the CSV says, and do nothing."""
 
 
 def main(argv: list[str]) -> None:
     """Command line."""
     config = tyro.cli(LeaveOutConfig, args=argv, prog="python -m robopref.preference.leave_out", description=__doc__)
+    done = read_rows(config.out, KEY)
+    if not config.summary:
+        done = run(config, done)
+    if done.empty:
+        print("no rows yet")
+        return
+    print(done.groupby("variant", sort=False).apply(means, include_groups=False).to_string(float_format="%.3f"))
+
+
+def run(config: LeaveOutConfig, done: pd.DataFrame) -> pd.DataFrame:
+    """The table, after doing what is missing in it; RoboprefError when it holds the same variants with other settings."""
     variants = read_variants(config.variants)
     forbidden = set(SPLITS["paper"].test) & set(expand_tasks(config.tasks))
     if forbidden:
         raise RoboprefError(f"--tasks {', '.join(sorted(forbidden))}: a test task of the paper, and settings are chosen here")
-    done = pd.read_csv(config.out) if config.out.exists() else pd.DataFrame(columns=KEY)
-    finished = set(done[KEY[:2]].itertuples(index=False, name=None))
-    jobs = [
-        (config, seed, name, settings_of(variants[name], seed))
-        for name in config.only or variants
-        for seed in config.seeds
-        if (name, seed) not in finished
-    ]
+    asked = {(name, seed): settings_of(variants[name], seed) for name in config.only or variants for seed in config.seeds}
+    marks = {key: made_with(config, settings) for key, settings in asked.items()}
+    jobs = [(config, seed, name, asked[name, seed]) for name, seed in to_do(config.out, done, KEY[:2], marks)]
     for _, seed, _, settings in jobs:
         collect_all(config, seed, settings)
     backbones = {backbone_folder(config, seed, settings): (config, seed, settings) for _, seed, _, settings in jobs}
@@ -88,13 +98,16 @@ def main(argv: list[str]) -> None:
         with atomic_file(config.out) as temp:
             done.to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
         print(f"{rows['variant'].iloc[0]}, seed {rows['seed'].iloc[0]}: {means(rows).to_dict()}", flush=True)
-    print(done.groupby("variant", sort=False).apply(means, include_groups=False).to_string(float_format="%.3f"))
+    return done
 
 
 def means(rows: pd.DataFrame) -> pd.Series:
     """What the table shows of a variant: averages over tasks and seeds, and the share of tasks ordered the wrong way round."""
-    columns = ["balanced_accuracy", "auc", "kendall_tau", "itp_accuracy", "ivp_accuracy", "ilp_loss"]
-    return pd.concat([rows[columns].mean(), pd.Series({"reversed": (rows["auc"] < 0.5).mean()})]).round(3)
+    measures = ("clear_balanced_accuracy", "balanced_accuracy", "over_cluster", "auc", "kendall_tau", "ivp_accuracy")
+    of_motions = [f"{motion}_{measure}" for motion in MOTIONS for measure in ("balanced_accuracy", "itp_accuracy")]
+    columns = [*measures, "itp_accuracy", "ilp_loss", *of_motions]
+    # Older tables lack some of them.
+    return pd.concat([rows.reindex(columns=columns).mean(), pd.Series({"reversed": (rows["auc"] < 0.5).mean()})]).round(3)
 
 
 def read_variants(path: Path) -> dict[str, list[str]]:
@@ -131,7 +144,13 @@ def backbone_folder(config: LeaveOutConfig, seed: int, settings: PipelineConfig)
 
 def key_of(settings: Any) -> str:
     """A short name for settings."""
-    return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()[:8]
+    return fingerprint(settings)
+
+
+def made_with(config: LeaveOutConfig, settings: PipelineConfig) -> str:
+    """A short name for what decides a variant's rows: settings of data, backbone and VLP, and which tasks are left out."""
+    parts = (settings.collect, settings.offline, settings.pretrain, settings.vlp, settings.annotate)
+    return fingerprint([*parts, sorted(train_tasks(config)), sorted(expand_tasks(config.tasks))], without=NO_MATTER)
 
 
 def collect_all(config: LeaveOutConfig, seed: int, settings: PipelineConfig) -> None:
@@ -163,26 +182,39 @@ def run_one(config: LeaveOutConfig, seed: int, variant: str, settings: PipelineC
     for name in expand_tasks(config.tasks):
         bank = FrameBank([clips / other for other in (*others, name)])
         ordered = generalisation(scorer, bank, name, others, out / "features")
-        pixels, pairs, returns = offline_clips(config, seed, settings, name, scorer)
+        pixels, store, chosen = offline_clips(config, seed, settings, name, scorer)
         scores = scorer.score(pixels, [canonical(name)] * len(pixels))
-        preference, truth = (values[pairs[:, 1]] - values[pairs[:, 0]] for values in (scores, returns))
-        rows.append(dict(zip(KEY, (variant, seed, name), strict=True)) | agreement(preference, truth) | ordered)
-    return pd.DataFrame(rows)
+        labelled = agree(scores, store, chosen)
+        for motion, moved in MOTIONS.items():
+            labels = agree(moved(hand_positions(store, chosen.segments)), store, chosen)
+            labelled[f"{motion}_balanced_accuracy"] = labels["balanced_accuracy"]
+            orders = order_measures(motion_scores(bank, motion), bank.index, name, others)
+            labelled[f"{motion}_itp_accuracy"] = orders["itp_accuracy"]
+        rows.append(dict(zip(KEY, (variant, seed, name), strict=True)) | labelled | ordered)
+    return pd.DataFrame(rows).assign(settings=made_with(config, settings))
+
+
+def agree(scores: np.ndarray, store: EpisodeStore, chosen: ChosenSegments) -> dict[str, float]:
+    """How well scores (N,) of the chosen segments agree with their true returns."""
+    first, second = chosen.pairs.T
+    returns = true_returns(store, chosen.segments)
+    clusters = None if chosen.clusters is None else chosen.clusters[chosen.pairs]
+    return agreement(scores[second] - scores[first], returns[second] - returns[first], clusters)
 
 
 def offline_clips(
     config: LeaveOutConfig, seed: int, settings: PipelineConfig, name: str, scorer: VLPScorer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clips (N, 1 + T, H, W, 3), pairs (P, 2) and true returns (N,) of a task's offline data; drawn once for all variants."""
+) -> tuple[np.ndarray, EpisodeStore, ChosenSegments]:
+    """Clips (N, 1 + T, H, W, 3) of a task's offline data, which is compared of it; drawn once for all variants."""
     store = EpisodeStore(config.work / f"offline-{seed}" / name)
-    segments, pairs, _ = choose_segments(replace(settings.annotate, seed=seed), store, np.random.default_rng(seed))
+    chosen = choose_segments(replace(settings.annotate, seed=seed), store, np.random.default_rng(seed))
     path = config.work / f"offline-{seed}" / f"{name}-{key_of([settings.annotate, scorer.frame_size, scorer.camera])}.npy"
     if not path.exists():
         with closing(make_env(store.env_id)) as env, Renderer(env, scorer.frame_size, scorer.camera) as renderer:
-            drawn = np.stack(list(render_clips(store, segments, renderer, scorer.frames)))
+            drawn = np.stack(list(render_clips(store, chosen.segments, renderer, scorer.frames)))
         with atomic_file(path) as temp:
             np.save(temp, drawn)
-    return np.load(path), pairs, true_returns(store, segments)
+    return np.load(path), store, chosen
 
 
 if __name__ == "__main__":

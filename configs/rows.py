@@ -1,0 +1,64 @@
+"""CSVs of studies: a row a run, appended as it is done, with a fingerprint of what it was made with in the column `settings`.
+
+So a second call does what is missing, and rows of other settings or inputs under the same name are refused, not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .errors import RoboprefError
+from .files import plain
+
+SETTINGS = "settings"
+NO_MATTER = ("out", "processes", "threads", "device", "log_every", "checkpoint_every")  # to what comes of a run
+
+
+def fingerprint(decides: Any, without: Collection[str] = ()) -> str:
+    """A short name for settings, digests of files and other plain values; keys in `without` do not count, at any depth."""
+    return hashlib.sha256(json.dumps(_without(plain(decides), without), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
+    """The CSV so far, empty when there is none; RoboprefError when it is another kind of table.
+
+    One of the older form, without the column `settings`, is read all the same: it can be summed up, not gone on with.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=[*key, SETTINGS])
+    table = pd.read_csv(path, dtype={"variant": str, SETTINGS: str}, keep_default_na=False, na_values=[""])
+    if missing := set(key) - set(table.columns):
+        raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
+    return table
+
+
+def to_do(path: Path, done: pd.DataFrame, key: list[str], wanted: Mapping[Any, str]) -> list[tuple[Any, ...]]:
+    """The keys of `wanted` that `done`, read from `path`, has no row of.
+
+    wanted: key, a tuple -> fingerprint.  RoboprefError when a row was made with other settings, or `done` is of the older form.
+    """
+    if SETTINGS not in done.columns:
+        raise RoboprefError(
+            f"{path}: an older table without the column `{SETTINGS}`, so nothing tells what its rows were made with; it can be "
+            "read with --summary, not gone on with: choose another --out"
+        )
+    had = {tuple(row[:-1]): row[-1] for row in done[[*key, SETTINGS]].itertuples(index=False, name=None)}
+    for where, mark in wanted.items():
+        if had.get(where, mark) != mark:
+            raise RoboprefError(
+                f"{path}: the rows of {', '.join(f'{name} {value}' for name, value in zip(key, where, strict=True))} were made "
+                "with other settings or inputs; choose another --out, or give the settings that they were made with"
+            )
+    return [where for where in wanted if where not in had]
+
+
+def _without(tree: Any, names: Collection[str]) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without(value, names) for key, value in tree.items() if key not in names}
+    return [_without(value, names) for value in tree] if isinstance(tree, list) else tree
