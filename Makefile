@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 FOLDERS := configs embodied datasets preference policies
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench numbers clean
 
 help:   ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -30,6 +30,9 @@ test: check   ## check, then all tests
 
 bench: setup   ## speed and memory against named peers (NAME=render for one of them, CSV=FILE for a table)
 	@for name in $(or $(NAME),render collect annotate vlp downstream cir gtr iql prof); do $(BIN)/robopref bench $$name $(if $(CSV),--csv $(CSV)) || exit; done
+
+numbers: setup   ## write the tables and marked numbers of README.md and docs/results anew from their CSVs
+	@$(BIN)/python docs/results/tables --write
 
 clean:   ## remove the environment and caches; runs/ and data/ stay
 	rm -rf .venv .typing .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,118 @@
+"""Tables of policies that learn from labels (docs/results/downstream): success in %."""
+
+from __future__ import annotations
+
+import pandas as pd
+from marks import Estimate, fixed
+from shared import listed, markdown, read, told
+
+from robopref.policies.downstream import TARGETS
+
+POLICIES = ("bc", "piql", "ipl", "cpl", "cpl_kl", "dpo")
+LABELLERS = ("none", "scripted", "vlp", "cosine")
+NAMES = {"bc": "cloning", "piql": "P-IQL", "ipl": "IPL", "cpl": "CPL"}
+WHICH = {"downstream": "all", "abstain": "30 % left out"}
+KINDS = {"downstream": "hard", "soft": "probabilities", "abstain": "hard, 30 % left out"}
+ALL, PARTLY = "downstream", "abstain"
+
+
+def rows_of(file: str, policy: str, labeller: str, seed: int | None = None) -> pd.DataFrame:
+    """Rows of one policy from one labeller's labels, of one data seed or of all; success in %."""
+    table = read(f"downstream/{file}.csv")
+    chosen = table[(table["policy"] == policy) & (table["labeller"] == labeller)]
+    if seed is not None:
+        chosen = chosen[chosen["seed"] == seed]
+    return chosen.assign(success=100 * chosen["success"])
+
+
+def by_task(file: str, policy: str, labeller: str, seed: int | None = None) -> list[str]:
+    """Means over seeds of each task, then of all; nothing where there is no row."""
+    means = rows_of(file, policy, labeller, seed).groupby("task")["success"].mean()
+    return [] if means.empty else [*(fixed(value, 1) for value in means), fixed(means.mean(), 1)]
+
+
+def tasks(file: str) -> list[str]:
+    """Task names, as columns."""
+    return sorted(read(f"downstream/{file}.csv")["task"].unique())
+
+
+def first(file: str = ALL) -> str:
+    """Data seed 0: means over five policy seeds."""
+    rows = [
+        [policy, labeller, *cells]
+        for policy in POLICIES
+        for labeller in LABELLERS
+        if (cells := by_task(file, policy, labeller, 0))
+    ]
+    return markdown(["policy", "labels", *tasks(file), "mean"], rows)
+
+
+def kinds() -> str:
+    """Data seed 0: hard labels, probabilities, and the least sure left out."""
+    rows = [
+        [policy, labeller, says, *by_task(file, policy, labeller, 0)]
+        for policy in ("piql", "ipl", "cpl")
+        for labeller in ("scripted", "vlp")
+        for file, says in KINDS.items()
+    ]
+    return markdown(["policy", "labels of", "which", *tasks(ALL), "mean"], rows)
+
+
+def three() -> str:
+    """Three data seeds: means of all, and of each data seed."""
+    rows = []
+    for policy in ("bc", "piql", "ipl", "cpl"):
+        for labeller in ("none",) if policy == "bc" else ("scripted", "vlp"):
+            for file, says in WHICH.items():
+                if cells := by_task(file, policy, labeller):
+                    seeds = listed(of_data_seeds(file, policy, labeller), 1)
+                    rows.append([policy, labeller, "-" if policy == "bc" else says, *cells[:-1], seeds, cells[-1]])
+    return markdown(["policy", "labels", "which", *tasks(ALL), "data seeds 0, 1, 2", "mean"], rows)
+
+
+def of_data_seeds(file: str, policy: str, labeller: str) -> list[float]:
+    """Success of each data seed, mean over tasks and policy seeds."""
+    return list(rows_of(file, policy, labeller).groupby("seed")["success"].mean())
+
+
+def success(file: str, policy: str, labeller: str, seed: str = "") -> Estimate:
+    """Mean, and range over data seeds; or the mean of one data seed."""
+    values = of_data_seeds(file, policy, labeller)
+    if seed:
+        values = [values[int(seed)]]
+    return Estimate(sum(values) / len(values), min(values), max(values))
+
+
+def differs(file: str, policy: str, labeller: str, other_file: str, other: str, seed: str = "") -> float:
+    """How far two means are apart."""
+    return abs(success(file, policy, labeller, seed).centre - success(other_file, policy, other, seed).centre)
+
+
+def accuracy(file: str, labeller: str, column: str = "accuracy", seed: str = "") -> float:
+    """Mean of a measure of the labels over tasks and data seeds."""
+    table = read(f"downstream/{file}.csv")
+    table = table[table["labeller"] == labeller]
+    if seed:
+        table = table[table["seed"] == int(seed)]
+    return float(table.drop_duplicates(["task", "seed"])[column].mean())
+
+
+def published(policy: str) -> float:
+    """Success from VLP's labels in the paper."""
+    return TARGETS[policy]
+
+
+def verdict(policy: str, file: str) -> str:
+    """Reached or missed, against the paper's number."""
+    return "reached" if round(success(file, policy, "vlp").centre, 1) >= TARGETS[policy] else "missed"
+
+
+def short() -> str:
+    """README's table: means and ranges over data seeds."""
+    rows = []
+    for policy in ("piql", "ipl", "cpl"):
+        cells = [told(success(file, policy, labeller)) for file in WHICH for labeller in ("vlp", "scripted")]
+        rows.append([NAMES[policy], *cells, fixed(TARGETS[policy], 1)])
+    rows.append([NAMES["bc"], told(success(ALL, "bc", "none")), "", "", "", ""])
+    head = ["", "VLP's labels", "true return's", "VLP's, least sure 30 % left out", "true return's likewise", "VLP's paper"]
+    return markdown(head, rows)

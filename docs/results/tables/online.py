@@ -1,0 +1,220 @@
+"""Tables of agents that learn while they act (docs/results/online)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from marks import Estimate
+from shared import by_seed, iqm_of, less, listed, markdown, read, spread_of, told
+
+EVALUATIONS = (5000, 10000, 15000, 20000, 25000)
+PARTS = (  # of the ablation, in the order of its command
+    "full",
+    "no_tanh",
+    "no_kappa",
+    "own_norms",
+    "no_norm",
+    "no_skip",
+    "minimum",
+    "one_update",
+    "fresh",
+    "plain_critics",
+    "standardised",
+    "half_entropy",
+    "cool",
+    "cool_fresh",
+)
+AGENTS = {  # variants -> what README calls them
+    "cir": "CIR",
+    "sb3": "Stable-Baselines3's SAC",
+    "sb3_2": "the same, two gradient steps, CIR's width",
+}
+AUTHORS = {  # CIR's authors' own logs, ten seeds: environment, frames -> mean and deviation of the return [their repository]
+    ("dmc/walker-walk", 50_000): (927, 35),
+    ("dmc/cartpole-swingup", 50_000): (754, 149),
+    ("dmc/cheetah-run", 50_000): (250, 85),
+    ("dmc/cheetah-run", 100_000): (417, 120),
+    ("dmc/pendulum-swingup", 50_000): (440, 363),
+    ("dmc/pendulum-swingup", 100_000): (822, 38),
+}
+
+
+def rows_of(file: str, env: str, variant: str) -> pd.DataFrame:
+    """Rows of a variant in an environment, possibly none."""
+    table = read(f"online/{file}.csv")
+    return table[(table["env"] == env) & (table["variant"] == variant)]
+
+
+def at(file: str, env: str, variant: str, frame: int, column: str = "return") -> np.ndarray:
+    """A number a seed at a frame."""
+    rows = rows_of(file, env, variant)
+    return by_seed(rows[rows["frame"] == frame], column)
+
+
+def curve(file: str, env: str, variant: str) -> np.ndarray:
+    """Mean return of all evaluations, a number a seed."""
+    return rows_of(file, env, variant).groupby("seed")["return"].mean().to_numpy(np.float64)
+
+
+def seeds(file: str, env: str, variant: str, frame: str, column: str = "return") -> list[float]:
+    """For marks: a number a seed at a frame."""
+    return list(at(file, env, variant, int(frame), column))
+
+
+def end(file: str, env: str, variant: str, frame: str) -> Estimate:
+    """For marks: centre and spread of the return at a frame."""
+    return spread_of(at(file, env, variant, int(frame)))
+
+
+def over_curve(file: str, env: str, variant: str) -> Estimate:
+    """For marks: centre and spread of the mean return of all evaluations."""
+    return spread_of(curve(file, env, variant))
+
+
+def authors(env: str, frame: str) -> list[float]:
+    """For marks: mean and deviation of the authors' seeds."""
+    return [float(number) for number in AUTHORS[env, int(frame)]]
+
+
+def against(env: str, frame: int) -> list[str]:
+    """What the authors' seeds have, and what lies within two deviations."""
+    mean, deviation = AUTHORS[env, frame]
+    return [f"{mean} +- {deviation}", f"{max(0, mean - 2 * deviation):,} to {mean + 2 * deviation:,}"]
+
+
+def verified() -> str:
+    """CIR against its authors' logs at 50,000 frames."""
+    rows = []
+    for task in ("walker-walk", "cartpole-swingup"):
+        env = f"dmc/{task}"
+        cells = [listed(at(file, env, "cir", 50_000)) for file in ("verify", "dmc")]
+        rows.append([task, *against(env, 50_000), *cells])
+    return markdown(["task", "authors' ten seeds", "inside is", "float32", "mixed"], rows)
+
+
+def on_a_gpu() -> str:
+    """The same of two tasks at 50,000 and 100,000 frames."""
+    rows = []
+    for env, frame in (key for key in AUTHORS if key[0] in ("dmc/cheetah-run", "dmc/pendulum-swingup")):
+        name = f"{env.removeprefix('dmc/')}, {frame:,} frames"
+        rows.append([name, *against(env, frame), listed(at("dmc100k", env, "paper", frame))])
+    return markdown(["task", "authors' ten seeds", "inside is", "ours"], rows)
+
+
+def both(variant: str, whole: bool = False) -> np.ndarray:
+    """Returns (S seeds, two tasks of dmc) at the end, or means of the curves."""
+    found = [
+        curve("dmc", env, variant) if whole else at("dmc", env, variant, 50_000)
+        for env in ("dmc/walker-walk", "dmc/cartpole-swingup")
+    ]
+    return np.stack(found, 1)
+
+
+def dmc() -> str:
+    """Everybody with three seeds on both tasks; then what CIR has over the peers."""
+    rows, there = [], [variant for variant in AGENTS if len(rows_of("dmc", "dmc/cartpole-swingup", variant))]
+    for variant in there:
+        single = [told(end("dmc", f"dmc/{task}", variant, "50000"), 0) for task in ("walker-walk", "cartpole-swingup")]
+        rows.append([AGENTS[variant], *single, *(told(iqm_of(both(variant, whole)), 0) for whole in (False, True))])
+    for variant in there:
+        if variant != "cir":
+            cells = [told(less(both("cir", whole), both(variant, whole)), 0, sign=True) for whole in (False, True)]
+            rows.append([f"CIR over {AGENTS[variant]}", "", "", *cells])
+    return markdown(["", "walker-walk", "cartpole-swingup", "both", "both, mean"], rows)
+
+
+def halfcheetah() -> str:
+    """HalfCheetah-v5: two points of the curve, and its mean."""
+    env, rows = "mujoco/HalfCheetah-v5", []
+    for variant, name in AGENTS.items():
+        if len(rows_of("halfcheetah", env, variant)):
+            points = [told(end("halfcheetah", env, variant, frame), 0, comma=True) for frame in ("15000", "25000")]
+            last = listed(at("halfcheetah", env, variant, 25_000), comma=True)
+            rows.append([name, *points, last, told(over_curve("halfcheetah", env, variant), 0)])
+    return markdown(["", "15,000 decisions", "25,000", "seeds at 25,000", "mean of five evaluations"], rows)
+
+
+def successes(file: str, env: str, variant: str) -> list[str]:
+    """Success of each seed after so many decisions, and the return at the end."""
+    cells = [listed(at(file, env, variant, frame, "success"), 1) for frame in EVALUATIONS]
+    return [*cells, listed(at(file, env, variant, EVALUATIONS[-1]), comma=True)]
+
+
+REWARDS = {
+    "vlp": "VLP's",
+    "foreign": "VLP's, asked to press the button",
+    "true": "true",
+    "sb3": "true, Stable-Baselines3's SAC",
+    "sb3_2": "true, the same with two gradient steps",
+}
+
+
+def drawer() -> str:
+    """vlp.csv: drawer-close, no margin of ties."""
+    env, rows = "metaworld/drawer-close", []
+    for variant, says in REWARDS.items():
+        if count := rows_of("vlp", env, variant)["seed"].nunique():
+            rows.append([says, str(count), *successes("vlp", env, variant)])
+    return markdown(["reward", "seeds", *(f"{frame:,}" for frame in EVALUATIONS), "return at the end"], rows)
+
+
+def margin() -> str:
+    """margin.csv: three tasks, with a margin of ties."""
+    rows = []
+    for task in ("drawer-close", "button-press", "faucet-close"):
+        for variant, says in REWARDS.items():
+            if count := rows_of("margin", f"metaworld/{task}", variant)["seed"].nunique():
+                says = says if count > 1 else f"{says}, seed 0 alone"
+                rows.append([task, says, *successes("margin", f"metaworld/{task}", variant)])
+    return markdown(["task", "reward", *(f"{frame:,}" for frame in EVALUATIONS), "return at the end"], rows)
+
+
+def parts(file: str, *tasks: str) -> str:
+    """ablation.csv or validation.csv: returns of three seeds at the end, and means of their curves."""
+    rows = []
+    for variant in PARTS:
+        if len(rows_of(file, f"dmc/{tasks[0]}", variant)):
+            cells = [
+                listed(values)
+                for task in tasks
+                for values in (at(file, f"dmc/{task}", variant, 25_000), curve(file, f"dmc/{task}", variant))
+            ]
+            rows.append([variant, *cells])
+    return markdown(["", *(head for task in tasks for head in (f"{task}, end", "mean"))], rows)
+
+
+def worth(variant: str, when: str, *tables: str) -> Estimate:
+    """What a variant has over the full agent, at the end or over the curve, over all tasks of the tables."""
+    places = [(file, env) for file in tables or ("ablation",) for env in sorted(read(f"online/{file}.csv")["env"].unique())]
+
+    def returns(name: str) -> np.ndarray:
+        return np.stack([at(*place, name, 25_000) if when == "end" else curve(*place, name) for place in places], 1)
+
+    return less(returns(variant), returns("full"))
+
+
+def agents() -> str:
+    """README's table: centre and spread of the return, or each seed's success."""
+
+    def returned(file: str, env: str, frame: int, variant: str) -> str:
+        values = at(file, env, variant, frame)
+        cell = told(spread_of(values), 0, comma=True) if len(values) else ""
+        known = AUTHORS.get((env, frame)) if variant == "cir" else None
+        return f"{cell}, its authors' {known[0]}" if known else cell
+
+    def succeeded(file: str, env: str, variant: str) -> str:
+        return listed(at(file, env, variant, 25_000, "success"), 1)
+
+    shown = [variant for variant in AGENTS if variant != "sb3_2" or "sb3_2" in set(read("online/dmc.csv")["variant"])]
+    rows = []
+    for file, env, frame, says in (
+        ("dmc", "dmc/walker-walk", 50_000, "dmc walker-walk, 50,000 frames"),
+        ("dmc", "dmc/cartpole-swingup", 50_000, "dmc cartpole-swingup, 50,000"),
+        ("halfcheetah", "mujoco/HalfCheetah-v5", 25_000, "HalfCheetah-v5, 25,000"),
+    ):
+        rows.append([says, *(returned(file, env, frame, variant) for variant in shown), ""])
+    for task, file in (("drawer-close", "vlp"), ("button-press", "margin")):
+        env = f"metaworld/{task}"
+        ours = [succeeded(file, env, "true" if variant == "cir" else variant) for variant in shown]
+        rows.append([f"Meta-World {task}, 25,000: success", *ours, succeeded("margin", env, "vlp")])
+    return markdown(["", *(AGENTS[variant] for variant in shown), "CIR, VLP's reward"], rows)

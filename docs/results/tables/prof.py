@@ -1,0 +1,233 @@
+"""Tables of written rewards, and of learners from offline data (docs/results/prof): normalised score x 100."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from marks import Estimate, fixed
+from shared import by_seed, iqm_of, less_mean, listed, markdown, mean_of, read, short, told
+
+from robopref.embodied.statistics import iqm
+
+SETS = {
+    "hopper-medium-replay": "hopper medium-replay",
+    "hopper-medium-expert": "medium-expert",
+    "halfcheetah-medium-replay": "halfcheetah medium-replay",
+    "halfcheetah-medium-expert": "medium-expert",
+}
+DOOR = "door-human"
+REWARDS = {
+    "bc": "BC",
+    "bc10": "10 % BC",
+    "iql": "IQL, true reward",
+    "uds": "IQL, UDS",
+    "otr": "IQL, OTR",
+    "seabo": "IQL, SEABO",
+    "prof": "**IQL, PROF**",
+    "prof_both": "IQL, PROF, pairs of both kinds",
+    "prof_data": "IQL, PROF, pairs with the data",
+    "grammar": "IQL, grammar (no language model)",
+    "td3bc": "TD3+BC, true reward",
+    "td3bc_otr": "TD3+BC, OTR",
+    "td3bc_seabo": "TD3+BC, SEABO",
+    "td3bc_prof": "**TD3+BC, PROF**",
+}
+LONG = {
+    "iql": "true reward",
+    "otr": "OTR",
+    "seabo": "SEABO",
+    "prof": "PROF",
+    "prof_survival": "**PROF, survival 4 (ours)**",
+    "seabo_survival": "SEABO, survival 4",
+    "otr_survival": "OTR, survival 4",
+}
+SURVIVAL = {"prof": "0", "prof_half": ".5", "prof_one": "1", "prof_two": "2", "prof_four": "4", "iql": "true", "seabo": "SEABO"}
+RANKINGS = {  # one variant a row; two, parted by a semicolon
+    "default": "pairs with noise (default)",
+    "data": "pairs with the data (ours)",
+    "both": "both kinds (ours)",
+    "actions": "noise on actions alone",
+    "delta_1": "delta 1",
+    "quarter": "alphas a quarter",
+    "fourfold": "alphas fourfold",
+    "H_1": "H 1",
+    "H_all": "whole episodes",
+    "smooth": "smooth noise",
+    "experts_5": "five experts",
+}
+
+
+def rows_of(file: str) -> pd.DataFrame:
+    """A CSV of scores.  Halfcheetah's episodes never end, so with survival its policies are those without."""
+    table = read(f"prof/{file}.csv")
+    if file != "long":
+        return table
+    never = table["data"].str.startswith("halfcheetah")
+    added = [
+        table[never & (table["variant"] == name.removesuffix("_survival"))].assign(variant=name)
+        for name in LONG
+        if name.endswith("_survival") and name in set(table["variant"]) and not (never & (table["variant"] == name)).any()
+    ]
+    return pd.concat([table, *added])
+
+
+def scores(file: str, variant: str, *data: str) -> np.ndarray:
+    """(S seeds, D data sets); ValueError where one lacks."""
+    table = rows_of(file)
+    found = [by_seed(table[(table["variant"] == variant) & (table["data"] == name)], "score") for name in data or SETS]
+    if not all(len(column) == len(found[0]) > 0 for column in found):
+        raise ValueError(f"{file}: {variant} is not there with all seeds on all of {', '.join(data or SETS)}")
+    return np.stack(found, 1)
+
+
+def lines(file: str, names: dict[str, str], *data: str) -> list[list[str]]:
+    """A row a variant that is there: IQM over seeds of each data set, then the mean over all and the IQM over all."""
+    table, rows = rows_of(file), []
+    for variant, says in names.items():
+        here = table[table["variant"] == variant]
+        if here.empty:
+            continue
+        cells = [fixed(iqm(by_seed(part, "score")), 1) if len(part := here[here["data"] == name]) else "" for name in data]
+        values = None if "" in cells else scores(file, variant, *data)
+        rows.append(
+            [says, *cells, "" if values is None else told(mean_of(values)), "" if values is None else told(iqm_of(values))]
+        )
+    return rows
+
+
+def table(file: str) -> str:
+    """scores.csv or long.csv: every reward on every set, and the aggregates."""
+    data = [*SETS, DOOR] if file == "scores" else [*SETS]
+    names = REWARDS if file == "scores" else LONG
+    count = {4: "four", 5: "five"}[len(data)]
+    head = ["", *(SETS.get(name, name) for name in data), f"mean of {count}, 95 % interval", f"IQM of {count}"]
+    return markdown(head, lines(file, names, *data))
+
+
+def summary() -> str:
+    """README's table: rewards for IQL after 120,000 steps, and for both learners after 30,000."""
+    rows = []
+    for name, says in LONG.items():
+        if name not in set(read("prof/long.csv")["variant"]):
+            continue
+        values = scores("long", name)
+        few, cloned = ("", "")
+        if not name.endswith("_survival"):
+            few = told(mean_of(scores("scores", name, *SETS, DOOR)))
+            cloned = told(mean_of(scores("scores", "td3bc" if name == "iql" else f"td3bc_{name}", *SETS, DOOR)))
+        rows.append([says, told(mean_of(values)), told(iqm_of(values)), few, cloned])
+    head = [
+        "reward",
+        "IQL, 120,000 steps, four sets: mean",
+        "IQM",
+        "IQL, 30,000 steps, five sets: mean",
+        "TD3+BC, the same: mean",
+    ]
+    return markdown(head, rows)
+
+
+def aggregate(file: str, variant: str, statistic: str = "mean", *data: str) -> Estimate:
+    """For marks: mean or IQM of a variant over data sets (four of `long`, five of `scores`), and its interval."""
+    values = scores(file, variant, *(data or ([*SETS, DOOR] if file == "scores" else [*SETS])))
+    return mean_of(values) if statistic == "mean" else iqm_of(values)
+
+
+def above(variant: str, other: str, file: str = "long", *data: str) -> Estimate:
+    """For marks: mean of a variant less that of another, and its interval."""
+    return less_mean(scores(file, variant, *data), scores(file, other, *data))
+
+
+def at(file: str, variant: str, data: str, statistic: str = "iqm") -> float:
+    """For marks: one cell."""
+    values = scores(file, variant, data)
+    return iqm(values) if statistic == "iqm" else float(values.mean())
+
+
+def seeds(file: str, variant: str, data: str) -> list[float]:
+    """For marks: all seeds of one cell."""
+    return list(scores(file, variant, data)[:, 0])
+
+
+def best_seeds(file: str, variant: str, data: str, count: str) -> list[float]:
+    """For marks: the largest so many seeds of one cell, rising."""
+    return sorted(scores(file, variant, data)[:, 0])[-int(count) :]
+
+
+def survival() -> str:
+    """survival.csv: how large the bonus is, IQM over three seeds, and the mean of both sets."""
+    table = rows_of("survival")
+
+    def cell(variant: str, *data: str) -> str:
+        found = [by_seed(table[(table["variant"] == variant) & (table["data"] == name)], "score") for name in data]
+        return fixed(float(np.mean([iqm(values) for values in found])), 1) if all(map(len, found)) else ""
+
+    sets = ("walker2d-medium-expert", "walker2d-medium-replay")
+    rows = [[name.replace("-", " ", 1), *(cell(variant, name) for variant in SURVIVAL)] for name in sets]
+    return markdown(["survival", *SURVIVAL.values()], [*rows, ["mean", *(cell(variant, *sets) for variant in SURVIVAL)]])
+
+
+def survival_worth() -> Estimate:
+    """What a bonus of 4 has over none, mean of both sets."""
+    sets = ("walker2d-medium-expert", "walker2d-medium-replay")
+    return less_mean(scores("survival", "prof_four", *sets), scores("survival", "prof", *sets))
+
+
+def td3bc() -> str:
+    """survival-td3bc.csv: means over seeds and their intervals."""
+    names = {"td3bc": "true reward", "td3bc_otr": "OTR", "td3bc_seabo": "SEABO", "td3bc_prof": "PROF"}
+    names |= {"td3bc_prof_survival": "PROF, survival 4"}
+    rows = [
+        [data.replace("-", " ", 1), *(told(mean_of(scores("survival-td3bc", variant, data))) for variant in names)]
+        for data in ("hopper-medium-expert", "hopper-medium-replay")
+    ]
+    return markdown(["", *names.values()], rows)
+
+
+def ranking(place: str, variant: str, file: str = "candidates") -> pd.Series:
+    """One row of a table of rankings."""
+    table = read(f"prof/{place}/{file}-rankings.csv").set_index("variant")
+    return table.loc[variant]
+
+
+def agreement(place: str, variant: str, column: str = "with_agreement", file: str = "candidates") -> float:
+    """For marks: one number of it."""
+    return float(ranking(place, variant, file)[column])
+
+
+def rankings() -> str:
+    """candidates-rankings.csv: how dominance goes with agreement and with score, and what is chosen from less."""
+    rows = []
+    for variant, says in RANKINGS.items():
+        cells = []
+        for place in SETS:
+            row = ranking(place, variant)
+            both = f"{short(row['with_agreement'])}, {short(row['with_score'])}"
+            cells.append("none (one rank)" if row["distinct"] == 1 else both)
+        rows.append([says, *cells])
+    for says, variants in (
+        ("policy of the first of K = 1 (random pick), 2, 4, 8", ("K_1", "K_2", "K_4", "K_8")),
+        ("after T = 0, 1, 2 rounds", ("T_0", "T_1", "T_2")),
+    ):
+        rows.append([says, *(listed(ranking(place, name)["first_score"] for name in variants) for place in SETS)])
+    return markdown(["", *SETS.values()], rows)
+
+
+def chosen(variant: str) -> float:
+    """For marks: the score of what is chosen, mean over the four sets."""
+    return float(np.mean([agreement(place, variant, "first_score") for place in SETS]))
+
+
+def pairs() -> str:
+    """walker2d and door: which pairs the ranking should compare; dominance with agreement, and agreement of the first."""
+    places = {"walker2d-medium-replay": "walker2d medium-replay", "walker2d-medium-expert": "medium-expert", "door": DOOR}
+    rows = []
+    for variant, says in (("default", "noise (default)"), ("data", "data"), ("both", "both")):
+        found = [ranking(place, variant, "agreement")[["with_agreement", "first_agreement"]].to_numpy(float) for place in places]
+        rows.append([says, *("; ".join(short(value) for value in cell) for cell in (*found, np.mean(found, 0)))])
+    return markdown(["", *places.values(), "mean"], rows)
+
+
+def level(env: str, kind: str) -> float:
+    """For marks: D4RL's score of one of the sets."""
+    table = read("prof/sets.csv")
+    return float(table[(table["env"] == env) & (table["set"] == kind)]["d4rl_score"].iloc[0])
