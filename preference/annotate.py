@@ -228,9 +228,7 @@ def score_clips(
         return score_drawn(config, models, drawers, clips, instruction)
 
 
-def score_drawn(
-    config: AnnotateConfig, models: Sequence[Path], drawers: Drawers, clips: Clips, instruction: str
-) -> np.ndarray:
+def score_drawn(config: AnnotateConfig, models: Sequence[Path], drawers: Drawers, clips: Clips, instruction: str) -> np.ndarray:
     """`score_clips` from pictures; torch is imported here, while the drawers start."""
     import torch
 

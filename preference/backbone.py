@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from robopref.configs.errors import RoboprefError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMS = "small:FOLDER, small:FOLDER@wordllama, open_clip:NAME:WEIGHTS, open_clip:hf-hub:ORG/MODEL or open_clip:local-dir:FOLDER"
 

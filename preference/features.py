@@ -22,6 +22,7 @@ from robopref.datasets.clips import FrameBank, Stacked
 from robopref.preference.backbone import FrameEncoder
 
 CHUNK = 256  # frames encoded at a time
+BATCH = 64  # of a chunk of clips: what the small backbone makes of more does not stay in a processor's cache
 
 
 class FeatureScorer(Protocol):
@@ -51,8 +52,9 @@ class FeatureScorer(Protocol):
 def encode_clips(clips: np.ndarray, encoder: FrameEncoder) -> np.ndarray:
     """clips (N, 1 + T, H, W, 3) uint8 -> features (N, (1 + T) * P, D) float16."""
     n, t = clips.shape[:2]
-    features = encoder.encode_frames(clips.reshape(n * t, *clips.shape[2:]))
-    return features.reshape(n, t * features.shape[1], -1).cpu().numpy().astype(np.float16)
+    frames = clips.reshape(n * t, *clips.shape[2:])
+    batches = [encoder.encode_frames(frames[start : start + BATCH]).half().cpu() for start in range(0, n * t, BATCH)]
+    return torch.cat(batches).reshape(n, t * batches[0].shape[1], -1).numpy()
 
 
 def some_frames(clips: Tensor, count: int) -> Tensor:

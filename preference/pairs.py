@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError
@@ -121,6 +120,8 @@ def cluster_episodes(store: EpisodeStore, rng: np.random.Generator) -> np.ndarra
 
     The paper does not say on what: ours is the mean and the last observation of an episode, standardised.
     """
+    from sklearn.cluster import KMeans  # 1 s to import, and random pairs do without
+
     if len(store) < 2:
         raise RoboprefError(f"{store.path}: clusters need at least two episodes; collect more, or use --pairing random.")
     features = np.empty((len(store), 2 * store.episode(0).observations.shape[1]))

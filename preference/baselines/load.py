@@ -12,21 +12,12 @@ from robopref.configs.chat import ChatConfig
 from robopref.configs.errors import UsageError, nearest
 from robopref.embodied.render import DEFAULT_CAMERA
 from robopref.preference.backbone import parse_open_clip
-from robopref.preference.baselines.goal_image import GoalImage, Goals
-from robopref.preference.baselines.similarity import (
-    JointSpace,
-    Measure,
-    Similarity,
-    cosine,
-    goal_baseline,
-    last_frame,
-    mean_frame,
-    whole_clip,
-)
-from robopref.preference.features import FeatureScorer
 
 if TYPE_CHECKING:
     from robopref.preference.baselines.clip_space import ClipSpace
+    from robopref.preference.baselines.goal_image import GoalImage, Goals
+    from robopref.preference.baselines.similarity import JointSpace, Measure
+    from robopref.preference.features import FeatureScorer
 
 BASELINES = ("goal-image", "cosine", "vlm-rm", "roboclip")
 """Those that score single clips."""
@@ -85,6 +76,8 @@ def load_baseline(labeller: str, config: BaselineConfig, frames: int, device: st
         if goals is None:
             raise UsageError(f"goal-image needs a picture of the finished task: {lacking(labeller, config, ChatConfig())}")
         return load_goal_image(config.encoder or "", goals, frames, device)
+    from robopref.preference.baselines.similarity import Similarity, cosine, goal_baseline, last_frame, mean_frame, whole_clip
+
     space = load_space(config.encoder or "", device)
     pool = last_frame if config.frames == "last" else mean_frame
     measure: Measure
@@ -116,6 +109,8 @@ def load_space(encoder: str, device: str) -> JointSpace:
 
 def load_goal_image(encoder: str, goals: Goals, frames: int, device: str) -> GoalImage:
     """Goal-image distance through `small:FOLDER` or `open_clip:NAME:WEIGHTS`."""
+    from robopref.preference.baselines.goal_image import GoalImage
+
     kind, _, where = encoder.partition(":")
     if kind == "small" and where:
         from robopref.preference.small import SmallBackbone
