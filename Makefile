@@ -34,5 +34,8 @@ bench: setup   ## speed and memory against named peers (NAME=render for one of t
 numbers: setup   ## write the tables and marked numbers of README.md and docs/results anew from their CSVs
 	@$(BIN)/python docs/results/tables --write
 
+mutants: setup   ## change the core line by line and count what the tests notice; hours with SAMPLE=0
+	$(BIN)/python tests/mutants.py $(if $(SAMPLE),--sample $(SAMPLE))
+
 clean:   ## remove the environment and caches; runs/ and data/ stay
-	rm -rf .venv .typing .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv .mutants .typing .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -52,6 +52,11 @@ def value(benchmark: str, measure: str) -> float:
     return values()[benchmark, measure]
 
 
+def seconds(benchmark: str, measure: str, limit: str = "60") -> float:
+    """For marks: a time that the table has as how often it fits into a limit."""
+    return float(limit) / value(benchmark, measure)
+
+
 def ratios() -> str:
     """How many times as fast as its peer everything is; an aim that is not met is called missed."""
     found = values()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
-from marks import Estimate, fixed
+from marks import fixed
 from shared import listed, markdown, read, told
 
+from robopref.embodied.statistics import Spread, difference, over_seeds
 from robopref.policies.downstream import TARGETS
 
 POLICIES = ("bc", "piql", "ipl", "cpl", "cpl_kl", "dpo")
-LABELLERS = ("none", "scripted", "vlp", "cosine")
+LABELLERS = ("none", "scripted", "vlp", "contrastive")
 NAMES = {"bc": "cloning", "piql": "P-IQL", "ipl": "IPL", "cpl": "CPL"}
 WHICH = {"downstream": "all", "abstain": "30 % left out"}
 KINDS = {"downstream": "hard", "soft": "probabilities", "abstain": "hard, 30 % left out"}
@@ -75,17 +77,17 @@ def of_data_seeds(file: str, policy: str, labeller: str) -> list[float]:
     return list(rows_of(file, policy, labeller).groupby("seed")["success"].mean())
 
 
-def success(file: str, policy: str, labeller: str, seed: str = "") -> Estimate:
-    """Mean, and range over data seeds; or the mean of one data seed."""
-    values = of_data_seeds(file, policy, labeller)
-    if seed:
-        values = [values[int(seed)]]
-    return Estimate(sum(values) / len(values), min(values), max(values))
+def success(file: str, policy: str, labeller: str, seed: str = "") -> Spread:
+    """Mean over data sets, which are the unit, and their range; or the mean of one."""
+    values = np.array(of_data_seeds(file, policy, labeller))
+    return over_seeds(values[[int(seed)]] if seed else values, np.mean)
 
 
-def differs(file: str, policy: str, labeller: str, other_file: str, other: str, seed: str = "") -> float:
-    """How far two means are apart."""
-    return abs(success(file, policy, labeller, seed).centre - success(other_file, policy, other, seed).centre)
+def differs(file: str, policy: str, labeller: str, other_file: str, other: str, seed: str = "") -> Spread:
+    """How much more one labeller is worth than another, on the same data sets."""
+    pair = [np.array(of_data_seeds(*cell)) for cell in ((file, policy, labeller), (other_file, policy, other))]
+    first, second = (values[[int(seed)]] if seed else values for values in pair)
+    return difference(first, second, np.mean, paired=True)
 
 
 def accuracy(file: str, labeller: str, column: str = "accuracy", seed: str = "") -> float:

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from robopref.embodied.statistics import Spread
+
 RESULTS = Path(__file__).parents[1]
 ROOT = RESULTS.parents[1]
 TABLE = re.compile(r"(?P<open><!-- table (?P<call>[^>]*?) -->\n)(?P<body>.*?)(?P<close><!-- /table -->)", re.DOTALL)
@@ -63,15 +65,6 @@ HIDDEN = re.compile(  # what is no prose: code, code in a line, comments, target
     r"^(?: {4}[^\n]*|#[^\n]*)$|^```.*?^```|``.+?``|`[^`\n]+(?:\n[^`\n]+)?`|<!--.*?-->|\]\([^)]*\)|https?://\S+",
     re.MULTILINE | re.DOTALL,
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A centre and the ends of what stands in brackets behind it."""
-
-    centre: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ def printed(text: str, mark: re.Match[str], numbers: list[re.Match[str]]) -> tup
     value = call(mark["call"])
     begin = text.rfind("\n\n", 0, mark.start())
     found = [number for number in numbers if begin < number.start() < mark.start()]
-    if isinstance(value, Estimate):
+    if isinstance(value, Spread):
         whole = len(found) >= 3 and text[found[-1].end()] == "]"
         values = [value.centre, value.low, value.high] if whole else [value.centre]
     elif isinstance(value, Sequence):

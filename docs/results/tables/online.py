@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from marks import Estimate
-from shared import by_seed, iqm_of, less, listed, markdown, read, spread_of, told
+from shared import by_seed, listed, markdown, read, told
+
+from robopref.embodied.statistics import Spread, difference, over_seeds
 
 EVALUATIONS = (5000, 10000, 15000, 20000, 25000)
 PARTS = (  # of the ablation, in the order of its command
@@ -61,14 +62,14 @@ def seeds(file: str, env: str, variant: str, frame: str, column: str = "return")
     return list(at(file, env, variant, int(frame), column))
 
 
-def end(file: str, env: str, variant: str, frame: str) -> Estimate:
+def end(file: str, env: str, variant: str, frame: str) -> Spread:
     """For marks: centre and spread of the return at a frame."""
-    return spread_of(at(file, env, variant, int(frame)))
+    return over_seeds(at(file, env, variant, int(frame)))
 
 
-def over_curve(file: str, env: str, variant: str) -> Estimate:
+def over_curve(file: str, env: str, variant: str) -> Spread:
     """For marks: centre and spread of the mean return of all evaluations."""
-    return spread_of(curve(file, env, variant))
+    return over_seeds(curve(file, env, variant))
 
 
 def authors(env: str, frame: str) -> list[float]:
@@ -115,10 +116,10 @@ def dmc() -> str:
     rows, there = [], [variant for variant in AGENTS if len(rows_of("dmc", "dmc/cartpole-swingup", variant))]
     for variant in there:
         single = [told(end("dmc", f"dmc/{task}", variant, "50000"), 0) for task in ("walker-walk", "cartpole-swingup")]
-        rows.append([AGENTS[variant], *single, *(told(iqm_of(both(variant, whole)), 0) for whole in (False, True))])
+        rows.append([AGENTS[variant], *single, *(told(over_seeds(both(variant, whole)), 0) for whole in (False, True))])
     for variant in there:
         if variant != "cir":
-            cells = [told(less(both("cir", whole), both(variant, whole)), 0, sign=True) for whole in (False, True)]
+            cells = [told(difference(both("cir", whole), both(variant, whole)), 0, sign=True) for whole in (False, True)]
             rows.append([f"CIR over {AGENTS[variant]}", "", "", *cells])
     return markdown(["", "walker-walk", "cartpole-swingup", "both", "both, mean"], rows)
 
@@ -183,14 +184,14 @@ def parts(file: str, *tasks: str) -> str:
     return markdown(["", *(head for task in tasks for head in (f"{task}, end", "mean"))], rows)
 
 
-def worth(variant: str, when: str, *tables: str) -> Estimate:
+def worth(variant: str, when: str, *tables: str) -> Spread:
     """What a variant has over the full agent, at the end or over the curve, over all tasks of the tables."""
     places = [(file, env) for file in tables or ("ablation",) for env in sorted(read(f"online/{file}.csv")["env"].unique())]
 
     def returns(name: str) -> np.ndarray:
         return np.stack([at(*place, name, 25_000) if when == "end" else curve(*place, name) for place in places], 1)
 
-    return less(returns(variant), returns("full"))
+    return difference(returns(variant), returns("full"))
 
 
 def agents() -> str:
@@ -198,7 +199,7 @@ def agents() -> str:
 
     def returned(file: str, env: str, frame: int, variant: str) -> str:
         values = at(file, env, variant, frame)
-        cell = told(spread_of(values), 0, comma=True) if len(values) else ""
+        cell = told(over_seeds(values), 0, comma=True) if len(values) else ""
         known = AUTHORS.get((env, frame)) if variant == "cir" else None
         return f"{cell}, its authors' {known[0]}" if known else cell
 

@@ -6,8 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from marks import Estimate, fixed
-from shared import iqm_of, listed, markdown, read, short, spread_of, told
+from marks import fixed
+from shared import listed, markdown, read, short, told
+
+from robopref.embodied.statistics import Spread, over_seeds
+from robopref.embodied.statistics import ratio as ratio_of
 
 AGENTS = {"gtr": "GTR", "ppo": "PPO", "ppo_kl": "KL", "c_chain": "C-CHAIN's control"}
 WORLDS = ("hopper-friction", "walker2d-friction", "cheetah-friction", "hopper-observation", "walker-tasks", "press-goals")
@@ -69,13 +72,12 @@ def all_worlds(file: str, variant: str, worlds: tuple[str, ...], column: str = "
     return np.stack(found, 1)
 
 
-def over(file: str, variant: str, base: str, worlds: tuple[str, ...], column: str = "return") -> Estimate:
-    """IQM over worlds and seeds, each world divided by the mean of `base` there."""
-    mean = all_worlds(file, base, worlds, column).mean(0)
-    return iqm_of(all_worlds(file, variant, worlds, column) / mean)
+def over(file: str, variant: str, base: str, worlds: tuple[str, ...], column: str = "return") -> Spread:
+    """IQM over worlds and seeds, each world divided by the mean of `base` there, whose seeds are drawn, too."""
+    return ratio_of(all_worlds(file, variant, worlds, column), all_worlds(file, base, worlds, column))
 
 
-def ratio(file: str, variant: str, worlds: str = "", base: str = "ppo", column: str = "return") -> Estimate:
+def ratio(file: str, variant: str, worlds: str = "", base: str = "ppo", column: str = "return") -> Spread:
     """For marks: the same, with worlds parted by commas; all of the file's by themselves."""
     return over(file, variant, base, tuple(worlds.split(",")) if worlds else worlds_of(file), column)
 
@@ -107,7 +109,7 @@ def released(file: str, variant: str, world: str, phase: str) -> float:
 
 def cell(values: np.ndarray) -> str:
     """IQM and interval of one world; nothing where there are no runs."""
-    return told(spread_of(values), 0) if len(values) else ""
+    return told(over_seeds(values), 0) if len(values) else ""
 
 
 def tuning() -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from marks import Estimate, fixed
-from shared import by_seed, iqm_of, less_mean, listed, markdown, mean_of, read, short, told
+from marks import fixed
+from shared import by_seed, listed, markdown, read, short, told
 
-from robopref.embodied.statistics import iqm
+from robopref.embodied.statistics import Spread, difference, iqm, over_seeds
 
 SETS = {
     "hopper-medium-replay": "hopper medium-replay",
@@ -80,6 +80,11 @@ def scores(file: str, variant: str, *data: str) -> np.ndarray:
     return np.stack(found, 1)
 
 
+def mean_of(values: np.ndarray) -> Spread:
+    """Mean over (S, D) and its spread."""
+    return over_seeds(values, np.mean)
+
+
 def lines(file: str, names: dict[str, str], *data: str) -> list[list[str]]:
     """A row a variant that is there: IQM over seeds of each data set, then the mean over all and the IQM over all."""
     table, rows = rows_of(file), []
@@ -90,7 +95,7 @@ def lines(file: str, names: dict[str, str], *data: str) -> list[list[str]]:
         cells = [fixed(iqm(by_seed(part, "score")), 1) if len(part := here[here["data"] == name]) else "" for name in data]
         values = None if "" in cells else scores(file, variant, *data)
         rows.append(
-            [says, *cells, "" if values is None else told(mean_of(values)), "" if values is None else told(iqm_of(values))]
+            [says, *cells, "" if values is None else told(mean_of(values)), "" if values is None else told(over_seeds(values))]
         )
     return rows
 
@@ -115,7 +120,7 @@ def summary() -> str:
         if not name.endswith("_survival"):
             few = told(mean_of(scores("scores", name, *SETS, DOOR)))
             cloned = told(mean_of(scores("scores", "td3bc" if name == "iql" else f"td3bc_{name}", *SETS, DOOR)))
-        rows.append([says, told(mean_of(values)), told(iqm_of(values)), few, cloned])
+        rows.append([says, told(mean_of(values)), told(over_seeds(values)), few, cloned])
     head = [
         "reward",
         "IQL, 120,000 steps, four sets: mean",
@@ -126,15 +131,15 @@ def summary() -> str:
     return markdown(head, rows)
 
 
-def aggregate(file: str, variant: str, statistic: str = "mean", *data: str) -> Estimate:
+def aggregate(file: str, variant: str, statistic: str = "mean", *data: str) -> Spread:
     """For marks: mean or IQM of a variant over data sets (four of `long`, five of `scores`), and its interval."""
     values = scores(file, variant, *(data or ([*SETS, DOOR] if file == "scores" else [*SETS])))
-    return mean_of(values) if statistic == "mean" else iqm_of(values)
+    return mean_of(values) if statistic == "mean" else over_seeds(values)
 
 
-def above(variant: str, other: str, file: str = "long", *data: str) -> Estimate:
+def above(variant: str, other: str, file: str = "long", *data: str) -> Spread:
     """For marks: mean of a variant less that of another, and its interval."""
-    return less_mean(scores(file, variant, *data), scores(file, other, *data))
+    return difference(scores(file, variant, *data), scores(file, other, *data), np.mean)
 
 
 def at(file: str, variant: str, data: str, statistic: str = "iqm") -> float:
@@ -166,10 +171,10 @@ def survival() -> str:
     return markdown(["survival", *SURVIVAL.values()], [*rows, ["mean", *(cell(variant, *sets) for variant in SURVIVAL)]])
 
 
-def survival_worth() -> Estimate:
+def survival_worth() -> Spread:
     """What a bonus of 4 has over none, mean of both sets."""
     sets = ("walker2d-medium-expert", "walker2d-medium-replay")
-    return less_mean(scores("survival", "prof_four", *sets), scores("survival", "prof", *sets))
+    return difference(scores("survival", "prof_four", *sets), scores("survival", "prof", *sets), np.mean)
 
 
 def td3bc() -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from marks import Estimate, fixed
+from marks import fixed
 from shared import markdown, read, told, where
+
+from robopref.embodied.statistics import INTERVAL, Spread
 
 MEASURES = {
     "accuracy": "accuracy",
@@ -29,7 +31,7 @@ def success(folder: str = "quick") -> str:
     rows = []
     for policy in dict.fromkeys(table["policy"]):
         cells = {row["seed"]: row for row in table[table["policy"] == policy].to_dict("records")}
-        found = [Estimate(*(cells[seed][key] for key in ("iqm", "low", "high"))) for seed in seeds]
+        found = [Spread(*(cells[seed][key] for key in ("iqm", "low", "high")), INTERVAL, cells[seed]["n"]) for seed in seeds]
         rows.append([policy, *(told(cell, 2) for cell in found)])
     return markdown(["policy", *(f"seed {seed}" for seed in seeds)], rows)
 
