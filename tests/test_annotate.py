@@ -76,13 +76,14 @@ def of_videos(tmp_path, model, films):
         pairs=20,
         chunk=3,
         threads=1,
+        processes=1,
     )
 
 
 @pytest.fixture
 def of_episodes(tmp_path, model, episodes):
     return AnnotateConfig(
-        out=tmp_path / "labels.parquet", episodes=episodes, model=(model,), pairs=12, clips=6, chunk=4, threads=1
+        out=tmp_path / "labels.parquet", episodes=episodes, model=(model,), pairs=12, clips=6, chunk=4, threads=1, processes=1
     )
 
 
