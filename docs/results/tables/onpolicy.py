@@ -72,14 +72,16 @@ def all_worlds(file: str, variant: str, worlds: tuple[str, ...], column: str = "
     return np.stack(found, 1)
 
 
-def over(file: str, variant: str, base: str, worlds: tuple[str, ...], column: str = "return") -> Spread:
-    """IQM over worlds and seeds, each world divided by the mean of `base` there, whose seeds are drawn, too."""
-    return ratio_of(all_worlds(file, variant, worlds, column), all_worlds(file, base, worlds, column))
+def over(file: str, variant: str, base: str, worlds: tuple[str, ...], column: str = "return") -> str:
+    """IQM over worlds and seeds, each world divided by the mean of `base` there; `base` itself has no spread over itself."""
+    found = ratio_of(all_worlds(file, variant, worlds, column), all_worlds(file, base, worlds, column))
+    return fixed(found.centre, 2) if variant == base else told(found, 2)
 
 
 def ratio(file: str, variant: str, worlds: str = "", base: str = "ppo", column: str = "return") -> Spread:
     """For marks: the same, with worlds parted by commas; all of the file's by themselves."""
-    return over(file, variant, base, tuple(worlds.split(",")) if worlds else worlds_of(file), column)
+    where = tuple(worlds.split(",")) if worlds else worlds_of(file)
+    return ratio_of(all_worlds(file, variant, where, column), all_worlds(file, base, where, column))
 
 
 def worlds_of(file: str) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ def tuning() -> str:
     """tuning.csv: what clip, sigma and anchor were chosen by."""
     worlds, rows = ("hopper-friction", "walker2d-friction"), []
     for variant, says in TUNED.items():
-        both = told(over("tuning", variant, "ppo_.4", worlds), 2) if len(lives("tuning", variant, worlds[1])) else ""
+        both = over("tuning", variant, "ppo_.4", worlds) if len(lives("tuning", variant, worlds[1])) else ""
         let_go = kernel("tuning", variant, worlds[0]) if variant.startswith("gtr") else []
         rows.append([says, *(cell(lives("tuning", variant, world)) for world in worlds), both, listed(let_go, 2)])
     return markdown(["", "hopper, friction", "walker2d, friction", "both", "kernel, released"], rows)
@@ -130,7 +132,7 @@ def worlds() -> str:
         ("the four of MuJoCo", "return", MUJOCO),
         ("last quarter of each phase, all, over PPO's mean", "end", WORLDS),
     ):
-        rows.append([says, *(told(over("worlds", agent, "ppo", where, column), 2) for agent in AGENTS)])
+        rows.append([says, *(over("worlds", agent, "ppo", where, column) for agent in AGENTS)])
     for world in ("hopper-friction", "hopper-observation", "walker2d-friction"):
         means = [fixed(lives("worlds", agent, world, "recovery").mean(), 0) for agent in AGENTS]
         rows.append([f"iterations to recover, {world}", *means])
@@ -142,7 +144,7 @@ def long() -> str:
     worlds, rows = ("cheetah-friction", "hopper-friction"), []
     for variant, says in AGAIN.items():
         complete = all(len(lives("long", variant, world)) for world in worlds)
-        both = told(over("long", variant, "ppo", worlds), 2) if complete else ""
+        both = over("long", variant, "ppo", worlds) if complete else ""
         let_go = [kernel("long", variant, world, -1) if variant.startswith("gtr") else [] for world in worlds]
         cells = [", ".join(short(value) for value in pair) for pair in let_go]
         rows.append([says, *(cell(lives("long", variant, world)) for world in worlds), both, *cells])
@@ -164,7 +166,7 @@ def stationary() -> str:
 def beside(file: str, agents: dict[str, str], places: dict[str, str], says: str) -> str:
     """A row a world, then all over the mean of PPO."""
     rows = [[name, *(cell(lives(file, agent, world)) for agent in agents)] for world, name in places.items()]
-    rows.append([says, *(told(over(file, agent, "ppo", tuple(places)), 2) for agent in agents)])
+    rows.append([says, *(over(file, agent, "ppo", tuple(places)) for agent in agents)])
     return markdown(["", *agents.values()], rows)
 
 
@@ -189,6 +191,6 @@ def summary() -> str:
         ("three worlds that stay, sigma 1", "stationary", "gtr_sigma_1", STEADY),
     ):
         there = set(read(f"onpolicy/{file}.csv")["variant"])
-        kl = told(over(file, "ppo_kl", "ppo", worlds), 2) if "ppo_kl" in there else ""
-        rows.append([says, told(over(file, gtr, "ppo", worlds), 2), told(over(file, "ppo", "ppo", worlds), 2), kl])
+        kl = over(file, "ppo_kl", "ppo", worlds) if "ppo_kl" in there else ""
+        rows.append([says, over(file, gtr, "ppo", worlds), over(file, "ppo", "ppo", worlds), kl])
     return markdown(["lifetime return over PPO's mean, five seeds", "GTR", "PPO", "KL"], rows)

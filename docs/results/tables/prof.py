@@ -7,7 +7,7 @@ import pandas as pd
 from marks import fixed
 from shared import by_seed, listed, markdown, read, short, told
 
-from robopref.embodied.statistics import Spread, difference, iqm, over_seeds
+from robopref.embodied.statistics import Spread, difference, hangs_on, iqm, iqm_along, over_seeds, verdict
 
 SETS = {
     "hopper-medium-replay": "hopper medium-replay",
@@ -131,6 +131,26 @@ def summary() -> str:
     return markdown(head, rows)
 
 
+def verdicts(file: str) -> str:
+    """PROF less SEABO and OTR: differences of means and of IQMs, what they say, and the set on which a sign hangs."""
+    data = [*SETS, DOOR] if file == "scores" else [*SETS]
+    names = REWARDS if file == "scores" else LONG
+    there, rows = set(read(f"prof/{file}.csv")["variant"]), []
+    for ours in ("prof_survival", "prof", "td3bc_prof"):
+        learner = "td3bc_" if ours.startswith("td3bc") else ""
+        for other in ("seabo_survival", "otr_survival", "seabo", "otr"):
+            if ours not in there or learner + other not in there or (other.endswith("survival") and ours != "prof_survival"):
+                continue
+            mine, theirs = (scores(file, name, *data) for name in (ours, learner + other))
+            cells = []
+            for statistic in (np.mean, iqm_along):
+                found = difference(mine, theirs, statistic)
+                hangs = ", ".join(data[number].replace("-", " ", 1) for number in hangs_on(mine, theirs, statistic))
+                cells += [told(found, sign=True), verdict(found) + (f"; its sign hangs on {hangs}" if hangs else "")]
+            rows.append([f"{names[ours].replace('*', '')} less {names[learner + other]}", *cells])
+    return markdown(["", "mean", "", "IQM", ""], rows)
+
+
 def aggregate(file: str, variant: str, statistic: str = "mean", *data: str) -> Spread:
     """For marks: mean or IQM of a variant over data sets (four of `long`, five of `scores`), and its interval."""
     values = scores(file, variant, *(data or ([*SETS, DOOR] if file == "scores" else [*SETS])))
@@ -156,6 +176,11 @@ def seeds(file: str, variant: str, data: str) -> list[float]:
 def best_seeds(file: str, variant: str, data: str, count: str) -> list[float]:
     """For marks: the largest so many seeds of one cell, rising."""
     return sorted(scores(file, variant, data)[:, 0])[-int(count) :]
+
+
+def first_seeds(file: str, variant: str, data: str) -> list[float]:
+    """For marks: seeds 0 and 1 of one cell."""
+    return seeds(file, variant, data)[:2]
 
 
 def survival() -> str:
@@ -232,7 +257,12 @@ def pairs() -> str:
     return markdown(["", *places.values(), "mean"], rows)
 
 
-def level(env: str, kind: str) -> float:
-    """For marks: D4RL's score of one of the sets."""
+def rounds(place: str) -> list[float]:
+    """For marks: what is chosen after no round, and after one."""
+    return [agreement(place, name, "first_score") for name in ("T_0", "T_1")]
+
+
+def levels(kind: str) -> list[float]:
+    """For marks: D4RL's score of hopper's, halfcheetah's and walker2d's set of a kind."""
     table = read("prof/sets.csv")
-    return float(table[(table["env"] == env) & (table["set"] == kind)]["d4rl_score"].iloc[0])
+    return list(table[table["set"] == kind].set_index("env")["d4rl_score"][["hopper", "halfcheetah", "walker2d"]])
