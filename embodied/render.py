@@ -44,6 +44,10 @@ Quality = Literal["fast", "pretty"]
 DEFAULT_CAMERA = "corner2-zoom"
 MOVED = {DEFAULT_CAMERA: ("corner2", (0.75, 0.075, 0.7))}  # a camera of the model, moved to where the literature has it
 
+STILL = int(mujoco.mjtCatBit.mjCAT_STATIC)  # all that hangs on the world without a joint; a reset alone moves it
+MOVING = int(mujoco.mjtCatBit.mjCAT_DYNAMIC | mujoco.mjtCatBit.mjCAT_DECOR)
+ALL = int(mujoco.mjtCatBit.mjCAT_ALL)
+
 SUPERSAMPLED = 128  # pixels; larger pictures are fill-bound, and four times the pixels would cost four times the time
 ROBOT_FACES = 1500  # meshes with more faces are links of the robot, not what the task is about
 WORKSPACE = np.array([0.0, 0.6, 0.2])  # m, about where every Meta-World task begins
@@ -68,6 +72,15 @@ class CameraPose:
         quaternion = np.empty(4)
         mujoco.mju_mat2Quat(quaternion, np.stack([right, np.cross(backward, right), backward], axis=1).ravel())
         return quaternion
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What stands still in an episode, drawn once."""
+
+    static: np.ndarray  # (K,), the episode's
+    pixels: np.ndarray  # (scale * H, scale * W, 3) uint8
+    depths: np.ndarray  # (scale * H, scale * W) float32
 
 
 class Renderer:
@@ -102,12 +115,15 @@ class Renderer:
         if quality == "fast":
             simplify(self._model, cell=0.4 * pixel_size(self._model, self._camera.fixedcamid, self.height))
         self.part_names = tuple(sorted({*part_names(self._model), BACKGROUND}))
+        self._layered = quality == "fast" and can_be_layered(self._model, self._camera.fixedcamid)
+        self._still: Layer | None = None
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(self._model, maxgeom=1000)
         if quality == "fast":
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._gl, self._context = make_contexts(self._model)
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # as the buffer has it; 1 - depth is rounded
         _open.add(self)
         _close_at_exit()
 
@@ -118,7 +134,7 @@ class Renderer:
     def frames(self, static: np.ndarray, dynamics: np.ndarray) -> np.ndarray:
         """States of one episode, static (K,) and dynamics (N, S), as uint8 (N, H, W, 3); `env` stays as it is."""
         pictures = np.empty((len(dynamics), self.height, self.width, 3), np.uint8)
-        for drawn, picture in zip(self._draw(static, dynamics), pictures, strict=True):
+        for drawn, picture in zip(self._draw(static, dynamics, self._layered), pictures, strict=True):
             picture[:] = halve(drawn) if self._scale == 2 else drawn
         return pictures
 
@@ -129,27 +145,41 @@ class Renderer:
         try:
             self._scene.flags[numbered] = 1
             # Of the larger picture's pixels one in four: numbers cannot be averaged.
-            drawn = [geoms_of(d[:: self._scale, :: self._scale], self._scene) for d in self._draw(static, dynamics)]
+            drawn = [geoms_of(d[:: self._scale, :: self._scale], self._scene) for d in self._draw(static, dynamics, layered=False)]
         finally:
             self._scene.flags[numbered] = 0
         return part_of[np.stack(drawn)]
 
-    def _draw(self, static: np.ndarray, dynamics: np.ndarray) -> Iterator[np.ndarray]:
-        """Pixels as drawn, upright, (scale * H, scale * W, 3) uint8; each is overwritten by the next."""
+    def _draw(self, static: np.ndarray, dynamics: np.ndarray, layered: bool) -> Iterator[np.ndarray]:
+        """Pixels as drawn, upright, (scale * H, scale * W, 3) uint8; each is overwritten by the next.
+
+        layered: what cannot move in an episode is drawn once, and shows wherever nothing that moves is nearer.
+        """
         if self._context is None:
             raise RoboprefError("This renderer is closed: make a new one.")
         self._layout.check(static, dynamics)
         simstate.write_model(self._layout, self._model, static)
         self._gl.make_current()
-        buffer = np.empty((self._rectangle.height, self._rectangle.width, 3), np.uint8)
+        shape = (self._rectangle.height, self._rectangle.width)
+        buffer, depths = np.empty((*shape, 3), np.uint8), np.empty(shape, np.float32)
         for dynamic in dynamics:
             simstate.write_pose(self._layout, self._model, self._data, static, dynamic)
-            mujoco.mjv_updateScene(
-                self._model, self._data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-            )
-            mujoco.mjr_render(self._rectangle, self._scene, self._context)
-            mujoco.mjr_readPixels(buffer, None, self._rectangle, self._context)
+            if not layered:
+                self._render(ALL, buffer)
+            else:
+                if self._still is None or not np.array_equal(self._still.static, static, equal_nan=True):
+                    self._still = Layer(static.copy(), np.empty_like(buffer), np.empty_like(depths))
+                    self._render(STILL, self._still.pixels, self._still.depths)
+                self._render(MOVING, buffer, depths)
+                np.copyto(buffer, self._still.pixels, where=(depths <= self._still.depths)[..., None])
             yield buffer[::-1]  # GL's first row is the lowest
+
+    def _render(self, category: int, pixels: np.ndarray, depths: np.ndarray | None = None) -> None:
+        """Draw geoms of `category` as they were posed, the sky with those that stand still; depths are 0 far away, 1 nearest."""
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = category != MOVING
+        mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, category, self._scene)
+        mujoco.mjr_render(self._rectangle, self._scene, self._context)
+        mujoco.mjr_readPixels(pixels, depths, self._rectangle, self._context)
 
     def close(self) -> None:
         """Free the GL context; EGL would complain about it when Python exits."""
@@ -210,6 +240,24 @@ def place_camera(model: mujoco.MjModel, camera: str | CameraPose) -> int:
     return number
 
 
+def can_be_layered(model: mujoco.MjModel, camera: int) -> bool:
+    """Whether what hangs on the world looks the same throughout an episode, and nothing is seen through anything else.
+
+    Not with a camera or a light that moves, nor with glass, which mixes what is behind it: that may be in the other layer.
+    """
+    fixed = mujoco.mjtCamLight.mjCAMLIGHT_FIXED
+    views = (model.cam_bodyid[camera], *model.light_bodyid), (model.cam_mode[camera], *model.light_mode)
+    if np.any(views[0]) or any(mode != fixed for mode in views[1]):
+        return False
+    for kind in ("geom", "site"):
+        body, group, material, colour = (getattr(model, f"{kind}_{field}") for field in ("bodyid", "group", "matid", "rgba"))
+        opacity = np.minimum(colour[:, 3], np.where(material >= 0, model.mat_rgba[material, 3], 1.0))
+        drawn = (opacity > 0) & np.isin(group, np.flatnonzero(getattr(mujoco.MjvOption(), f"{kind}group")))
+        if np.any(drawn & ((opacity < 1) | (model.body_mocapid[body] >= 0))):  # a body that is carried has no joint and moves
+            return False
+    return True
+
+
 def make_contexts(model: mujoco.MjModel) -> tuple[Any, mujoco.MjrContext]:
     """A GL context of its own and the model's geometry in it; `RoboprefError` says what to install where none works."""
     backend = choose_gl()
@@ -263,8 +311,7 @@ def merge_vertices(model: mujoco.MjModel, mesh: int, cell: float) -> None:
     """
     start, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
     vertices = model.mesh_vert[start : start + count]  # (V, 3)
-    cubes, cube = np.unique(np.floor(vertices / cell).astype(np.int64), axis=0, return_inverse=True)
-    cube = cube.ravel()
+    cubes, cube = np.unique(packed(np.floor(vertices / cell).astype(np.int64)), return_inverse=True)
     mean = np.stack([np.bincount(cube, axis) for axis in vertices.T], axis=1) / np.bincount(cube)[:, None]
     by_cube = np.lexsort((np.linalg.norm(vertices - mean[cube], axis=1), cube))
     nearest_vertex = by_cube[np.searchsorted(cube[by_cube], np.arange(len(cubes)))]
@@ -274,9 +321,15 @@ def merge_vertices(model: mujoco.MjModel, mesh: int, cell: float) -> None:
     faces = nearest_vertex[cube[model.mesh_face[rows]]]  # (F, 3)
     corners = np.sort(faces, axis=1)
     whole = np.flatnonzero((np.diff(corners, axis=1) > 0).all(axis=1))
-    _, first = np.unique(corners[whole], axis=0, return_index=True)
+    _, first = np.unique(packed(corners[whole].astype(np.int64)), return_index=True)
     kept = whole[np.sort(first)]
     model.mesh_face[start : start + len(kept)] = faces[kept]
     for field in (model.mesh_facenormal, model.mesh_facetexcoord):
         field[start : start + len(kept)] = field[rows][kept]
     model.mesh_facenum[mesh] = len(kept)
+
+
+def packed(rows: np.ndarray) -> np.ndarray:
+    """One number for each row, (N, 3) int64 -> (N,), another for another row: `np.unique` of rows takes ten times as long."""
+    rows = rows - rows.min(axis=0, initial=0)
+    return (rows[:, 0] * (rows[:, 1].max(initial=0) + 1) + rows[:, 1]) * (rows[:, 2].max(initial=0) + 1) + rows[:, 2]

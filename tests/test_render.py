@@ -11,9 +11,10 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+from scipy.ndimage import binary_dilation
 
 from robopref.configs.errors import RoboprefError
-from robopref.embodied import simstate
+from robopref.embodied import render, simstate
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.gl import is_installed
 from robopref.embodied.parts import part_names
@@ -70,6 +71,68 @@ def test_fast_shows_what_pretty_shows(env, size):
     green = [(f[..., 1] > f[..., 0].astype(int) + 25) & (f[..., 1] > f[..., 2].astype(int) + 25) for f in (a, b)]
     assert green[0].sum() > 0.01 * size**2  # the drawer
     assert 0.9 < green[0].sum() / green[1].sum() < 1.1
+
+
+def states(task: str, seed: int = 1, count: int = 4) -> tuple[MetaWorldEnv, np.ndarray, np.ndarray]:
+    """An environment, and states of an episode of it in which the hand goes forward and down at random."""
+    env = make_env(f"metaworld/{task}")
+    env.reset(seed=seed)
+    rng, dynamics = np.random.default_rng(0), []
+    for _ in range(count):
+        for _ in range(6):
+            env.step(np.clip(rng.uniform(-1, 1, 4) + [0, 0.3, -0.3, 0], -1, 1))
+        dynamics.append(simstate.save_dynamic(env))
+    return env, simstate.save_static(env), np.array(dynamics)
+
+
+@needs_gl
+@pytest.mark.parametrize("task", ["reach", "door-open", "coffee-push"])  # a target, a moved body, a loose one
+def test_two_layers_are_the_picture_that_is_drawn_at_once(task):
+    env, static, dynamics = states(task)
+    _, other, _ = states(task, seed=5, count=1)
+    with Renderer(env, 96) as renderer:
+        assert renderer._layered
+        layered = [renderer.frames(each, dynamics) for each in (static, other, static)]
+        renderer._layered = False
+        at_once = [renderer.frames(each, dynamics) for each in (static, other, static)]
+    np.testing.assert_array_equal(layered, at_once)
+    assert difference(layered[0], layered[1]) > 0.05  # the other episode has its own layer
+
+
+@needs_gl
+def test_what_stands_still_is_drawn_once_an_episode(env, monkeypatch):
+    drawn: list[int] = []
+    draw = Renderer._render
+    monkeypatch.setattr(
+        Renderer, "_render", lambda self, category, *buffers: (drawn.append(category), draw(self, category, *buffers))
+    )
+    static, dynamic = simstate.save_static(env), simstate.save_dynamic(env)
+    with Renderer(env) as renderer:
+        renderer.frames(static, np.stack([dynamic] * 3))
+        renderer.frame()
+        renderer.parts(static, dynamic[None])  # numbers of geoms are of one scene
+    assert drawn == [render.STILL, *[render.MOVING] * 4, render.ALL]
+
+
+@needs_gl
+def test_glass_and_moving_cameras_are_drawn_at_once(env):
+    with Renderer(make_env("metaworld/window-open")) as glass, Renderer(env, camera="gripperPOV") as hand:
+        assert not glass._layered and not hand._layered
+    with Renderer(env, quality="pretty") as shadowed:  # what moves casts shadows on what does not
+        assert not shadowed._layered
+
+
+@needs_gl
+@pytest.mark.parametrize(("size", "most"), [(64, 2.0), (224, 2.2)])
+def test_fast_pictures_are_close_to_the_unsimplified_scene_supersampled(size, most, monkeypatch):
+    """8 x 8 samples a pixel of every face; in grey levels, mean over the picture.  Drawn plainly at 64 px it is 3.8."""
+    env, static, dynamics = states("drawer-close", count=2)
+    with Renderer(env, size, "corner2") as renderer:
+        ours = renderer.frames(static, dynamics)
+    monkeypatch.setattr(render, "pixel_size", lambda *_: 0.0)
+    with Renderer(env, 8 * size, "corner2") as renderer:
+        fine = renderer.frames(static, dynamics)
+    assert difference(ours, fine.reshape(2, size, 8, size, 8, 3).mean((2, 4))) < most
 
 
 @needs_gl
@@ -310,6 +373,21 @@ def test_parts_are_named_and_lie_where_the_picture_shows_them():
     red, green, blue = before[0][parts == names.index("btn_yellow")].mean(0)
     assert min(red, green) > 2 * blue
     assert 0.05 < (parts == names.index("robot")).mean() < 0.6
+
+
+@needs_gl
+@pytest.mark.parametrize("size", [64, (48, 96)])
+def test_masks_lie_upright_on_their_pictures(size):
+    """Whatever changes when the arm moves is where the robot was or is; so it is nowhere but with the mask as it stands."""
+    env, static, dynamics = states("reach", count=4)
+    with Renderer(env, size) as renderer:
+        pictures = renderer.frames(static, dynamics[[0, -1]]).astype(int)
+        robot = (renderer.parts(static, dynamics[[0, -1]]) == renderer.part_names.index("robot")).any(0)
+    changed = np.abs(pictures[0] - pictures[1]).max(-1) > 40
+    near = binary_dilation(robot)  # a pixel of the picture is the mean of several
+    assert changed.sum() > 10 and (changed & near).sum() > 0.97 * changed.sum()
+    for wrong in (near[::-1], near[:, ::-1], near[::-1, ::-1]):
+        assert (changed & wrong).sum() < 0.9 * changed.sum()
 
 
 @needs_gl
