@@ -24,9 +24,9 @@ from robopref.configs.files import atomic_file
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnPolicyConfig
-from robopref.embodied.statistics import iqm
+from robopref.embodied.statistics import grid, iqm_along, over_seeds, ratio, verdict
 from robopref.policies import onpolicy, stable_baselines
-from robopref.policies.online_study import PEER, TAILS, draw, fingerprint, named, resampled
+from robopref.policies.online_study import PEER, draw, fingerprint, named
 from robopref.policies.study import append_rows
 
 KEY = ["world", "variant", "seed", "phase"]
@@ -91,11 +91,7 @@ def run(config: OnPolicyStudyConfig) -> None:
     known = {tuple(row[:2]): row[2] for row in done[["world", "variant", "settings"]].itertuples(index=False)}
     jobs, all_settings = [], {}
     for world, variant in product(config.worlds, config.variants):
-        (place, where), (name, words) = named("--worlds", world), named("--variants", variant)
-        peer = words == [PEER]
-        words = ["policy=ppo"] if peer else words
-        every = [f"frames={config.frames}", f"out={config.work / place / name}"]
-        settings = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [*words, *every, *where, *config.set]))
+        place, name, settings, peer = settings_of(config, world, variant)
         all_settings[place, name] = settings
         before = known.get((place, name))
         if before not in (None, fingerprint(settings, peer)):
@@ -114,6 +110,15 @@ def run(config: OnPolicyStudyConfig) -> None:
         if (world, variant) not in known_losses and (settings.out / "metrics.csv").exists():
             rows = of_losses(world, variant, settings)
             losses = append_rows(losses_at, losses, rows, ["world", "variant", "phase"])
+
+
+def settings_of(config: OnPolicyStudyConfig, world: str, variant: str) -> tuple[str, str, OnPolicyConfig, bool]:
+    """(name of the world, name of the variant, settings of `robopref train`, whether it is stable-baselines3's PPO)."""
+    (place, where), (name, words) = named("--worlds", world), named("--variants", variant)
+    peer = words == [PEER]
+    words = ["policy=ppo"] if peer else words
+    every = [f"frames={config.frames}", f"out={config.work / place / name}"]
+    return place, name, to_dataclass(OnPolicyConfig, compose("train_onpolicy", [*words, *every, *where, *config.set])), peer
 
 
 def run_one(world: str, variant: str, settings: OnPolicyConfig, peer: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -192,7 +197,10 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame, base: str) -> str:
-    """Lifetime return, last quarters and recovery by world and variant, IQM and interval over seeds; then over all worlds."""
+    """Lifetime return, last quarters and recovery by world and variant, over seeds; then over all worlds, divided by the base's.
+
+    The base's seeds are drawn, too, so the base itself has no spread there; IQM and mean of the quotients, each with a verdict.
+    """
     if rows.empty:
         return "no rows yet"
     wide = [max(least, *(len(name) + 2 for name in rows[column].unique())) for column, least in (("world", 24), ("variant", 12))]
@@ -200,27 +208,28 @@ def summary(rows: pd.DataFrame, base: str) -> str:
     def line(world: str, variant: str, numbers: str) -> str:
         return f"{world:{wide[0]}}{variant:{wide[1]}}{numbers}"
 
-    head = f"{'lifetime':>9}{'95 % interval':>20}{'ends':>9}{'recovery':>10}{'seeds':>7}{'CPU s':>8}"
-    lines = [line("world", "variant", head)]
+    spread = f"{'spread over seeds':>34}"
+    lines = [line("world", "variant", f"{'IQM':>9}{'mean':>9}{spread}{'ends':>9}{'recovery':>10}{'seeds':>7}{'CPU s':>8}")]
     lives = rows.groupby(["world", "variant", "seed"])[["return", "end", "recovery", "seconds"]].mean()
     for (world, variant), part in lives.groupby(["world", "variant"], sort=False):
-        told, low, high = over_seeds(part[["return"]].to_numpy())
-        numbers = f"{told:>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}{part['end'].mean():>9.1f}{part['recovery'].mean():>10.1f}"
+        found = over_seeds(part["return"].to_numpy())
+        numbers = f"{found.centre:>9.1f}{part['return'].mean():>9.1f}{found.said():>34}"
+        numbers += f"{part['end'].mean():>9.1f}{part['recovery'].mean():>10.1f}"
         lines.append(line(world, variant, f"{numbers}{len(part):>7}{part['seconds'].mean():>8.0f}"))
-    table = lives["return"].unstack("world").dropna()
-    if base in table.index.get_level_values("variant") and table.shape[1] > 1:
-        table = table / table.loc[base].mean()
-        for variant in table.index.unique("variant"):
-            told, low, high = over_seeds(table.loc[variant].to_numpy())
-            numbers = f"{told:>9.3f}{f'[{low:.3f}, {high:.3f}]':>20}"
-            lines.append(line(f"over {base}, {table.shape[1]} worlds", variant, numbers))
+    worlds, returns = rows["world"].nunique(), lives["return"].reset_index()
+    tables = {str(name): grid(part, "return", task="world") for name, part in returns.groupby("variant", sort=False)}
+    whole = {name: table for name, table in tables.items() if table is not None and table.shape[1] == worlds}
+    if worlds < 2 or base not in whole:
+        return "\n".join(lines)
+    where = f"over {base}, {worlds} worlds"
+    if not (whole[base] > 0).all():
+        return "\n".join([*lines, f"{where}: not divided, since {base} has a return that is not positive"])
+    for name, table in whole.items():
+        for word, statistic in (("IQM", iqm_along), ("mean", np.mean)):
+            found = ratio(table, whole[base], statistic)
+            told = "" if name == base else f"{found.said(3):>34}{len(table):>7}  {verdict(found, 1)}"
+            lines.append(line(where, name, f"{word:>9}{found.centre:>9.3f}{told}"))
     return "\n".join(lines)
-
-
-def over_seeds(returns: np.ndarray) -> tuple[float, float, float]:
-    """IQM of (S seeds, W worlds) and the ends of its 95 % interval, seeds drawn anew in every world."""
-    low, high = np.quantile(resampled(returns, np.random.default_rng(0)), TAILS)
-    return iqm(returns), float(low), float(high)
 
 
 if __name__ == "__main__":
