@@ -48,6 +48,21 @@ def most(name: str, column: str, *conditions: str) -> float:
     return float(chosen(name, conditions)[column].max())
 
 
+def ends(name: str, column: str, *conditions: str) -> list[float]:
+    """The smallest and the largest value."""
+    return [least(name, column, *conditions), most(name, column, *conditions)]
+
+
+def minutes(name: str, *conditions: str) -> list[float]:
+    """Column `seconds`, in minutes: of the quickest and of the slowest run."""
+    return [value / 60 for value in ends(name, "seconds", *conditions)]
+
+
+def minute(name: str, *conditions: str) -> float:
+    """The same, of the slowest run alone."""
+    return most(name, "seconds", *conditions) / 60
+
+
 def deviation(name: str, column: str, *conditions: str) -> float:
     """The sample deviation over seeds of the means over everything else."""
     return float(chosen(name, conditions).groupby("seed")[column].mean().std())

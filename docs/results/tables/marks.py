@@ -48,16 +48,17 @@ UNITS = (
     "answers|labels|policies|candidates|rewards|worlds|wordings|sets|updates|layers|clips|envs|environments|transitions|agents|actions|"
     "runs|bins|phases|switches|dimensions|features|words|tokens|programs|evaluations|demonstrations|rounds|iterations|values|networks"
 )
+WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 KINDS = {  # of numbers that nobody measured, and what they look like
     "date": r"\b\d{4}-\d\d-\d\d(?: and \d\d?\b)?",
     "commit": r"\b(?=[0-9a-f]*\d)[0-9a-f]{7}\b",
     "version": r"\b\d+\.\d+\.\d+(?:\+cu\d+)?\b|\b(?:Python|torch|Debian|JAX) \d[\d.]*\b",
     "level of an interval": r"\b95 % (?:bootstrap )?intervals?",
-    "count or size": rf"(?<![\w.])(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:-| )(?:[\w-]+ )?(?:{UNITS})\b",
+    "count or size": rf"(?<![\w.]){WHOLE}(?:(?:, | and | to |, and | or ){WHOLE})*(?:-| )(?:[\w-]+ )?(?:{UNITS})\b",
     "product of counts": r"(?<![\w.])\d[\d,]* x (?=\d)",
-    "which seed": r"\bseeds? \d+(?:(?:, | and | to )\d+)*",
+    "which seed": r"\b[Ss]eeds? \d+(?:(?:, | and | to )\d+)*",
     "layers": r"\[\d+(?:, ?\d+)*\](?:x\d)?",
-    "setting": r"\b(?:sigma|alpha|beta|delta|kappa|lambda_\d|clip|penalty|temperature|bias|survival|weight|dropout|width|batch|H"
+    "setting": r"\b(?:sigma|alpha|beta|delta|kappa|lambda_\d|clip|penalty|temperature|bias|survival|weight|dropout|[Ww]idth|batch|H"
     r"|K =|T =) (?:of )?[.\d]+",
 }
 NO_MEASURE = re.compile("|".join(f"(?:{form})" for form in KINDS.values()))

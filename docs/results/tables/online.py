@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from shared import by_seed, listed, markdown, read, told
 
-from robopref.embodied.statistics import Spread, difference, over_seeds
+from robopref.embodied.statistics import Spread, difference, over_seeds, verdict
 
 EVALUATIONS = (5000, 10000, 15000, 20000, 25000)
 PARTS = (  # of the ablation, in the order of its command
@@ -192,6 +192,44 @@ def worth(variant: str, when: str, *tables: str) -> Spread:
         return np.stack([at(*place, name, 25_000) if when == "end" else curve(*place, name) for place in places], 1)
 
     return difference(returns(variant), returns("full"))
+
+
+def worths() -> str:
+    """What the ablations have over the full agent, at the end and over the curve; all that are there."""
+    rows = []
+    for variant in PARTS[1:]:
+        cells = [worth(variant, when) for when in ("end", "curve")]
+        rows.append([variant, *(text for found in cells for text in (told(found, 0, sign=True), verdict(found)))])
+    return markdown(["less the full agent", "end", "", "curve", ""], rows)
+
+
+def worths_of_default() -> str:
+    """What a cooler start has over the full agent on validation's two tasks, and on all four."""
+    rows = []
+    for variant in ("cool", "cool_fresh"):
+        for says, tables in (("two tasks of validation", ("validation",)), ("all four tasks", ("ablation", "validation"))):
+            cells = [worth(variant, when, *tables) for when in ("end", "curve")]
+            rows.append([variant, says, *(text for found in cells for text in (told(found, 0, sign=True), verdict(found)))])
+    return markdown(["less the full agent", "", "end", "", "curve", ""], rows)
+
+
+def tied() -> list[float]:
+    """For marks: the smallest and the largest share of ties in a session under a task's own instruction, in %."""
+    table = read("online/sessions.csv")
+    ties = table[(table["table"] == "margin.csv") & (table["variant"] == "vlp")]["ties"]
+    return [100 * float(ties.min()), 100 * float(ties.max())]
+
+
+def one(file: str, env: str, variant: str, frame: str, seed: str) -> list[float]:
+    """For marks: return of one seed at a frame, and the deviation over its episodes."""
+    rows = rows_of(file, env, variant)
+    row = rows[(rows["frame"] == int(frame)) & (rows["seed"] == int(seed))].iloc[0]
+    return [float(row["return"]), float(row["sd"])]
+
+
+def centre(file: str, env: str, variant: str, frame: str) -> float:
+    """For marks: the mean return of all seeds at a frame."""
+    return float(at(file, env, variant, int(frame)).mean())
 
 
 def agents() -> str:

@@ -99,14 +99,20 @@ def kernel(file: str, variant: str, world: str, phase: int | None = None) -> lis
     return [float(rows[name].mean()) for name in ("kernel", "released")] if len(rows) else []
 
 
-def weight(file: str, variant: str, world: str, phase: str) -> float:
-    """For marks."""
-    return kernel(file, variant, world, int(phase))[0]
+def released(file: str, variant: str) -> list[float]:
+    """For marks: the share that was let go in the last phase, in the world where it is least and where it is most."""
+    found = [let_go[1] for world in worlds_of(file) if (let_go := kernel(file, variant, world, -1))]
+    return [min(found), max(found)]
 
 
-def released(file: str, variant: str, world: str, phase: str) -> float:
-    """For marks."""
-    return kernel(file, variant, world, int(phase))[1]
+def let_go() -> str:
+    """worlds-losses.csv: what GTR's kernel did in the first and in the last phase."""
+    rows = []
+    for world in WORLDS:
+        if kernel("worlds", "gtr", world):
+            pairs = zip(*(kernel("worlds", "gtr", world, phase) for phase in (0, -1)), strict=True)
+            rows.append([world, *(f"{short(first)} to {short(last)}" for first, last in pairs)])
+    return markdown(["", "kernel's weight, first to last phase", "share let go"], rows)
 
 
 def cell(values: np.ndarray) -> str:
