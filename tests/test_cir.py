@@ -359,3 +359,15 @@ def test_critics_learn_a_reward() -> None:
 def test_unknown_parts_are_named(change: dict[str, str]) -> None:
     with pytest.raises(RoboprefError, match="one of"):
         CIR(replace(SMALL, **change), 3, 2, seed=0)
+
+
+def test_an_action_is_the_mean_where_nothing_is_to_be_drawn() -> None:
+    agent = CIR(SMALL, 3, 2, seed=0)
+    obs = np.array([0.3, -1.0, 2.0])
+    drawn = [agent.act(obs) for _ in range(2)]
+    assert not np.array_equal(*drawn)
+    state = agent.noise.get_state()
+    means = [agent.act(obs, deterministic=True) for _ in range(2)]
+    assert np.array_equal(*means) and torch.equal(agent.noise.get_state(), state)
+    mean, _ = agent.actor(torch.tensor(obs, dtype=torch.float32)[None])
+    np.testing.assert_allclose(means[0], torch.tanh(mean[0]).detach().numpy(), atol=1e-6)

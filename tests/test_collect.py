@@ -126,3 +126,12 @@ def test_an_expert_that_cannot_succeed_is_an_error_that_says_what_to_change(tmp_
     with pytest.raises(RoboprefError, match="--max-steps"):
         collect.run(config(tmp_path, clips=None, max_steps=5, levels=("expert",), episodes=1))
     assert not (tmp_path / "episodes" / TASK).exists()
+
+
+def test_no_two_episodes_of_a_collection_begin_alike(tmp_path):
+    """A seed is a function of run seed, task, level and number, so tasks and levels of a study do not repeat each other."""
+    collect.run(config(tmp_path, clips=None, tasks=("reach", "push"), levels=("random", "foreign"), max_steps=2))
+    collect.run(config(tmp_path / "next", clips=None, tasks=("reach", "push"), levels=("random", "foreign"), max_steps=2, seed=1))
+    stores = [EpisodeStore(path.parent) for path in tmp_path.rglob("main_data.hdf5")]
+    seeds = [seed for store in stores for seed in store.index["seed"]]
+    assert len(stores) == 4 and len(seeds) == 16 and len(set(seeds)) == 16

@@ -114,3 +114,53 @@ def test_unknown_dmc_tasks_have_a_hint() -> None:
     pytest.importorskip("dm_control", reason="the extra dmc is not installed")
     with pytest.raises(RoboprefError, match="Did you mean 'walker-walk'"):
         make_control("dmc/waker-walk")
+
+
+class Countdown(gym.Env):
+    """Pays 1, 2, 3, ... and ends after `last` frames, for good or by time; a frame after that is an error."""
+
+    observation_space, action_space = gym.spaces.Box(-9, 9, (1,)), gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, last: int, terminated: bool) -> None:
+        self.last, self.terminated = last, terminated
+
+    def reset(self, *, seed=None, options=None):
+        self.frames = 0
+        return np.zeros(1), {}
+
+    def step(self, action):
+        assert self.frames < self.last, "it went on after the end"
+        self.frames += 1
+        ended = self.frames == self.last
+        return np.full(1, self.frames), float(self.frames), ended and self.terminated, ended and not self.terminated, {}
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_a_repeated_action_stops_at_an_end_of_either_kind(terminated: bool) -> None:
+    env = ControlEnv(Countdown(6, terminated), "toy", repeat=4)
+    env.reset(seed=0)
+    obs, reward, *ends, _ = env.step(np.zeros(1))
+    assert (obs.item(), reward, ends, env.frame) == (4, 1 + 2 + 3 + 4, [False, False], 4)
+    obs, reward, *ends, _ = env.step(np.zeros(1))
+    assert (obs.item(), reward, ends, env.frame) == (6, 5 + 6, [terminated, not terminated], 6)
+    env.reset()
+    assert env.frame == 0, "an error names the frame of its own episode"
+
+
+def test_dmc_ends_by_time_alone_and_an_end_for_good_is_told() -> None:
+    env = made("dmc/walker-walk", 250)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(6))[2:4] for _ in range(4)]
+    assert ends == [(False, False)] * 3 + [(False, True)]
+
+    import dm_env
+
+    inner = env.env
+    inner.reset(seed=0)
+    shown = inner._env.step(np.zeros(6))
+    inner._env.step = lambda action: dm_env.termination(1.0, shown.observation)  # discount 0
+    assert inner.step(np.zeros(6))[2:4] == (True, False)
+    inner._env.step = lambda action: dm_env.truncation(1.0, shown.observation)
+    assert inner.step(np.zeros(6))[2:4] == (False, True)
+    inner._env.step = lambda action: dm_env.transition(1.0, shown.observation, 0.0)  # not the last one
+    assert inner.step(np.zeros(6))[2:4] == (False, False)

@@ -284,3 +284,27 @@ def test_an_unknown_switch_is_named() -> None:
         GTR(replace(SMALL, sigma=0), OBS, ACTION, SEEDS)
     with pytest.raises(RoboprefError, match=r"policy.penalty=gausian: one of gaussian, kl, mean, none.*gaussian"):
         GTR(replace(SMALL, penalty="gausian"), OBS, ACTION, SEEDS)
+
+
+@pytest.mark.parametrize("lenience", [0.0, 0.7])
+def test_released_is_the_share_beyond_the_peak_of_the_force(lenience: float) -> None:
+    """d = sqrt(2 D) > sigma, whatever the kernel's value: checked with d a little below and a little above it."""
+    config = replace(SMALL, distance="kl", lenience=lenience, anchors=1)
+    agent, one = GTR(config, OBS, ACTION, SEEDS), rollout(config)
+    parts = [part.reshape(*one.log_prob.shape, -1) for part in one]
+    rows = one.log_prob.shape[1]
+    far = np.random.default_rng(1).normal(0, 0.2, agent.net.values[:2].shape).astype(np.float32)
+    agent.anchors = [agent.net.values[:2] + far]
+    outputs, log_std, weights = agent.references(one.obs)
+    mine, _ = agent.net.both(one.obs)
+    policy = agent.policy(mine, agent.net.log_std)
+    d = np.sqrt(2 * policy.divergence(*(part.reshape(*part.shape[:2], 1, -1) for part in (outputs, log_std))))[..., 0]
+    advantages = one.advantages - one.advantages.mean(1, keepdims=True)
+    advantages /= one.advantages.std(1, ddof=1, keepdims=True)
+    reach = np.exp(-lenience * advantages.clip(-2, 2) / 2)  # of sigma: a good action is let go sooner
+    for member, share in ((0, 0.25), (1, 0.75)):
+        agent.sigma[member] = np.quantile(d[member] / reach[member], 1 - share, method="midpoint")
+    metrics = agent.step(Rollout(*parts), (outputs, log_std, weights))
+    assert (metrics["released"] * rows).tolist() == pytest.approx([0.25 * rows, 0.75 * rows])
+    np.testing.assert_allclose(metrics["sigma"], agent.sigma.ravel())
+    np.testing.assert_allclose(metrics["distance"], d.mean(1), rtol=1e-5)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import point_reach
 import pytest
 import torch
 
-from robopref.configs.policy import BCConfig, IQLConfig, PIQLConfig
+from robopref.configs.policy import BCConfig, IPLConfig, IQLConfig, PIQLConfig
+from robopref.policies import iql
 from robopref.policies.bc import BC
+from robopref.policies.ipl import IPL
 from robopref.policies.iql import (
     IQL,
     PIQL,
@@ -159,3 +162,40 @@ def test_p_iql_learns_from_what_its_reward_says(data: Transitions, pairs: Pairs)
     torch.testing.assert_close(said[1, 40], learner.reward(*data.state_action(torch.tensor([[0], [40]])))[1, 0])
     expected = IQL(replace(config, name="iql"), data, (0, 1), said).rewards
     torch.testing.assert_close(learner.iql.rewards, expected)
+
+
+@pytest.mark.parametrize("kind", ["iql", "ipl"])
+@pytest.mark.parametrize("falls", [True, False])
+def test_the_actors_learning_rate_falls_along_a_cosine_if_it_is_to(
+    kind: str, falls: bool, data: Transitions, pairs: Pairs
+) -> None:
+    if kind == "iql":
+        learner = IQL(replace(IQLConfig(**SMALL), steps=8, learning_rate=0.2, actor_cosine=falls), data, (0,))
+    else:
+        config = IPLConfig(**SMALL, pairs=4)
+        learner = IPL(replace(config, steps=8, learning_rate=0.2, actor_cosine=falls), data, pairs, (0,))
+    rngs, rates = member_rngs((0,), "training"), []
+    for step in range(8):
+        learner.update(step, rngs)
+        rates.append([learner.optimizers[name].param_groups[0]["lr"] for name in ("actor", "critic", "value")])
+    expected = [0.2 * (1 + math.cos(math.pi * step / 8)) / 2 if falls else 0.2 for step in range(8)]
+    assert [rate for rate, *_ in rates] == pytest.approx(expected)
+    assert {rate for _, *others in rates for rate in others} == {0.2}, "the others' does not"
+
+
+def test_weights_of_a_batch_reach_every_average() -> None:
+    """The second transition alone counts."""
+    share = torch.tensor([0.0, 1.0])
+    assert expectile_loss(torch.tensor([5.0, -2.0]), 0.7, share)[0].item() == pytest.approx(0.3 * 4)
+    loss, metrics = weighted_cloning_loss(torch.tensor([5.0, -2.0]), torch.tensor([7.0, 3.0]), share)
+    assert loss.item() == pytest.approx(6.0) and metrics["weight"].item() == pytest.approx(3.0)
+
+
+def test_a_learnt_reward_reaches_every_transition(data: Transitions, pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = PIQL(PIQLConfig(**SMALL, reward_steps=2, pairs=4), data, pairs, (0, 1))
+    whole = learner.label()
+    monkeypatch.setattr(iql, "RELABEL_CHUNK", 7)
+    torch.testing.assert_close(learner.label(), whole)
+    every = torch.arange(len(data)).expand(2, -1)
+    torch.testing.assert_close(whole, learner.reward(*data.state_action(every)).detach())
+    assert len(data) % 7 and whole[:, -1].ne(whole[:, 0]).all()

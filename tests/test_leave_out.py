@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import read_json
+from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.tasks import SPLITS
 from robopref.preference import leave_out
 
@@ -34,6 +36,12 @@ def test_a_row_a_task_and_nothing_twice(tmp_path: Path, capsys, monkeypatch):
     assert table[measured].stack().between(0, 1).all() and table["kendall_tau"].between(-1, 1).all()
     assert len(list((tmp_path / "work").glob("backbone-*"))) == 1  # shared, since only VLP differs
     assert len({path.read_bytes() for path in (tmp_path / "work" / "vlp-0").glob("*/model.safetensors")}) == 3
+
+    for path in [*(tmp_path / "work").glob("backbone-*"), *(tmp_path / "work" / "vlp-0").iterdir()]:
+        assert set(read_json(path / "manifest.json")["inputs"]) == set(TRAINED)
+    stores = [EpisodeStore(path.parent) for path in (tmp_path / "work").rglob("main_data.hdf5")]
+    seeds = [seed for store in stores for seed in store.index["seed"]]
+    assert len(stores) == 4 and len(set(seeds)) == len(seeds), "of no two tasks, levels or kinds of data is an episode the same"
 
     monkeypatch.setattr(leave_out.train, "run", lambda config: pytest.fail("it was done again"))
     leave_out.main(command)

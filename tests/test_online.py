@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import CIRConfig, FeedbackConfig, OnlineConfig
 from robopref.configs.vlp import OrdersConfig
-from robopref.policies import online
+from robopref.embodied.control import ControlEnv, make_control
+from robopref.policies import experience, online
 from robopref.policies.experience import ROWS, ExperienceMemory
 from robopref.policies.networks import load_policy
 
@@ -214,3 +216,114 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, int
     with pytest.raises(RoboprefError, match=next(iter(changes))):
         online.run(settings(tmp_path, **changes))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_time_ends_is_no_end_in_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values go on through a time limit and stop where the pole fell."""
+    monkeypatch.setattr(online, "make_control", lambda env_id, repeat: TimeLimited(env_id, repeat))
+    state = online.Run(settings(tmp_path), torch.device("cpu"))
+    for number in range(60):
+        state.decide(number)
+    told, count = np.array(state.env.told), state.memory.added
+    rows = state.memory.rows[:count]
+    assert count == 60 and told[:, 1].sum() > 3 and told[:, 0].sum() > 3, "both kinds of end came"
+    assert np.array_equal(rows[:, -5].astype(bool), told[:, 0])
+    # What follows an end is the first observation of the next episode, not the successor of the last one.
+    ended = told.any(1)[:-1]
+    follows = (rows[1:, :4] == rows[:-1, -4:]).all(1)
+    assert np.array_equal(follows, ~ended)
+
+
+class TimeLimited(online.ControlEnv):
+    """A pendulum whose even episodes are cut after three decisions; `told` is (terminated, truncated) of every decision."""
+
+    def __init__(self, env_id: str, repeat: int) -> None:
+        super().__init__(make_control(env_id, repeat).env, env_id, repeat)
+        self.told: list[tuple[bool, bool]] = []
+        self.episodes = self.decided = 0
+
+    def reset(self, **how: object):
+        self.episodes, self.decided = self.episodes + 1, 0
+        return super().reset(**how)
+
+    def step(self, action: np.ndarray):
+        obs, reward, terminated, _, info = super().step(action)
+        self.decided += 1
+        truncated = self.episodes % 2 == 0 and self.decided == 3 and not terminated
+        self.told.append((terminated, truncated))
+        return obs, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_every_update_of_a_decision_has_a_batch_of_its_own_where_it_is_to_be_fresh(
+    fresh: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = online.Run(settings(tmp_path, policy=replace(SMALL, repeats=3, fresh=fresh), warmup=20), torch.device("cpu"))
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(state, "update", lambda *batch: seen.append(batch[0]) or {})
+    for number in range(22):
+        state.decide(number)
+    assert len(seen) == 6, "two decisions after the warm-up"
+    same = [torch.equal(one, other) for one, other in itertools.pairwise(seen)]
+    assert same == ([False] * 5 if fresh else [True, True, False, True, True])
+
+
+def test_evaluation_draws_nothing_and_begins_where_no_episode_of_training_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: dict[str, list[bytes]] = {"training": [], "testing": []}
+    state = online.Run(settings(tmp_path, eval_episodes=3), torch.device("cpu"))
+
+    def watched(env: ControlEnv, kind: str) -> None:
+        reset = env.reset
+        monkeypatch.setattr(env, "reset", lambda **how: starts[kind].append((out := reset(**how))[0].tobytes()) or out)
+
+    watched(state.env, "training"), watched(state.testing, "testing")
+    for number in range(60):
+        state.decide(number)
+    before = [rng.get_state() for rng in (state.agent.noise,)], state.rng.bit_generator.state
+    first, second = state.evaluate(60), state.evaluate(60)
+    assert first == second and len(set(starts["testing"])) == 3 and starts["testing"][:3] == starts["testing"][3:]
+    assert len(starts["training"]) > 3 and not set(starts["training"]) & set(starts["testing"])
+    assert torch.equal(before[0][0], state.agent.noise.get_state()) and before[1] == state.rng.bit_generator.state
+    other = online.Run(settings(tmp_path / "other", seed=1), torch.device("cpu"))
+    assert online.start(other.env, 1, online.FIRST_EVALUATION).tobytes() not in starts["testing"], "a run's own"
+
+
+def test_the_return_and_success_of_an_evaluation_are_the_environments(tmp_path: Path) -> None:
+    """By hand: three episodes of 2, 3 and 4 steps that pay 1 each, of which the second succeeds at its first step."""
+
+    class Toy:
+        episode = 1
+
+        def reset(self, seed: int):
+            self.episode, self.left = self.episode + 1, self.episode + 1
+            return np.zeros(1), {}
+
+        def step(self, action: np.ndarray):
+            first, self.left = self.left == self.episode, self.left - 1
+            return (
+                np.zeros(1),
+                1.0,
+                self.left == 0 and self.episode == 2,
+                self.left == 0,
+                {"success": self.episode == 3 and first},
+            )
+
+    told = online.judge(lambda obs: np.zeros(1), Toy(), settings(tmp_path, eval_episodes=3))
+    assert told == {"return": 3.0, "sd": pytest.approx((2 / 3) ** 0.5), "success": pytest.approx(1 / 3)}
+
+
+def test_a_new_reward_reaches_everything_that_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experience, "RELABEL_CHUNK", 8)
+    memory = ExperienceMemory(tmp_path, "mujoco/x", 2, 1, capacity=21, spare=4)
+    for number in range(30):  # the file is full: what is remembered begins in the middle of it, and not at a chunk
+        memory.add(np.full(2, number), np.full(1, number / 100), -1.0, False, np.full(2, number + 1))
+    memory.relabel(lambda obs, actions, next_obs: obs[:, 0] + actions[:, 0] + 1000 * next_obs[:, 1])
+    batch = memory.sample(np.random.default_rng(0), 2000)
+    numbers = batch.obs[:, 0]
+    assert set(numbers.tolist()) == set(range(9, 30))
+    torch.testing.assert_close(batch.rewards, numbers * 1.01 + 1000 * (numbers + 1))
+    with pytest.raises(RoboprefError, match="step 9: the reward is not finite"):
+        memory.relabel(lambda obs, actions, next_obs: np.where(obs[:, 0] == 15, np.nan, 0.0))
+    assert torch.equal(memory.sample(np.random.default_rng(0), 2000).rewards, batch.rewards), "the old reward is untouched"

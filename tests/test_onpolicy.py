@@ -256,3 +256,42 @@ def test_the_experiment_with_a_vlp_has_the_settings_that_go_with_it() -> None:
     found = to_dataclass(OnPolicyConfig, compose("train_onpolicy", words))
     assert (found.reward, found.frames, found.policy) == ("vlp", 200_000, GTRConfig(sigma=1.0))
     assert found.feedback == FeedbackConfig(every=20_000, tie_margin=0.2)
+
+
+def test_rewards_are_scaled_by_sums_that_begin_anew_with_every_episode(tmp_path: Path) -> None:
+    """Of one environment: rewards 1, 1, 1, an end after the second, discount 1/2: the sums are 1, 3/2 and 1 again."""
+    policy = replace(TINY, envs=1, discount=0.5)
+    with closing(Run(settings(tmp_path / "run", seeds=(0,), policy=policy))) as state, state.fleet:
+        rewards, done = np.ones((3, 1, 1)), np.array([False, True, False]).reshape(3, 1, 1)
+        deviation = np.std([1, 1.5, 1])
+        np.testing.assert_allclose(state.scaled(rewards, done), rewards / deviation)
+        # The episode goes on in the next iteration: 1 + 1 / 2, and the deviation is that of all four sums.
+        np.testing.assert_allclose(state.scaled(rewards[:1], done[:1]), rewards[:1] / np.std([1, 1.5, 1, 1.5]))
+        assert state.scaled(1e9 * rewards, done).max() <= onpolicy.LARGEST
+
+
+def test_a_checkpoint_knows_how_wide_the_kernel_has_become(tmp_path: Path) -> None:
+    config = settings(tmp_path / "run", policy=replace(TINY, adapt=1.5))
+    with closing(Run(config)) as state, state.fleet:
+        for _ in range(3):
+            state.iterate()
+        widths = state.agent.sigma.copy()
+        assert (widths != np.float32(TINY.sigma)).all()
+        (config.out).mkdir()
+        state.save(config.out / "checkpoint.safetensors")
+        after = state.iterate()
+    with closing(Run(config)) as resumed, resumed.fleet:
+        resumed.load(config.out / "checkpoint.safetensors")
+        assert np.array_equal(resumed.agent.sigma, widths)
+        assert resumed.iterate() == after
+
+
+def test_an_end_for_good_is_worth_nothing_more_and_a_time_out_what_its_last_state_promised() -> None:
+    """Discount 1/2, lambda 1/2, by hand, backwards.  Three columns: an episode that goes on, one that ends, one cut by time."""
+    rewards, values = np.ones((2, 3)), np.zeros((2, 3))
+    next_values = np.full((2, 3), 4.0)
+    terminated = np.array([[False, True, False], [False, False, False]])
+    done = np.array([[False, True, True], [False, False, False]])
+    last = 1 + 0.5 * 4
+    expected = [[3 + 0.25 * last, 1.0, 3.0], [last] * 3]
+    np.testing.assert_allclose(gae(rewards, values, next_values, terminated, done, 0.5, 0.5), expected)

@@ -10,6 +10,7 @@ import pytest
 from robopref.configs import cli
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.pipeline import PipelineConfig
+from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.tasks import SPLITS
 from robopref.embodied.video import read_video
 
@@ -40,6 +41,12 @@ def test_pipeline_from_nothing_to_a_report_and_again(tmp_path, capsys):
     assert len(list(read_video(run / "videos" / "grid.mp4"))) > 10
     page = (run / "report.html").read_text()
     assert "data:video/mp4;base64," in page and "drawer-close" in page
+
+    # Neither backbone nor VLP has read the held-out task, and its labelled data share no episode with the measured orders.
+    for stage in ("backbone", "vlp"):
+        assert set(json.loads((run / stage / "manifest.json").read_text())["inputs"]) == {"drawer-open", "reach"}
+    measured, labelled = (EpisodeStore(run / part / "drawer-close") for part in ("episodes", "offline"))
+    assert len(measured) and len(labelled) and not set(measured.index["seed"]) & set(labelled.index["seed"])
 
     # Killed after training: what is finished is kept, the rest is made again.
     before = {path: path.stat().st_mtime_ns for path in run.rglob("model.safetensors")}

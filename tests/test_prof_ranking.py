@@ -231,3 +231,11 @@ def test_an_expert_of_another_robot_is_an_error():
 def test_no_candidate_that_runs_is_an_error():
     with pytest.raises(RoboprefError, match="no candidate could be run; the first: it is nonsense"):
         best([Score("x", None, "it is nonsense")])
+
+
+def test_a_margin_of_exactly_delta_does_not_win():
+    edge = np.array([0.5, 0.25, 0.5 + 1e-9])
+    assert shares([[edge]], 0.5) == [pytest.approx(1 / 3)] and shares([[edge]], 0.25) == [pytest.approx(2 / 3)]
+    at, below, above = (np.array([value]) for value in (0.5, 0.25, 0.5 + 1e-9))
+    assert copeland([[at], [below]], 0.5) == [0.0, 0.0], "neither wins its pair, so neither beats the other"
+    assert copeland([[above], [at]], 0.5) == [1.0, -1.0]

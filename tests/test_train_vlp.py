@@ -298,3 +298,67 @@ def test_a_frame_of_another_size_is_refused(backbone):
 def test_manifests_say_what_was_done(vlp):
     manifest = run_module.read_json(vlp / "manifest.json")
     assert manifest["stage"] == "train-vlp" and manifest["seeds"] == [0] and set(manifest["inputs"]) == set(TASKS)
+
+
+@pytest.mark.parametrize("scene", [False, True])
+def test_a_backbone_never_learns_from_episodes_kept_aside(scene, pretraining, clips, tmp_path):
+    """With other pictures in those, the weights are the same to the last bit, and only what is measured on them is not."""
+    config = replace(pretraining, steps=6, batch=16, holdout=0.3, scene=scene, out=tmp_path / "before")
+    bank = FrameBank([clips / name for name in TASKS])
+    kept = pretrain.held_out(bank, config.holdout, config.seed)
+    episodes = bank.index.groupby(["task", "level", "episode"]).ngroup().to_numpy()
+    assert 0.1 < kept.mean() < 0.6 and not set(episodes[kept]) & set(episodes[~kept]), "whole episodes"
+    copied = tmp_path / "clips"
+    shutil.copytree(clips, copied)
+    for name in TASKS:
+        rows = kept[bank.index["task"] == name]
+        frames = np.load(copied / name / "frames.npy")
+        frames[rows] = 255 - frames[rows]
+        np.save(copied / name / "frames.npy", frames)
+    one, two = pretrain.run(config), pretrain.run(replace(config, clips=copied, out=tmp_path / "after"))
+    assert_same(weights(one), weights(two))
+    errors = [pd.read_csv(folder / "metrics.csv")["eval/state_error_sd"].iloc[-1] for folder in (one, two)]
+    assert errors[0] != errors[1]
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine_to_two_hundredths():
+    rates = [pretrain.schedule(step, 1000, 100) for step in (1, 50, 100, 500, 1000)]
+    cosine = [0.02 + 0.98 * (1 + np.cos(np.pi * step / 1000)) / 2 for step in (1, 50, 100, 500, 1000)]
+    assert rates == pytest.approx([0.01 * cosine[0], 0.5 * cosine[1], cosine[2], 0.51, 0.02])
+    assert pretrain.schedule(25, 1000) == pytest.approx(0.5 * (0.02 + 0.98 * (1 + np.cos(np.pi * 0.025)) / 2))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train-vlp"])
+def test_every_step_is_made_at_the_schedules_rate(stage, pretraining, training, tmp_path, monkeypatch):
+    module, config = (pretrain, pretraining) if stage == "pretrain" else (train, training)
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def watched(self, *args, **how):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **how)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    module.run(replace(config, steps=4, batch=8, out=tmp_path / "out"))
+    warmup = () if stage == "pretrain" else (config.warmup,)
+    assert rates == pytest.approx([config.lr * pretrain.schedule(number, 4, *warmup) for number in range(1, 5)])
+
+
+def test_views_are_mirrored_from_side_to_side_and_never_upside_down():
+    views = pretrain.random_views(200, np.random.default_rng(0)).numpy()
+    assert (views[:, 1, 1] > 0).all() and 0.4 < (views[:, 0, 0] < 0).mean() < 0.6
+    np.testing.assert_allclose(np.abs(views[:, 0, 0]), views[:, 1, 1])
+    assert (views[:, [0, 1], [1, 0]] == 0).all() and np.abs(views[:, :, 2]).max() <= 0.24
+    assert views[:, 1, 1].min() < 0.85 and views[:, 1, 1].max() > 1.15
+
+
+def test_a_scorer_asks_every_clip_its_own_sentence_however_many_there_are(clips, vlp):
+    """They are scored 64 at a time."""
+    scorer = VLPScorer.load(vlp)
+    frames = FrameBank([clips / TASKS[0]]).frames(np.arange(9 * 7).reshape(7, 9))
+    features = np.repeat(scorer.encode(frames), 11, 0)  # 77 clips
+    said = [("open the drawer", "open the door", "close the window")[number % 3] for number in range(77)]
+    whole = scorer.score_features(features, said)
+    alone = [scorer.score_features(features[number : number + 1], [said[number]])[0] for number in range(77)]
+    np.testing.assert_allclose(whole, alone, rtol=1e-4, atol=1e-5)
+    assert np.ptp(whole[:3]) > 1e-3, "the sentences say different things"

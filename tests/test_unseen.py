@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 
 from robopref.configs.errors import UsageError
+from robopref.configs.files import read_json
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.memory import PeakMemory
 from robopref.configs.unseen import UnseenConfig
+from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.tasks import SPLITS, TRAIN_PARTS, Split
 from robopref.preference import train, unseen
 
@@ -33,6 +35,7 @@ def split(monkeypatch):
     """The paper's split, with four tasks for fifty."""
     chosen = Split(train=("drawer-open", "door-open", "window-close"), test=("drawer-close",))
     monkeypatch.setattr(unseen, "SPLITS", {**SPLITS, "paper": chosen})
+    return chosen
 
 
 def settings(*overrides):
@@ -63,6 +66,14 @@ def test_from_nothing_to_the_table_and_not_twice(split, tmp_path, capsys, monkey
     before = table.read_bytes()
     unseen.run(config)
     assert table.read_bytes() == before
+
+    # What learns has read the train tasks and nothing else, and the labelled data share no episode with the measured orders.
+    trained = {path.parent.name: read_json(path)["inputs"] for path in (tmp_path / "run").glob("*/manifest.json")}
+    learners = {"backbone-0", "factored-0", "cross-0", "contrastive-frame", "contrastive-clip"}
+    for name in learners:
+        assert set(trained[name]) == set(split.train), name
+    measured, labelled = (EpisodeStore(tmp_path / "run" / part / "drawer-close") for part in ("episodes", "offline"))
+    assert len(measured) and len(labelled) and not set(measured.index["seed"]) & set(labelled.index["seed"])
 
 
 def test_the_two_experiments_have_their_splits_and_the_same_recipe():
