@@ -22,6 +22,7 @@ from robopref.configs.policy import CIRConfig
 from robopref.policies.critics import ConstrainedCritics, Critics, TwinMLP
 from robopref.policies.experience import Experience, RunningNormaliser
 from robopref.policies.flat import FlatNetworks, Tape, relu_backward_
+from robopref.policies.mixed import adam_step
 from robopref.preference.members import MemberLinear, adam, member_rngs
 
 CRITICS = ("constrained", "mlp")
@@ -159,7 +160,7 @@ class CIR:
         value = convex_q(self.target(batch.next_obs, next_actions), config.low_share) - alpha * next_log_prob
         target = torch.addcmul(batch.rewards, 1 - batch.terminated, value, value=config.discount)
         q, critic_loss = self.critic.regress(batch.obs, batch.actions, target)
-        self.optimizers["critic"].step()
+        adam_step(self.optimizers["critic"])
         self.target.follow(self.critic, config.polyak)
 
         q_pi, slope = self.critic.climb(batch.obs, actions, config.actor_q)
@@ -168,7 +169,7 @@ class CIR:
         entropy = -log_prob.mean()
         surplus = entropy - self.target_entropy
         self.actor.gradients["log_alpha"].copy_(surplus * alpha if config.alpha_loss == "alpha" else surplus)
-        self.optimizers["actor"].step()
+        adam_step(self.optimizers["actor"])
         self.actor.refresh()
         actor_loss = (alpha * log_prob - q_pi).mean()
         return {"critic": critic_loss, "actor": actor_loss, "q": q.mean(), "entropy": entropy, "alpha": alpha[0]}

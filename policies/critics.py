@@ -21,6 +21,8 @@ EPS = 1e-5  # of a LayerNorm, torch's
 class Critics(FlatNetworks):
     """H critics.  A subclass computes values and gradients."""
 
+    action_dim: int
+
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Q of every critic, (H, B), for obs (B, do) and actions (B, da)."""
         return self.compute(self.join(obs, actions), None)
@@ -46,7 +48,7 @@ class Critics(FlatNetworks):
             share = torch.zeros_like(q).scatter_(0, lowest[None], 1.0)
         slope = self.backward(share, tape, learn=False)
         assert slope is not None
-        return value, slope[:, obs.shape[1] :]
+        return value, slope
 
     def join(self, obs: Tensor, actions: Tensor) -> Tensor:
         """The critics' common input, (H, B, do + da)."""
@@ -57,13 +59,15 @@ class Critics(FlatNetworks):
         raise NotImplementedError
 
     def backward(self, gradient: Tensor, tape: Tape, learn: bool) -> Tensor | None:
-        """From dL/dQ (H, B): with `learn` into `gradients`, otherwise dL/dx (B, do + da), summed over the critics."""
+        """From dL/dQ (H, B): with `learn` into `gradients`, otherwise dL/da (B, da), summed over the critics."""
         raise NotImplementedError
 
     def first_backward(self, gradient: Tensor, tape: Tape, learn: bool) -> Tensor | None:
-        """`dense_backward` of the first layer, whose input all critics share."""
-        inputs = self.dense_backward("d0", gradient, tape["x"], learn, inputs=not learn)
-        return None if inputs is None else inputs.sum(0)
+        """The first layer's part of `backward`; all critics share its input, of which nobody asks for the observations' slope."""
+        if learn:
+            return self.dense_backward("d0", gradient, tape["x"], learn, inputs=False)
+        of_actions = self.used["d0.weight"][:, -self.action_dim :]
+        return self.product("d0", gradient, of_actions.mT).sum(0)
 
 
 class ConstrainedCritics(Critics):
@@ -95,6 +99,7 @@ class ConstrainedCritics(Critics):
         norms = {f"{site}.scale": torch.ones(heads, 1, width) for site in sites}
         norms |= {f"{site}.shift": torch.zeros(heads, 1, width) for site in sites}
         super().__init__(layers, config.precision, self.hidden[1:], norms, device, learns)
+        self.action_dim = action_dim
 
     def compute(self, x: Tensor, tape: Tape | None) -> Tensor:
         """See Critics."""
@@ -227,6 +232,7 @@ class TwinMLP(Critics):
         sizes = {"d0": (obs_dim + action_dim, config.width), "d1": (config.width, config.width), "q": (config.width, 1)}
         layers = {name: MemberLinear(rngs, *size) for name, size in sizes.items()}
         super().__init__(layers, config.precision, ("d1",), None, device, learns)
+        self.action_dim = action_dim
 
     def compute(self, x: Tensor, tape: Tape | None) -> Tensor:
         """See Critics."""
