@@ -7,7 +7,7 @@ import pandas as pd
 from marks import fixed
 from shared import listed, markdown, read, told
 
-from robopref.embodied.statistics import Spread, difference, over_seeds
+from robopref.embodied.statistics import Spread, difference, over_seeds, verdict
 from robopref.policies.downstream import TARGETS
 
 POLICIES = ("bc", "piql", "ipl", "cpl", "cpl_kl", "dpo")
@@ -83,15 +83,20 @@ def success(file: str, policy: str, labeller: str, seed: str = "") -> Spread:
     return over_seeds(values[[int(seed)]] if seed else values, np.mean)
 
 
-def differs(file: str, policy: str, labeller: str, other_file: str, other: str, seed: str = "") -> Spread:
-    """How much more one labeller is worth than another, on the same data sets."""
-    pair = [np.array(of_data_seeds(*cell)) for cell in ((file, policy, labeller), (other_file, policy, other))]
-    first, second = (values[[int(seed)]] if seed else values for values in pair)
+def differs(file: str, policy: str, labeller: str, other_file: str, other: str, other_policy: str = "") -> Spread:
+    """How much more one labeller (or policy) is worth than another, on the same data sets."""
+    pair = ((file, policy, labeller), (other_file, other_policy or policy, other))
+    first, second = (np.array(of_data_seeds(*cell)) for cell in pair)
     return difference(first, second, np.mean, paired=True)
 
 
+def gained(file: str, policy: str, labeller: str, other_file: str = ALL) -> float:
+    """For marks: how far two kinds of labels are apart on data set 0."""
+    return abs(success(file, policy, labeller, "0").centre - success(other_file, policy, labeller, "0").centre)
+
+
 def accuracy(file: str, labeller: str, column: str = "accuracy", seed: str = "") -> float:
-    """Mean of a measure of the labels over tasks and data seeds."""
+    """For marks: mean of a measure of the labels over tasks and data seeds."""
     table = read(f"downstream/{file}.csv")
     table = table[table["labeller"] == labeller]
     if seed:
@@ -104,9 +109,29 @@ def published(policy: str) -> float:
     return TARGETS[policy]
 
 
-def verdict(policy: str, file: str) -> str:
-    """Reached or missed, against the paper's number."""
-    return "reached" if round(success(file, policy, "vlp").centre, 1) >= TARGETS[policy] else "missed"
+def verdicts(*files: str) -> str:
+    """What VLP's labels are worth less the paper's number, the true return's labels and cloning, on three data sets each."""
+    rows = []
+    for file in files:
+        for policy in ("piql", "ipl", "cpl"):
+            mean = success(file, policy, "vlp").centre
+            true, cloned = (differs(file, policy, "vlp", *other) for other in ((file, "scripted"), (ALL, "none", "bc")))
+            paper = (
+                f"{fixed(mean - TARGETS[policy], 1, sign=True)}: {'reached' if round(mean, 1) >= TARGETS[policy] else 'missed'}"
+            )
+            rows.append([NAMES[policy], WHICH[file], fixed(mean, 1), paper, *(judged(found) for found in (true, cloned))])
+    return markdown(["policy", "labels", "from VLP's", "less the paper's", "less the true return's", "less cloning"], rows)
+
+
+def judged(found: Spread) -> str:
+    """A difference, its spread, and what it says."""
+    return f"{told(found, sign=True)}: {verdict(found)}"
+
+
+def largest_range() -> float:
+    """For marks: how far data sets are apart at most, for the same labeller and policy."""
+    found = [success(ALL, policy, labeller) for policy in ("piql", "ipl", "cpl") for labeller in ("scripted", "vlp")]
+    return max(spread.high - spread.low for spread in found)
 
 
 def short() -> str:
