@@ -23,7 +23,7 @@ from robopref.embodied.control import make_control
 from robopref.embodied.envs import make_env
 from robopref.embodied.evaluate import KNOW_SUCCESS, ActPolicy, EvaluationProtocol, Policy, evaluate, protocol_of, table
 from robopref.embodied.experts import ScriptedExpert, uniform
-from robopref.embodied.statistics import summarise
+from robopref.embodied.statistics import over_what, summarise
 from robopref.policies.networks import NumpyPolicy, load_policy
 
 REFERENCES = ("random", "expert")
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     for name, row in summarise(outcomes, measure=MEASURES[protocol]).items():
         digits = 2 if protocol == "success" else 1
         low, high = (f"{row[end]:.{digits}f}" for end in ("low", "high"))
-        told = f"{name}: {protocol} {row['iqm']:.{digits}f} [{low}, {high}] over {row['n']} episodes"
+        told = f"{name}: {protocol} {row['iqm']:.{digits}f} [{low}, {high}], {over_what(int(row['members']), int(row['goals']))}"
         print(told + (f", success {reached[name]:.2f}" if protocol == "return" and knows_success(config.env) else ""))
     print(out)
 

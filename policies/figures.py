@@ -72,7 +72,7 @@ def success_chart(summary: Mapping[str, Mapping[str, float]]) -> Markup:
         axes.set_yticks(range(len(names)), [_plain(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(-3, 103)
-        axes.set_xlabel("success over goals and seeds, %: interquartile mean and 95 % interval")
+        axes.set_xlabel("success, %: interquartile mean over seeds, and 95 % interval over goals")
         said = [f"{name} {100 * summary[name]['iqm']:.0f} %" for name in names]
         return _svg(figure, f"Success rate of each policy: {', '.join(said)}.")
 

@@ -30,9 +30,9 @@ from robopref.configs.policy import EvaluateConfig, TrainConfig
 from robopref.configs.rows import fingerprint
 from robopref.datasets.d4rl import load_offline
 from robopref.embodied.evaluate import EvaluationProtocol
-from robopref.embodied.statistics import iqm
+from robopref.embodied.statistics import difference, grid, hangs_on, iqm, iqm_along, over_seeds, verdict
 from robopref.policies import evaluate, offline, train
-from robopref.policies.online_study import TAILS, named
+from robopref.policies.online_study import named
 from robopref.policies.study import append_rows
 
 KEY = ["data", "variant", "seed"]
@@ -188,35 +188,29 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame, against: tuple[str, ...] = ()) -> str:
-    """Normalised score by data set and variant, IQM over seeds; then over all data sets, with 95 % intervals and differences."""
+    """Normalised score by data set and variant, IQM over seeds; then mean and IQM over all sets, with spreads and differences.
+
+    Data sets are fixed, the unit is the policy seed; differences are not paired.  A verdict that one data set carries is said.
+    """
     if rows.empty:
         return "no rows yet"
     cells = rows.pivot_table(index="data", columns="variant", values="score", aggfunc=lambda x: iqm(x.to_numpy()), sort=False)
     lines = [cells.to_string(float_format="%.1f", na_rep=""), ""]
-    whole = {}
-    for variant, part in rows.groupby("variant", sort=False):
-        table = part.pivot(index="seed", columns="data", values="score")
-        if table.shape[1] == len(cells) and not table.isna().to_numpy().any():
-            whole[str(variant)] = table.to_numpy()
+    grids = {str(name): grid(part, "score", task="data") for name, part in rows.groupby("variant", sort=False)}
+    whole = {name: table for name, table in grids.items() if table is not None and table.shape[1] == len(cells)}
+    data = sorted(cells.index)
     for variant, table in whole.items():
-        drawn = means(table)
-        low, high = np.quantile(drawn, TAILS)
-        line = f"{variant:12}{table.mean():7.1f}  [{low:.1f}, {high:.1f}] over {table.shape[1]} data sets, {len(table)} seeds"
-        for other in against:
-            if other in whole and other != variant:
-                less = drawn - means(whole[other], 1)
-                low, high = np.quantile(less, TAILS)
-                line += f"; less {other} {table.mean() - whole[other].mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-        lines.append(line)
+        for word, statistic in (("mean", np.mean), ("IQM", iqm_along)):
+            found = over_seeds(table, statistic)
+            size = f"{len(data)} data set{'s' if len(data) > 1 else ''}, {len(table)} seed{'s' if len(table) > 1 else ''}"
+            lines.append(f"{variant:14}{word:5}{found.centre:7.1f}  {found.said()} over seeds; {size}")
+            for other in against:
+                if other in whole and other != variant:
+                    less = difference(table, whole[other], statistic)
+                    alone = [f"without {data[k]} the other way round" for k in hangs_on(table, whole[other], statistic)]
+                    told = "; ".join([verdict(less), *alone])
+                    lines.append(f"{'':14}less {other} {less.centre:+.1f}, {less.said(sign='+')}: {told}")
     return "\n".join(lines)
-
-
-def means(table: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Bootstrap replicates of the mean of (S seeds, D data sets), seeds drawn anew in every data set."""
-    rng = np.random.default_rng(seed)
-    drawn = [table[rng.integers(len(table), size=(2000, len(table))), column].mean(1) for column in range(table.shape[1])]
-    result: np.ndarray = np.mean(drawn, axis=0)
-    return result
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
-from scipy.stats import trim_mean
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
@@ -28,14 +27,13 @@ from robopref.configs.files import atomic_file, plain
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
-from robopref.embodied.statistics import RESAMPLES, bootstrap_interval, iqm
+from robopref.embodied.statistics import difference, grid, over_seeds, verdict
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
 
 KEY = ["env", "variant", "seed", "frame"]
 PEER = "sb3"  # the word for stable-baselines3's SAC, whose settings are those of policy=sac
 COLUMNS = 3  # of the figure
-TAILS = (0.025, 0.975)
 WHOLE = "mean"  # of all evaluations of a run: how soon it learnt, and how well
 NO_MATTER = (
     "out",
@@ -184,20 +182,21 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame) -> str:
-    """Of every environment and variant IQM, interval over seeds, time: at half of the frames, at the end, mean of the curve."""
+    """Of every environment and variant IQM, mean, spread over seeds, time: at half of the frames, the end, over the curve."""
     if rows.empty:
         return "no rows yet"
-    lines = [
-        f"{'environment':28}{'variant':16}{'frame':>8}{'return':>9}{'95 % interval':>20}{'success':>9}{'seeds':>7}{'CPU s':>8}"
-    ]
+    head = f"{'frame':>8}{'IQM':>9}{'mean':>9}{'spread over seeds':>34}{'success':>9}{'seeds':>7}{'CPU s':>8}"
+    lines = [f"{'environment':28}{'variant':16}{head}"]
     for (env, variant), part in rows.groupby(["env", "variant"], sort=False):
         last = part["frame"].max()
         curves = part.groupby("seed")[["return", "success", "seconds"]].mean()
         ends = {frame: part[part["frame"] == frame] for frame in sorted({part["frame"][part["frame"] >= last / 2].min(), last})}
         for frame, here in {**ends, WHOLE: curves}.items():
-            centre, low, high = interval(here["return"].to_numpy())
-            numbers = f"{frame:>8}{centre:>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}{here['success'].mean():>9.2f}{len(here):>7}"
-            lines.append(f"{env:28}{variant:16}{numbers}{here['seconds'].mean():>8.0f}")
+            found = over_seeds(here["return"].to_numpy())
+            numbers = f"{frame:>8}{found.centre:>9.1f}{here['return'].mean():>9.1f}{found.said():>34}"
+            lines.append(
+                f"{env:28}{variant:16}{numbers}{here['success'].mean():>9.2f}{len(here):>7}{here['seconds'].mean():>8.0f}"
+            )
     return "\n".join([*lines, *suite_lines(rows)])
 
 
@@ -210,30 +209,30 @@ def suite_lines(rows: pd.DataFrame) -> list[str]:
             returns = returns_of(part, envs, whole)
             if envs < 2 or returns is None:
                 continue
-            low, high = suite_interval(returns, np.random.default_rng(0))
-            told = f"{iqm(returns):>9.1f}{f'[{low:.1f}, {high:.1f}]':>20}"
+            found = over_seeds(returns)
             frame = WHOLE if whole else part["frame"].max()
-            lines.append(f"{f'dmc, {envs} tasks':28}{variant:16}{frame:>8}{told}{'':>9}{len(returns):>7}")
+            numbers = f"{frame:>8}{found.centre:>9.1f}{returns.mean():>9.1f}{found.said():>34}"
+            lines.append(f"{f'dmc, {envs} tasks':28}{variant:16}{numbers}{'':>9}{len(returns):>7}")
     return lines
 
 
 def worth_lines(rows: pd.DataFrame, base: str) -> list[str]:
-    """What a variant has over `base`: IQM of its returns over all tasks of dmc less that of `base`, with intervals."""
+    """What a variant has over `base`: IQM of its returns over all tasks of dmc less that of `base`, not paired; a verdict."""
     rows = rows[rows["env"].str.startswith("dmc/")]
     envs, variants = rows["env"].nunique(), list(dict.fromkeys(rows["variant"]))
     if base not in variants:
         raise RoboprefError(f"--against {base}: dmc has no such variant; there are {', '.join(variants) or 'none'}")
     parts = {name: rows[rows["variant"] == name] for name in variants}
-    lines = [f"{f'less {base}':28}{'frame':>8}{'return':>9}{'95 % interval':>20}"]
+    lines = [f"{f'less {base}':28}{'frame':>8}{'IQM':>9}{'mean':>9}{'spread over seeds':>34}"]
     for name in variants:
         for whole in (False, True):
             theirs, own = (returns_of(parts[key], envs, whole) for key in (name, base))
             if name == base or theirs is None or own is None:
                 continue
-            drawn = resampled(theirs, np.random.default_rng(0)) - resampled(own, np.random.default_rng(1))
-            low, high = np.quantile(drawn, TAILS)
+            found = difference(theirs, own)
             frame = WHOLE if whole else parts[name]["frame"].max()
-            lines.append(f"{name:28}{frame:>8}{iqm(theirs) - iqm(own):>+9.1f}{f'[{low:+.1f}, {high:+.1f}]':>20}")
+            numbers = f"{frame:>8}{found.centre:>+9.1f}{theirs.mean() - own.mean():>+9.1f}{found.said(sign='+'):>34}"
+            lines.append(f"{name:28}{numbers}  {verdict(found)}")
     return lines
 
 
@@ -241,31 +240,12 @@ def returns_of(part: pd.DataFrame, envs: int, whole: bool) -> np.ndarray | None:
     """Returns (S seeds, T tasks) of a variant at its last frame, or means over all of its evaluations; None where one lacks."""
     if not whole:
         part = part[part["frame"] == part.groupby(["env", "seed"])["frame"].transform("max")]
-    returns = part.pivot_table(index="seed", columns="env", values="return").to_numpy(np.float64)
-    return None if returns.shape[1] < envs or np.isnan(returns).any() else returns
-
-
-def suite_interval(returns: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """95 % interval of the IQM of all returns (S seeds, T tasks)."""
-    low, high = np.quantile(resampled(returns, rng), TAILS)
-    return float(low), float(high)
-
-
-def resampled(returns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """IQMs of all returns (S seeds, T tasks), seeds drawn anew in every task (Agarwal et al. 2021)."""
-    seeds, tasks = returns.shape
-    drawn = returns[rng.integers(seeds, size=(RESAMPLES, seeds, tasks)), np.arange(tasks)]
-    return np.asarray(trim_mean(drawn.reshape(RESAMPLES, -1), 0.25, axis=1))
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """IQM of one number a seed, (S,), and the ends of its 95 % bootstrap interval over seeds."""
-    low, high = bootstrap_interval(values[:, None], np.random.default_rng(0))
-    return iqm(values), low, high
+    returns = grid(part, "return")
+    return None if returns is None or returns.shape[1] < envs else returns
 
 
 def draw(rows: pd.DataFrame, place: str = "env") -> Figure:
-    """A panel a `place` (a column), a line a variant: IQM of the return over seeds, its interval shaded, by `frame`."""
+    """A panel a `place` (a column), a line a variant: IQM of the return over seeds, its range or interval shaded, by `frame`."""
     places = list(dict.fromkeys(rows[place]))
     colours = {variant: f"C{number}" for number, variant in enumerate(dict.fromkeys(rows["variant"]))}
     lines = -(-len(places) // COLUMNS)
@@ -273,8 +253,8 @@ def draw(rows: pd.DataFrame, place: str = "env") -> Figure:
     for number, name in enumerate(places):
         axes = figure.add_subplot(lines, min(len(places), COLUMNS), number + 1)
         for variant, part in rows[rows[place] == name].groupby("variant", sort=False):
-            found = {frame: interval(at["return"].to_numpy()) for frame, at in part.groupby("frame")}
-            centre, low, high = np.array(list(found.values())).T
+            found = {frame: over_seeds(at["return"].to_numpy()) for frame, at in part.groupby("frame")}
+            centre, low, high = np.array([(at.centre, at.low, at.high) for at in found.values()]).T
             axes.plot(list(found), centre, label=str(variant), color=colours[variant])
             axes.fill_between(list(found), low, high, color=colours[variant], alpha=0.2, lw=0)
         axes.set_title(name)

@@ -164,9 +164,22 @@ def test_the_summary_says_which_targets_are_reached():
     assert "dpo: 90.0 of" not in said
     assert "hard mine 0.900 0.700 0.850 0.800 0.500 5" in " ".join(said.split())
     line = next(line for line in said.splitlines() if "mine" in line and "dpo" in line).split()
-    assert line[3:5] == ["90.0", "90.0"] and line[-2:] == ["5", "5"]
+    assert line[3:5] == ["90.0", "90.0"] and line[5:] == ["one,", "no", "spread", "5", "1", "5"]
     assert "open" in downstream.summary(table(success, ("reach",)))
     assert downstream.summary(table({}, ())) == "no rows yet"
+
+
+def test_the_unit_of_success_is_the_data_seed():
+    test = SPLITS["paper"].test
+    parts = [
+        table({("scripted", "piql"): truth, ("mine", "piql"): ours}, test).assign(seed=seed)
+        for seed, (truth, ours) in enumerate([(0.6, 0.5), (0.8, 0.7), (0.7, 0.75)])
+    ]
+    said = downstream.summary(pd.concat(parts))
+    line = next(line for line in said.splitlines() if line.startswith("hard    mine") and "piql" in line).split()
+    assert line[3:] == ["65.0", "65.0", "range", "[50.0,", "75.0]", "5", "3", "5"], "not the spread of 15 policies"
+    (verdict,) = [line for line in said.splitlines() if "mine, piql" in line and "scripted labels" in line]
+    assert verdict.endswith("missed; difference -5.0 [-10.0, +5.0], range over 3 data seeds, not told apart")
 
 
 def test_scripted_labels_are_averaged_over_the_labellers_own_seeds():

@@ -110,8 +110,28 @@ def test_the_summary_by_hand():
         ]
     )
     lines = offline_study.summary(rows, ("otr",)).splitlines()
-    (prof,) = [line for line in lines if line.startswith("prof")]
-    assert "21.0" in prof and "over 2 data sets, 3 seeds" in prof and "less otr +5.0" in prof
+    at = next(number for number, line in enumerate(lines) if line.startswith("prof"))
+    mean, less, middle, less_middle = (" ".join(line.split()) for line in lines[at : at + 4])
+    assert mean == "prof mean 21.0 range [20.0, 22.0] over seeds; 2 data sets, 3 seeds"
+    assert less == "less otr +5.0, range [+3.0, +7.0]: above on all seeds"
+    assert middle.startswith("prof IQM 21.0 range [20.0, 22.0]")
+    assert less_middle.startswith("less otr +5.0")
+
+
+def test_the_summary_says_when_one_data_set_carries_a_verdict():
+    means = {"prof": (10.0, 90.0, 12.0), "otr": (11.0, 50.0, 13.0)}
+    rows = pd.DataFrame(
+        [
+            {"data": data, "variant": variant, "seed": seed, "score": score + seed / 10, "settings": "x"}
+            for variant, scores in means.items()
+            for data, score in zip("abc", scores, strict=True)
+            for seed in range(5)
+        ]
+    )
+    said = offline_study.summary(rows, ("otr",))
+    mean, middle = (line.strip() for line in said.splitlines() if "less otr" in line)
+    assert mean.startswith("less otr +12.7, 95 % interval") and mean.endswith("above; without b the other way round")
+    assert middle.startswith("less otr +8.1") and middle.endswith("without b the other way round"), "of 15 runs 3 are cut"
 
 
 def test_a_method_that_lacks_a_data_set_has_no_aggregate():

@@ -111,10 +111,12 @@ def test_the_peer_meets_the_same_starts_and_the_same_judge(tmp_path: Path) -> No
     pd.testing.assert_frame_equal(table, again)
 
 
-def test_the_interval_of_seeds() -> None:
-    centre, low, high = online_study.interval(np.array([1.0, 2.0, 6.0]))
-    assert centre == pytest.approx(3.0)  # of up to three numbers nothing is cut
-    assert low == 1.0 and high == 6.0
+def test_few_seeds_have_a_range_and_five_an_interval() -> None:
+    rows = pd.DataFrame({"env": "dmc/a", "variant": "x", "seed": range(5), "frame": 10, "return": [1.0, 2.0, 6.0, 3.0, 3.0]})
+    rows = rows.assign(success=0.0, seconds=1.0)
+    few, whole = (online_study.summary(rows[:count]).splitlines()[1] for count in (3, 5))
+    assert " ".join(few.split()).startswith("dmc/a x 10 3.0 3.0 range [1.0, 6.0] 0.00 3")
+    assert "95 % interval [1.0, 6.0]" in whole and " 2.7 " in whole and " 3.0 " in whole, "IQM of 2, 3, 3, and the mean"
 
 
 def test_tasks_of_one_scale_are_summed_up() -> None:
@@ -138,9 +140,6 @@ def test_tasks_of_one_scale_are_summed_up() -> None:
     assert line in online_study.summary(rows)
     assert online_study.suite_lines(rows[rows["env"] != "dmc/b"]) == []
 
-    low, high = online_study.suite_interval(np.tile([[10.0, 30.0]], (5, 1)), np.random.default_rng(0))
-    assert low == high == 20, "seeds are drawn within a task, tasks are not drawn"
-
 
 def test_what_a_part_is_worth() -> None:
     def part(env: str, variant: str, value: float, apart: float = 0) -> pd.DataFrame:
@@ -150,11 +149,11 @@ def test_what_a_part_is_worth() -> None:
     full, less = [part("dmc/a", "full", 30), part("dmc/b", "full", 50)], [part("dmc/a", "less", 20), part("dmc/b", "less", 40)]
     rows = pd.concat([*full, *less, part("mujoco/c", "less", 1e6), part("dmc/a", "half", 1)])  # the last is not in both tasks
     _, end, whole = (line.split() for line in online_study.worth_lines(rows, "full"))
-    assert end == ["less", "3", "-30.0", "[-30.0,", "-30.0]"], "three times as much at frame 3; seeds that agree leave no doubt"
-    assert whole == ["less", "mean", "-20.0", "[-20.0,", "-20.0]"]
+    below = ["below", "on", "all", "seeds"]
+    assert end == ["less", "3", "-30.0", "-30.0", "range", "[-30.0,", "-30.0]", *below], "three times as much at frame 3"
+    assert whole == ["less", "mean", "-20.0", "-20.0", "range", "[-20.0,", "-20.0]", *below]
     apart = [part("dmc/a", "apart", 20, 5), part("dmc/b", "apart", 40, 5)]
     _, end, _ = (line.split() for line in online_study.worth_lines(pd.concat([*full, *apart]), "full"))
-    low, high = (float(word.strip("[],")) for word in end[3:])
-    assert -45 <= low < -30 < high <= -15
+    assert end[4:] == ["range", "[-45.0,", "-15.0]", *below]
     with pytest.raises(RoboprefError, match=r"--against all: dmc has no such variant; there are full, less, half"):
         online_study.worth_lines(rows, "all")

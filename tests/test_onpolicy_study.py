@@ -41,7 +41,7 @@ def test_a_study_does_what_is_missing_and_tells_it(tmp_path: Path, capsys: pytes
     onpolicy_study.main(["--out", str(out), *words, *more])
     said = capsys.readouterr().out
     assert said.count(" s)") == 2, "only the new variant was run, in both worlds"
-    assert re.search(r"over ppo, 2 worlds +ppo +1\.000", said) and figure.read_bytes()[:4] == b"\x89PNG"
+    assert re.search(r"over ppo, 2 worlds +ppo +mean +1\.000", said) and figure.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(RoboprefError, match="gtr in hop was run with other settings"):
         onpolicy_study.main(["--out", str(out), *words, "policy.beta=0.1", "--variants", "gtr=policy=gtr"])
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
@@ -63,6 +63,25 @@ def test_seeds_may_be_added_later(tmp_path: Path, capsys: pytest.CaptureFixture[
     onpolicy_study.main(["--out", str(alone), *words, "--seeds", "2", "--work", str(tmp_path / "other")])
     columns = ["world", "phase", "return"]
     pd.testing.assert_frame_equal(after[after["seed"] == 2][columns].reset_index(drop=True), pd.read_csv(alone)[columns])
+
+
+def test_the_base_of_a_quotient_has_its_seeds_drawn() -> None:
+    rows = pd.DataFrame(
+        [
+            {"world": world, "variant": variant, "seed": seed, "phase": 0, "return": scale * value}
+            for world, scale in (("hop", 1.0), ("walk", 10.0))
+            for variant, values in (("gtr", [12.0] * 5), ("ppo", [6.0, 8.0, 10.0, 12.0, 14.0]), ("kl", [30.0] * 5))
+            for seed, value in enumerate(values)
+        ]
+    ).assign(end=1.0, recovery=np.nan, seconds=1.0)
+    said = [" ".join(line.split()) for line in onpolicy_study.summary(rows, "ppo").splitlines()]
+    assert "hop gtr 12.0 12.0 95 % interval [12.0, 12.0] 1.0 nan 5 1" in said
+    over = [line.removeprefix("over ppo, 2 worlds ") for line in said if line.startswith("over ppo")]
+    assert over[4:] == ["ppo IQM 1.000", "ppo mean 1.000"], "it is what the others are divided by"
+    assert over[0].startswith("gtr IQM 1.200 95 % interval [0.9") and over[0].endswith("5 not told apart")
+    assert over[2].startswith("kl IQM 3.000") and over[2].endswith("5 above")
+    rows["return"] -= 8
+    assert onpolicy_study.summary(rows, "ppo").endswith("not divided, since ppo has a return that is not positive")
 
 
 def test_the_curve_of_a_life() -> None:
