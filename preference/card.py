@@ -31,7 +31,10 @@ MEASURES = {  # key in the run's files -> (what it is called, the hub's type of 
     "medium_over_random": ("accuracy, medium over random", "accuracy"),
     "accuracy": ("accuracy against the true return", "accuracy"),
     "constant_accuracy": ("accuracy of a constant label", "accuracy"),
+    "cluster_accuracy": ("accuracy of knowing only which cluster is better", "accuracy"),
     "balanced_accuracy": ("balanced accuracy", "balanced_accuracy"),
+    "clear_balanced_accuracy": ("balanced accuracy without near-ties", "balanced_accuracy"),
+    "cluster_balanced_accuracy": ("accuracy balanced over which cluster wins", "balanced_accuracy"),
     "auc": ("AUC", "roc_auc"),
     "kendall_tau": ("Kendall tau", "kendall_tau"),
 }

@@ -49,9 +49,12 @@ AGREED = {
     "accuracy": 0.733,
     "constant_accuracy": 0.5004,
     "balanced_accuracy": 0.731,
+    "clear_balanced_accuracy": 0.752,
     "auc": 0.8271,
     "kendall_tau": 0.457,
     "near_ties": 3,
+    "cluster_accuracy": 0.781,
+    "cluster_balanced_accuracy": 0.623,
 }
 
 
