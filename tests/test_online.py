@@ -271,10 +271,11 @@ def test_every_update_of_a_decision_has_a_batch_of_its_own_where_it_is_to_be_fre
 def test_evaluation_draws_nothing_and_begins_where_no_episode_of_training_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starts: dict[str, list[bytes]] = {"training": [], "testing": []}
+    starts: dict[str, list[bytes]] = {"training": [], "testing": [], "other": []}
     state = online.Run(settings(tmp_path, eval_episodes=3), torch.device("cpu"))
 
     def watched(env: ControlEnv, kind: str) -> None:
+        """Note every start of `env` from now on."""
         reset = env.reset
         monkeypatch.setattr(env, "reset", lambda **how: starts[kind].append((out := reset(**how))[0].tobytes()) or out)
 
@@ -287,7 +288,9 @@ def test_evaluation_draws_nothing_and_begins_where_no_episode_of_training_does(
     assert len(starts["training"]) > 3 and not set(starts["training"]) & set(starts["testing"])
     assert torch.equal(before[0][0], state.agent.noise.get_state()) and before[1] == state.rng.bit_generator.state
     other = online.Run(settings(tmp_path / "other", seed=1), torch.device("cpu"))
-    assert online.start(other.env, 1, online.FIRST_EVALUATION).tobytes() not in starts["testing"], "a run's own"
+    watched(other.testing, "other")
+    other.evaluate(0)
+    assert len(starts["other"]) == 2 and not set(starts["other"]) & set(starts["testing"]), "a run's own"
 
 
 def test_the_return_and_success_of_an_evaluation_are_the_environments(tmp_path: Path) -> None:
@@ -301,6 +304,7 @@ def test_the_return_and_success_of_an_evaluation_are_the_environments(tmp_path: 
             return np.zeros(1), {}
 
         def step(self, action: np.ndarray):
+            assert self.left > 0, "it went on after the end"
             first, self.left = self.left == self.episode, self.left - 1
             return (
                 np.zeros(1),
