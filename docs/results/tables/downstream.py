@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from marks import fixed
@@ -18,6 +20,7 @@ KINDS = {"downstream": "hard", "soft": "probabilities", "abstain": "hard, 30 % l
 ALL, PARTLY = "downstream", "abstain"
 
 
+@cache
 def rows_of(file: str, policy: str, labeller: str, seed: int | None = None) -> pd.DataFrame:
     """Rows of one policy from one labeller's labels, of one data seed or of all; success in %."""
     table = read(f"downstream/{file}.csv")

@@ -39,7 +39,8 @@ NOTED = re.compile(r"<!-- noted -->.*?<!-- /noted -->", re.DOTALL)
 BEHIND = re.compile(r"<!--(?P<kind>noted|set)(?: (?P<count>\d+))?-->")
 NUMBER = re.compile(
     r"(?<![\w.])(?<!\w[+-])(?<!\w,)"  # not within a word, another number, or behind a hyphen
-    r"(?:(?<![\w)\]])[+-])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)|(?=\.\d))(?:\.\d+)?(?![\w]|\.\d)"
+    r"(?:(?<![\w)\]])[+-])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)|(?=\.\d))(?:\.\d+)?"
+    r"(?!(?!(?:x|k|M|ms|s|h|min|MB|GB|fps)\b)\w|\.\d)"  # 2.7x and 17s are numbers, 2nd and 46d4335 are not
 )
 FAR = 14  # characters between a number and its mark: a bracket, a sign, a unit
 
@@ -51,19 +52,19 @@ UNITS = (
 WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 KINDS = {  # of numbers that nobody measured, and what they look like
     "date": r"\b\d{4}-\d\d-\d\d(?: and \d\d?\b)?",
-    "commit": r"\b(?=[0-9a-f]*\d)[0-9a-f]{7}\b",
+    "commit": r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7}\b|(?:\b(?:[Cc]ommits?|at|and)|,) \d{7}\b",
     "version": r"\b\d+\.\d+\.\d+(?:\+cu\d+)?\b|\b(?:Python|torch|Debian|JAX) \d[\d.]*\b",
     "level of an interval": r"\b95 % (?:bootstrap )?intervals?",
-    "count or size": rf"(?<![\w.]){WHOLE}(?:(?:, | and | to |, and | or ){WHOLE})*(?:-| )(?:[\w-]+ )?(?:{UNITS})\b",
+    "count or size": rf"(?<![\w.]){WHOLE}(?:(?:, | and | to |, and | or ){WHOLE})*[-\s](?:[\w-]+\s)??(?:{UNITS})\b",
     "product of counts": r"(?<![\w.])\d[\d,]* x (?=\d)",
     "which seed": r"\b[Ss]eeds? \d+(?:(?:, | and | to )\d+)*",
     "layers": r"\[\d+(?:, ?\d+)*\](?:x\d)?",
-    "setting": r"\b(?:sigma|alpha|beta|delta|kappa|lambda_\d|clip|penalty|temperature|bias|survival|weight|dropout|[Ww]idth|batch|H"
-    r"|K =|T =) (?:of )?[.\d]+",
+    "setting": r"\b(?:[Ss]igma|alpha|beta|delta|kappa|lambda_\d|clip|penalty|temperature|bias|survival|weight|dropout"
+    r"|[Ww]idth|batch|H|K =|T =) (?:of )?[.\d]+",
 }
 NO_MEASURE = re.compile("|".join(f"(?:{form})" for form in KINDS.values()))
 HIDDEN = re.compile(  # what is no prose: code, code in a line, comments, targets of links, headings
-    r"^(?: {4}[^\n]*|#[^\n]*)$|^```.*?^```|``.+?``|`[^`\n]+(?:\n[^`\n]+)?`|<!--.*?-->|\]\([^)]*\)|https?://\S+",
+    r"(?:(?<=\n\n)|\A)(?: {4}[^\n]*(?:\n|\Z))+|^#[^\n]*$|^```.*?^```|``.+?``|`[^`\n]+(?:\n[^`\n]+)?`|<!--.*?-->|\]\([^)]*\)|https?://\S+",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -154,10 +155,11 @@ def loose(text: str) -> list[re.Match[str]]:
     return [number for number in numbers if number.start() not in vouched]
 
 
-def noted(text: str) -> int:
-    """How many numbers of a file are noted by hand."""
-    blocks = sum(len(list(NUMBER.finditer(blank(match[0], keep_noted=True)))) for match in NOTED.finditer(text))
-    return blocks + sum(int(mark["count"] or 1) for mark in BEHIND.finditer(text) if mark["kind"] == "noted")
+def counted(text: str, kind: str) -> int:
+    """How many numbers of a file are vouched for by hand: as `noted`, or as `set`."""
+    blocks = [len(list(NUMBER.finditer(blank(match[0], keep_noted=True)))) for match in NOTED.finditer(text)]
+    inline = sum(int(mark["count"] or 1) for mark in BEHIND.finditer(text) if mark["kind"] == kind)
+    return inline + (sum(blocks) if kind == "noted" else 0)
 
 
 def problems(path: Path, text: str) -> list[Problem]:

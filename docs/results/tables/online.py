@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from shared import by_seed, listed, markdown, read, told
@@ -40,6 +42,7 @@ AUTHORS = {  # CIR's authors' own logs, ten seeds: environment, frames -> mean a
 }
 
 
+@cache
 def rows_of(file: str, env: str, variant: str) -> pd.DataFrame:
     """Rows of a variant in an environment, possibly none."""
     table = read(f"online/{file}.csv")

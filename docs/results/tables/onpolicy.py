@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -59,9 +60,14 @@ STEADY_AGENTS = {
 
 def lives(file: str, variant: str, world: str, column: str = "return") -> np.ndarray:
     """Mean over phases, a number a seed; none where it was not run."""
-    table = read(f"onpolicy/{file}.csv")
-    rows = table[(table["variant"] == variant) & (table["world"] == world)]
-    return rows.groupby("seed")[column].mean().to_numpy(np.float64)
+    return lives_of_all(file, column).get((variant, world), np.empty(0))
+
+
+@cache
+def lives_of_all(file: str, column: str) -> dict[tuple[str, str], np.ndarray]:
+    """The same of every variant and world."""
+    means = read(f"onpolicy/{file}.csv").groupby(["variant", "world", "seed"])[column].mean()
+    return {key: part.to_numpy(np.float64) for key, part in means.groupby(level=["variant", "world"])}
 
 
 def all_worlds(file: str, variant: str, worlds: tuple[str, ...], column: str = "return") -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from marks import fixed
@@ -57,6 +59,7 @@ RANKINGS = {  # one variant a row; two, parted by a semicolon
 }
 
 
+@cache
 def rows_of(file: str) -> pd.DataFrame:
     """A CSV of scores.  Halfcheetah's episodes never end, so with survival its policies are those without."""
     table = read(f"prof/{file}.csv")
@@ -71,6 +74,7 @@ def rows_of(file: str) -> pd.DataFrame:
     return pd.concat([table, *added])
 
 
+@cache
 def scores(file: str, variant: str, *data: str) -> np.ndarray:
     """(S seeds, D data sets); ValueError where one lacks."""
     table = rows_of(file)
