@@ -95,7 +95,7 @@ def over_seeds(values: np.ndarray, statistic: Statistic = iqm_along) -> Spread:
     Assumes that runs are independent, also those of one seed number in several tasks: seeds are drawn anew in every task.
     Range: every task at its lowest seed to every task at its highest.
     """
-    x = columns(values)
+    (x,) = in_order(values)
     centre, seeds = float(statistic(x.ravel())), len(x)
     if seeds < FEW:
         return Spread(centre, all_at(x.min(0), seeds, statistic), all_at(x.max(0), seeds, statistic), RANGE, seeds)
@@ -110,9 +110,10 @@ def difference(theirs: np.ndarray, own: np.ndarray, statistic: Statistic = iqm_a
     evaluation, and nothing of what they met while they learnt.  paired: row s of both has the same data or pairs, and is drawn
     together.  Range: the lowest of theirs less the highest of own, and the other way round; if paired of the rows' differences.
     """
-    x, y = columns(theirs), columns(own)
-    if x.shape[1] != y.shape[1] or (paired and len(x) != len(y)):
-        raise ValueError(f"a difference needs the same tasks, and the same seeds if they are paired: {x.shape} and {y.shape}")
+    if np.shape(theirs)[1:] != np.shape(own)[1:] or (paired and len(theirs) != len(own)):
+        what = f"{np.shape(theirs)} and {np.shape(own)}"
+        raise ValueError(f"a difference needs the same tasks, and the same seeds if they are paired: {what}")
+    x, y = in_order(theirs, own, paired=paired)
     centre, seeds = float(statistic(x.ravel()) - statistic(y.ravel())), min(len(x), len(y))
     if seeds < FEW:
         if paired:
@@ -131,10 +132,11 @@ def ratio(values: np.ndarray, base: np.ndarray, statistic: Statistic = iqm_along
     """The statistic of values (S, T) over the mean of `base` (S', T) in each task.  The unit is the seed; tasks are fixed.
 
     The denominator is a mean of few seeds, too, so the base's seeds are drawn with the values': with a denominator that stands
-    still a nominal 95 % holds the truth in about .8.  Not paired.  RoboprefError where a number of the base is not positive.
+    still a nominal 95 % holds the truth in .81 to .89 (simulated).  Not paired.  RoboprefError where a number of the base is not
+    positive.
     Range: every task at its lowest over the base's highest, and the other way round.
     """
-    x, y = columns(values), columns(base)
+    x, y = in_order(values, base)
     if not (y > 0).all():
         raise RoboprefError(f"a ratio over a return of {y.min():.3g} means nothing: compare by differences, or with another base")
     centre, seeds = float(statistic((x / y.mean(0)).ravel())), min(len(x), len(y))
@@ -216,10 +218,13 @@ def all_at(runs: np.ndarray, seeds: int, statistic: Statistic) -> float:
     return float(statistic(np.tile(runs, seeds)))
 
 
-def columns(values: np.ndarray) -> np.ndarray:
-    """(S,) or (S, T) -> (S, T) of float64."""
-    x = np.asarray(values, np.float64)
-    return x[:, None] if x.ndim == 1 else x
+def in_order(*sides: np.ndarray, paired: bool = False) -> list[np.ndarray]:
+    """(S,) or (S, T) of each side -> (S, T), seeds and tasks sorted by their numbers: a spread does not depend on their order."""
+    tables = [np.asarray(side, np.float64).reshape(len(side), -1) for side in sides]
+    if not paired:
+        tables = [np.sort(table, axis=0) for table in tables]
+    order = np.lexsort(np.vstack(tables))
+    return [table[:, order] for table in tables]
 
 
 def draw(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

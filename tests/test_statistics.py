@@ -174,9 +174,12 @@ def test_a_spread_holds_its_centre_and_moves_with_the_numbers(statistic, x: np.n
     found = over_seeds(x, statistic)
     assert found.low - 1e-9 <= found.centre <= found.high + 1e-9
     if len(x) < FEW and x.shape[1] == 1:
-        assert (found.low, found.high) == (x.min(), x.max())
+        assert (found.low, found.high) == pytest.approx((x.min(), x.max()))
     moved = over_seeds(3 * x + 7, statistic)
     np.testing.assert_allclose(ends(moved), 3 * np.array(ends(found)) + 7)
+    other = x[::-1, ::-1]
+    assert ends(over_seeds(other, statistic)) == pytest.approx(ends(found)), "the order of seeds and tasks says nothing"
+    assert ends(difference(other + 5, other[:1], statistic)) == pytest.approx(ends(difference(x + 5, x[-1:], statistic)))
     np.testing.assert_allclose(ends(difference(x + 5, x, statistic, paired=True)), (5, 5, 5))
     np.testing.assert_allclose(ends(ratio(4 * x, 2 * x, statistic)), 2 * np.array(ends(ratio(x, x, statistic))))
 
