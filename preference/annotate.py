@@ -104,7 +104,7 @@ def run(config: AnnotateConfig) -> Path:
         preference = table["label"].to_numpy() - 0.5
     else:
         if store is not None and config.labeller in MOTIONS:
-            scores = MOTIONS[config.labeller](hand_positions(store, segments, config.frames))[:, None]
+            scores = MOTIONS[config.labeller](*hand_positions(store, segments, config.frames))[:, None]
         elif returns is not None and clusters is not None and config.labeller == CLUSTER_BIT:
             won = better_cluster(returns[pairs[:, 1]] - returns[pairs[:, 0]], clusters[pairs])
             scores = (won * clusters.astype(np.float64))[:, None]

@@ -58,7 +58,7 @@ def feature_scores(scorer: FeatureScorer, features: Stacked) -> RowScores:
 def motion_scores(bank: FrameBank, motion: str) -> RowScores:
     """The scores of clips by how the hand moves in them (preference/baselines/motion.py); no sentence is heard."""
     hand, moved = bank.states[:, HAND], MOTIONS[motion]
-    return lambda rows, _: moved(hand[rows])
+    return lambda rows, _: moved(hand, rows)
 
 
 def order_measures(

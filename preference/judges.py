@@ -156,7 +156,7 @@ class Data:
         moved = MOTIONS[kind]
         return Judge(
             motion_scores(self.bank, kind),
-            lambda task, said: moved(hand_positions(self.store(task), self.pairs(task).segments)),
+            lambda task, said: moved(*hand_positions(self.store(task), self.pairs(task).segments)),
         )
 
     def segment_features(self, task: str, scorer: FeatureScorer) -> np.ndarray:

@@ -186,7 +186,7 @@ def run_one(config: LeaveOutConfig, seed: int, variant: str, settings: PipelineC
         scores = scorer.score(pixels, [canonical(name)] * len(pixels))
         labelled = agree(scores, store, chosen)
         for motion, moved in MOTIONS.items():
-            labels = agree(moved(hand_positions(store, chosen.segments)), store, chosen)
+            labels = agree(moved(*hand_positions(store, chosen.segments)), store, chosen)
             labelled[f"{motion}_balanced_accuracy"] = labels["balanced_accuracy"]
             orders = order_measures(motion_scores(bank, motion), bank.index, name, others)
             labelled[f"{motion}_itp_accuracy"] = orders["itp_accuracy"]

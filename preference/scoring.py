@@ -106,15 +106,15 @@ def true_returns(store: EpisodeStore, segments: list[Segment]) -> np.ndarray:
     return returns
 
 
-def hand_positions(store: EpisodeStore, segments: list[Segment], frames: int = FRAMES) -> np.ndarray:
-    """Where the hand is in the frames of each segment's clip, the opening first: (N, 1 + frames, 3) metres."""
+def hand_positions(store: EpisodeStore, segments: list[Segment], frames: int = FRAMES) -> tuple[np.ndarray, np.ndarray]:
+    """Where the hand is in the frames of segments' clips, (N (1 + frames), 3) metres, and their rows, (N, 1 + frames)."""
     hand = np.empty((len(segments), 1 + frames, 3))
     read, path = -1, np.empty(0)
     for number, segment in enumerate(segments):
         if segment.episode != read:
             read, path = segment.episode, store.episode(segment.episode).observations[:, HAND]
         hand[number] = path[np.append(0, frame_steps(segment.start, segment.stop, frames))]
-    return hand
+    return hand.reshape(-1, 3), np.arange(hand[..., 0].size).reshape(len(hand), 1 + frames)
 
 
 def returns_so_far(bank: FrameBank, episodes: Path) -> np.ndarray:
