@@ -142,13 +142,14 @@ def blank(text: str, keep_noted: bool = False) -> str:
     return HIDDEN.sub(spaces, TABLE.sub(spaces, text))
 
 
-def loose(text: str) -> list[re.Match[str]]:
-    """Numbers that nothing vouches for: in no generated table, without a mark, and of no kind of KINDS."""
+def loose(text: str, held: set[int]) -> list[re.Match[str]]:
+    """Numbers that nothing vouches for: in no generated table, without a mark, and of no kind of KINDS.
+
+    held: where marked numbers begin.
+    """
     prose = blank(text)
     numbers = list(NUMBER.finditer(prose))
-    vouched = {position for match in NO_MEASURE.finditer(prose) for position in range(*match.span())}
-    for mark in MARK.finditer(text):
-        vouched |= {number.start() for number in printed(text, mark, numbers)[0]}
+    vouched = held | {position for match in NO_MEASURE.finditer(prose) for position in range(*match.span())}
     for mark in BEHIND.finditer(text):
         before = [number.start() for number in numbers if number.end() <= mark.start()]
         vouched |= set(before[-int(mark["count"] or 1) :])
@@ -177,19 +178,20 @@ def problems(path: Path, text: str) -> list[Problem]:
             continue
         if table["body"] != told:
             add(table.start(), f"table {table['call']} is not what its CSVs say; run `make numbers`")
-    numbers = list(NUMBER.finditer(blank(text)))
+    numbers, held = list(NUMBER.finditer(blank(text))), set()
     for mark in MARK.finditer(text):
         try:
             there, values = printed(text, mark, numbers)
         except ValueError as error:
             add(mark.start(), str(error))
+            held |= {number.start() for number in numbers if number.end() <= mark.start() <= number.end() + FAR}
             continue
+        held |= {number.start() for number in there}
         for number, value in zip(there, values, strict=True):
             if number[0] != like(value, number[0]):
                 add(number.start(), f"{number[0]} should be {like(value, number[0])} by {mark['call']}")
-    if not found:
-        for number in loose(text):
-            add(number.start(), f"{number[0]} has no mark (docs/results/tables/marks.py says how to)")
+    for number in loose(text, held):
+        add(number.start(), f"{number[0]} has no mark (docs/results/tables/marks.py says how to)")
     return found
 
 
