@@ -1,6 +1,7 @@
 """`python -m robopref.policies.summary RUN [RUN ...] --out docs/results/quick`: what the documents quote, from pipeline runs.
 
-Writes labels.csv and success.csv, a row a run and labeller or policy, and rollout.png, frames of the first run's grid video.
+Writes labels.csv and success.csv, a row a run and labeller or policy, outcomes.csv, a row an episode of evaluation, which
+success.csv's intervals are of, and rollout.png, frames of the first run's grid video.
 Beside VLP stand the labellers that see neither pixels nor words: a constant, and how the hand moved; what knowing the better
 cluster is worth is in the columns cluster_accuracy and over_cluster.
 """
@@ -43,6 +44,8 @@ def main(argv: list[str]) -> None:
         with atomic_file(config.out / f"{name}.csv") as temp:
             table.to_csv(temp, index=False, float_format="%.4f")
         print(table.to_string(index=False, float_format="%.3f"))
+    with atomic_file(config.out / "outcomes.csv") as temp:
+        outcomes(config.runs).to_csv(temp, index=False)
     with atomic_file(config.out / "rollout.png") as temp:
         film_strip(config.runs[0] / "videos" / "grid.mp4").save(temp)
 
@@ -69,6 +72,18 @@ def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
         summary = read_json(run / "evaluation" / "summary.json")
         success += [which | {"policy": name} | row for name, row in summary.items()]
     return pd.DataFrame(labels), pd.DataFrame(success)
+
+
+def outcomes(runs: tuple[Path, ...]) -> pd.DataFrame:
+    """Every episode of evaluation: task and seed of the run, policy, member, goal, success, ret, steps."""
+    parts = []
+    for run in runs:
+        settings = read_json(run / MANIFEST)["config"]
+        episodes = pd.read_csv(run / "evaluation" / "success.csv").drop(columns="success_step")
+        episodes.insert(0, "seed", settings["seed"])
+        episodes.insert(0, "task", settings["task"])
+        parts.append(episodes)
+    return pd.concat(parts, ignore_index=True)
 
 
 def film_strip(film: Path) -> Image.Image:

@@ -163,6 +163,29 @@ def test_a_summary_keeps_policies_and_counts() -> None:
     }  # fmt: skip
 
 
+def test_percentiles_make_up_for_few_seeds() -> None:
+    found = statistics.between(0.5, np.linspace(0, 1, 100_001), 5, 4)
+    tail = 0.00096  # a normal quantile of -3.104, which is -2.776 (t, 4 degrees of freedom) times sqrt(5 / 4)
+    assert ends(found) == pytest.approx((0.5, tail, 1 - tail), abs=1e-5) and (found.kind, found.units) == (INTERVAL, 5)
+    many = statistics.between(0.5, np.linspace(0, 1, 100_001), 100_000, 100_000)
+    assert ends(many) == pytest.approx((0.5, 0.025, 0.975), abs=1e-4)
+
+
+def test_how_many_degrees_of_freedom_a_spread_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "between", lambda centre, drawn, units, freedom: (units, freedom))
+    x, y = np.random.default_rng(0).uniform(1, 2, (7, 2)), np.random.default_rng(1).uniform(1, 2, (5, 2))
+    assert over_seeds(y) == (5, 8)
+    assert difference(x, y) == (5, 20) and difference(x[:5], y, paired=True) == (5, 8)
+    assert ratio(x, y) == (5, 20)
+    assert over_goals(np.eye(4, 20)) == (20, 19)
+
+
+def test_both_sides_are_drawn_each_for_itself() -> None:
+    x = np.random.default_rng(0).uniform(1, 2, (6, 2))
+    less, over = difference(x, x, np.mean), ratio(x, x, np.mean)
+    assert less.low < -0.1 and less.high > 0.1 and over.low < 0.95 and over.high > 1.05
+
+
 numbers = st.floats(1, 1000).map(lambda value: round(value, 3))
 tables = st.tuples(st.integers(1, 7), st.integers(1, 3)).flatmap(lambda shape: arrays(np.float64, shape, elements=numbers))
 

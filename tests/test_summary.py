@@ -41,6 +41,9 @@ def test_vlp_stands_beside_what_is_cheap(run, tmp_path, capsys):
     success = pd.read_csv(tmp_path / "out" / "success.csv")
     assert set(success["policy"]) >= {"random", "bc", "cpl-vlp"} and (tmp_path / "out" / "rollout.png").exists()
     assert "hand-displacement" in capsys.readouterr().out
+    outcomes = pd.read_csv(tmp_path / "out" / "outcomes.csv")
+    assert len(outcomes) == len(pd.read_csv(run / "evaluation" / "success.csv")) and (outcomes["seed"] == 3).all()
+    assert list(outcomes) == ["task", "seed", "policy", "member", "goal", "success", "ret", "steps"]
 
 
 def test_a_run_of_the_first_edition_has_its_vlp_alone_and_an_unfinished_one_is_refused(run, tmp_path):
