@@ -11,7 +11,9 @@ import pytest
 
 from robopref.configs.errors import RoboprefError
 from robopref.datasets.d4rl import clipped, read_d4rl
+from robopref.datasets.d4rl_names import reference_score
 from robopref.embodied.control import ADROIT, ControlEnv, make_control
+from robopref.embodied.evaluate import ActPolicy, evaluate
 
 DOOR = Path(__file__).parent / "data" / "door-human-v0.hdf5"
 
@@ -108,6 +110,22 @@ def test_the_demonstrations_actions_open_the_door_here_and_pay_what_the_file_say
     assert opened and data.rewards[:199].max() > 19  # the bonus for a door wide open
     assert np.abs(np.array(rewards[:50]) - data.rewards[:50]).max() < 0.01  # gymnasium-robotics' own: up to 0.1
     assert sum(rewards) == pytest.approx(data.rewards[:199].astype(np.float64).sum(), abs=1)
+
+
+def test_an_open_door_pays_until_the_episode_ends_and_only_the_whole_return_has_it() -> None:
+    env, data = made("door"), clipped(read_d4rl(DOOR)).take([22])
+    reset = env.reset
+    env.reset = lambda **given: reset(seed=given["seed"], options={"initial_state_dict": initial_state(22)})  # type: ignore[method-assign]
+
+    def demonstrator() -> ActPolicy:
+        actions = iter(data.actions)
+        return ActPolicy(lambda obs: next(actions))
+
+    (cut,), (whole,) = (evaluate(demonstrator(), env, [0], 1000, protocol) for protocol in ("success", "return"))
+    assert cut.success and whole.success and cut.success_step == whole.success_step == cut.steps - 1 < ADROIT["door"] - 1
+    assert whole.steps == ADROIT["door"] and whole.ret == pytest.approx(data.rewards[:200].astype(np.float64).sum(), abs=2)
+    score = reference_score("adroit/door")
+    assert score is not None and 100 * score(np.array(whole.ret)) > 100 * score(np.array(cut.ret)) + 5
 
 
 def test_unknown_tasks_and_a_missing_library_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,46 @@ def test_a_failure_lasts_as_long_as_it_may() -> None:
     (result,) = evaluate(policy, env, [3], max_steps=7)
     assert result.steps == 7
     assert result.ret == pytest.approx(-7.0)  # each step leads 0.1 away and costs 1
+
+
+class PaysOn(point_reach.PointEnv):
+    """It pays 1 a step at the goal, and goes on there, as Adroit's tasks do."""
+
+    def step(self, action):
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, float(info["success"]), terminated, truncated, info
+
+
+def test_by_return_an_episode_goes_on_after_success_and_by_success_it_ends() -> None:
+    (cut,), (whole,) = (evaluate(ActPolicy(towards), PaysOn(), [3], protocol=protocol) for protocol in ("success", "return"))
+    assert cut.success and whole.success and cut.success_step == whole.success_step == cut.steps - 1
+    assert (cut.ret, whole.steps) == (1.0, point_reach.STEPS)
+    assert whole.ret == point_reach.STEPS - whole.success_step  # it stays at the goal
+    (never,) = evaluate(ActPolicy(lambda obs: np.sign(obs[:1] - obs[1:2])), PaysOn(), [3], max_steps=5, protocol="return")
+    assert (never.success, never.success_step, never.ret, never.steps) == (False, -1, 0.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("env", "protocol"), [("metaworld/door-open", "success"), ("dmc/walker-walk", "return"), ("mujoco/hopper", "return"),
+                          ("adroit/door", "return")],
+)  # fmt: skip
+def test_an_environment_says_how_its_episodes_are_counted(env: str, protocol: str) -> None:
+    config = EvaluateConfig(policy=("random",), out=Path("out"), env=env)
+    assert command.protocol_asked(config) == protocol
+    assert command.protocol_asked(replace(config, protocol="return")) == "return"
+
+
+def test_the_command_counts_returns_where_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--policy", "expert", "--env", "metaworld/drawer-close", "--goals", "1", "--max-steps", "90", "--out"]
+    command.main([*argv, str(tmp_path / "whole"), "--protocol", "return"])
+    whole = pd.read_csv(tmp_path / "whole" / "success.csv").iloc[0]
+    assert whole["steps"] == 90 and whole["success"] and 0 < whole["success_step"] < 89
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert summary["expert"]["mean"] == pytest.approx(whole["ret"])
+    told = capsys.readouterr().out
+    assert f"expert: return {whole['ret']:.1f}" in told and "success 1.00" in told
+    command.main([*argv, str(tmp_path / "cut")])
+    assert pd.read_csv(tmp_path / "cut" / "success.csv").iloc[0]["ret"] < whole["ret"]
 
 
 def test_the_same_goal_gives_the_same_episode() -> None:
@@ -91,6 +132,7 @@ def test_the_command_writes_the_table_and_the_summary(tmp_path: Path, capsys: py
         ({"policy": ("random", "random")}, "two are called 'random'"),
         ({"policy": ()}, "at least one policy"),
         ({"goals": 0}, "--goals 0"),
+        ({"env": "dmc/walker-walk", "protocol": "success"}, "dmc/walker-walk knows no success; give --protocol return"),
         ({"env": "metaworld/drawer-clse"}, "Did you mean 'drawer-close'"),
     ],
 )

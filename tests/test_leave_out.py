@@ -50,6 +50,38 @@ def test_a_row_a_task_and_nothing_twice(tmp_path: Path, capsys, monkeypatch):
     assert "reversed" in said and "progress" in said
 
 
+def test_rows_of_other_settings_are_refused_and_an_older_table_is_only_read(tmp_path: Path, capsys, monkeypatch):
+    variants, out = tmp_path / "variants.yaml", tmp_path / "leave_out.csv"
+    variants.write_text(f"tiny: {TINY}\n")
+    config = leave_out.LeaveOutConfig(variants, out, (LEFT_OUT,))
+    mark = leave_out.made_with(config, leave_out.settings_of(TINY, 0))
+    row = {"variant": "tiny", "seed": 0, "task": LEFT_OUT, "auc": 0.25, "balanced_accuracy": 0.75, "settings": mark}
+    pd.DataFrame([row]).to_csv(out, index=False)
+    for stage in ("collect_all", "train_backbone", "run_one"):
+        monkeypatch.setattr(leave_out, stage, lambda *job: pytest.fail("it was done again"))
+    command = [str(variants), "--out", str(out), "--seeds", "0", "--tasks", LEFT_OUT]
+    leave_out.main([*command, "--processes", "1"])
+    before = out.read_bytes()
+    for more in ("vlp.lr=0.01", "pretrain.steps=4", "collect.noise=0.2", "annotate.pairs=11", "offline.episodes=3"):
+        variants.write_text(f"tiny: {[*TINY, more]}\n")
+        with pytest.raises(
+            RoboprefError, match=r"leave_out\.csv: the rows of variant tiny, seed 0 were made with other settings"
+        ):
+            leave_out.main(command)
+    variants.write_text(f"tiny: {[*TINY, 'vlp.threads=7']}\n")
+    leave_out.main(command)  # which changes no number
+    for others in ([LEFT_OUT, "reach"], [LEFT_OUT, "--without", "reach"]):
+        with pytest.raises(RoboprefError, match="choose another --out, or give the settings that they were made with"):
+            leave_out.main([*command[:-1], *others])
+    assert out.read_bytes() == before
+    pd.DataFrame([row]).drop(columns="settings").to_csv(out, index=False)
+    with pytest.raises(RoboprefError, match=r"an older table without the column `settings`.*--summary"):
+        leave_out.main(command)
+    capsys.readouterr()
+    leave_out.main([*command, "--summary"])
+    assert "tiny" in capsys.readouterr().out
+
+
 def test_a_test_task_chooses_nothing(tmp_path: Path):
     variants = tmp_path / "variants.yaml"
     variants.write_text("quick: []\n")

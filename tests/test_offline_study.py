@@ -77,8 +77,12 @@ def test_a_table_has_a_row_a_seed_goes_on_and_refuses_other_settings(files, caps
     before = Path("table.csv").read_bytes()
     offline_study.main(study(*words))
     assert Path("table.csv").read_bytes() == before
-    with pytest.raises(RoboprefError, match="iql on pendulum was run with other settings"):
-        offline_study.main(study("iql=policy=iql_d4rl policy.expectile=0.9"))
+    other_starts = [*study("iql=policy=iql_d4rl"), "--first-goal", "5"]
+    longer = ["3" if word == "2" else word for word in study("iql=policy=iql_d4rl")]
+    for changed in (study("iql=policy=iql_d4rl policy.expectile=0.9"), longer, other_starts):
+        with pytest.raises(RoboprefError, match="iql on pendulum was run with other settings"):
+            offline_study.main(changed)
+    assert Path("table.csv").read_bytes() == before
 
 
 def test_variants_that_learn_together_make_the_same_table(files):
@@ -99,6 +103,15 @@ def test_data_without_a_scale_or_an_environment_is_an_error(files):
     words[words.index("pendulum=data=mixed.hdf5 expert_data=expert.hdf5")] = "bare=data=bare.hdf5"
     with pytest.raises(RoboprefError, match=r"bare\.hdf5 does not say which environment"):
         offline_study.main(words)
+
+
+def test_rows_keep_their_name_but_those_of_adroit_that_were_cut_at_success(root):
+    words = ("policy.steps=10000", "seabo.per_action=false", "log_every=1000", "checkpoint_every=1000000")
+    data = f"door-human=data={root / 'tests/data/door-human-v0.hdf5'}"
+    config = offline_study.OfflineStudyConfig(Path("x.csv"), (data,), set=words)
+    *_, settings = offline_study.settings_of(config, data, "td3bc=policy=td3bc")
+    marks = [offline_study.made_with(settings, config, env) for env in ("mujoco/hopper", "adroit/door")]
+    assert marks[0] == "cdbcbf28" != marks[1]  # as docs/results/prof/scores.csv had it before episodes went on after success
 
 
 def test_the_summary_by_hand():
@@ -166,6 +179,28 @@ def test_candidates_are_tried_and_ranked_again(files, capsys):
     assert np.allclose(alone["agreement"], worth["agreement"]) and alone["score"].isna().all()
     with pytest.raises(RoboprefError, match=r"only ranking\.NAME and experts"):
         prof_study.main([*command, "--variants", "k=candidates=2"])
+    before = Path("worth.csv").read_bytes()
+    for other in (["--episodes", "2"], ["--learner", " ".join(["policy=iql_d4rl", *TINY, "policy.expectile=0.9"])]):
+        with pytest.raises(RoboprefError, match=r"worth\.csv: the rows of candidate .*, seed 0 were made with other settings or"):
+            prof_study.main([*command, *other])
+    (first, *_) = Path("run/candidates").glob("*.py")
+    code = first.read_text()
+    first.write_text(code + "\n")  # edited
+    with pytest.raises(
+        RoboprefError, match=f"the rows of candidate {first.stem}, seed 0 were made with other settings or inputs"
+    ):
+        prof_study.main(command)
+    first.write_text(code)
+    assert Path("worth.csv").read_bytes() == before
+    pd.read_csv("worth.csv").drop(columns="settings").to_csv("older.csv", index=False)
+    older = [word if word != "worth.csv" else "older.csv" for word in command]
+    with pytest.raises(
+        RoboprefError, match=r"older\.csv: an older table without the column `settings`.*--summary.*another --out"
+    ):
+        prof_study.main(older)
+    capsys.readouterr()
+    prof_study.main([*older, "--summary"])
+    assert "agreement" in capsys.readouterr().out
 
 
 def test_candidates_are_judged_on_actions_as_the_run_saw_them_clipped(files):

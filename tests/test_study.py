@@ -39,6 +39,40 @@ def test_rows_are_appended_and_nothing_is_done_twice(variants: Path, tmp_path: P
     assert "drawer-open" in capsys.readouterr().out
 
 
+def test_rows_of_other_settings_are_refused_and_an_older_table_is_only_read(variants: Path, tmp_path: Path, capsys, monkeypatch):
+    out = tmp_path / "study.csv"
+    config = study.StudyConfig(variants, out, first_goal=1000)
+    asked = study.read_variants(variants)["cpl"]
+    key = {"task": "drawer-open", "seed": 0, "labeller": "scripted", "variant": "cpl"}
+    row = key | {"mean": 0.25, "settings": study.made_with(config, 0, asked)}
+    pd.DataFrame([row]).to_csv(out, index=False)
+    monkeypatch.setattr(study, "run_one", lambda *job: pytest.fail("it was done again"))
+    command = [str(variants), "--out", str(out), "--only", "cpl", "--processes", "1"]
+    study.main(command)
+    before = out.read_bytes()
+    with pytest.raises(
+        RoboprefError, match=r"study\.csv: the rows of task drawer-open, seed 0, .*, variant cpl were made with other"
+    ):
+        study.main([*command, "--first-goal", "0"])
+    for more in ("cpl.bias=0.5", "offline.episodes=3", "annotate.pairs=20", "policy_seeds=[0]", "goals=7"):
+        changed = {"cpl": {"policy": "cpl", "set": [*asked["set"], more]}}
+        variants.write_text(yaml.safe_dump(changed))
+        if more == "offline.episodes=3":  # data are shared, whatever a variant says
+            study.main(command)
+            continue
+        with pytest.raises(RoboprefError, match="choose another --out, or give the settings that they were made with"):
+            study.main(command)
+    variants.write_text(yaml.safe_dump({"cpl": {"policy": "cpl", "set": [*asked["set"], "processes=7"]}}))
+    study.main(command)  # which changes no number
+    assert out.read_bytes() == before
+    pd.DataFrame([row]).drop(columns="settings").to_csv(out, index=False)
+    with pytest.raises(RoboprefError, match=r"an older table without the column `settings`.*--summary"):
+        study.main(command)
+    capsys.readouterr()
+    study.main([*command, "--summary"])
+    assert "0.25" in capsys.readouterr().out
+
+
 def test_what_is_mistyped_is_named(variants: Path, tmp_path: Path):
     with pytest.raises(RoboprefError, match=r"no such variant\. Did you mean 'cpl'"):
         study.main([str(variants), "--out", str(tmp_path / "study.csv"), "--only", "cpl-2"])
