@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import astuple, replace
 
+import mujoco
+import numpy as np
 import pytest
 import torch
+from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
 from robopref.configs import cli
+from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import CIRConfig, CPLConfig, PIQLConfig
-from robopref.policies.benchmarks import annotate, cir, collect, downstream, gtr, prof, render, vlp
+from robopref.configs.vlp import ModelConfig
+from robopref.datasets import collect as collection
+from robopref.datasets.episodes import EpisodeStore
+from robopref.datasets.preferences import read_preferences
+from robopref.embodied import simstate
+from robopref.embodied.envs import make_env
+from robopref.embodied.render import Renderer
+from robopref.policies.benchmarks import annotate, annotate_peer, cir, collect, downstream, gtr, prof, render, turns, vlp
 from robopref.policies.cir import CIR
 from robopref.policies.cpl import CPL
 from robopref.policies.experience import Experience
 from robopref.policies.iql import PIQL
+from robopref.preference.annotate import run as run_annotate
 from robopref.preference.members import member_rngs
+from robopref.preference.vlp import VLP
 
 
 def last_line(capsys, name):
@@ -29,15 +44,53 @@ def test_vlp(capsys, monkeypatch):
     monkeypatch.setattr(vlp, "ROUNDS", 3)  # the median of three: one step alone is at the mercy of what runs beside it
     monkeypatch.setattr(vlp, "CACHED_STEPS", 2)
     measured = last_line(capsys, "vlp")
-    assert set(measured) == {"ratio", "tuples_per_s"} and measured["ratio"] > 1
+    assert set(measured) == {"ratio", "fair", "tuples_per_s"} and min(measured.values()) > 0
+
+
+def test_the_plain_vlp_scores_as_ours_does():
+    torch.manual_seed(0)
+    shape = {"frames": 4, "tokens_per_frame": 2, "image_dim": 6, "text_dim": 5}
+    ours, plain = (kind(ModelConfig(dim=16, heads=2, layers=1), **shape).eval() for kind in (VLP, vlp.PlainVLP))
+    state = ours.state_dict()
+    renamed = {
+        name: value for name, value in state.items() if not name.startswith(("video_self", "text_self", "video_to", "text_to"))
+    }
+    for side in ("video_self.0", "text_self.0"):
+        names = {
+            "norm_in": "norm1",
+            "norm_out": "norm2",
+            "feed.0": "linear1",
+            "feed.2": "linear2",
+            "out": "self_attn.out_proj",
+        }
+        for kind in ("weight", "bias"):
+            renamed[f"{side}.self_attn.in_proj_{kind}"] = state[f"{side}.query_key_value.{kind}"]
+            renamed |= {f"{side}.{theirs}.{kind}": state[f"{side}.{name}.{kind}"] for name, theirs in names.items()}
+    for side, theirs in (("video_to_text", "seen"), ("text_to_video", "said")):
+        for kind in ("weight", "bias"):
+            parts = [state[f"{side}.{name}.{kind}"] for name in ("query", "key_value")]
+            renamed[f"{theirs}.attention.in_proj_{kind}"] = torch.cat(parts)
+            renamed[f"{theirs}.attention.out_proj.{kind}"] = state[f"{side}.out.{kind}"]
+            renamed |= {f"{theirs}.{norm}.{kind}": state[f"{side}.{norm}.{kind}"] for norm in ("norm_x", "norm_context")}
+    plain.load_state_dict(renamed)
+    clips, words = torch.randn(3, 5, 2, 6), torch.randn(2, 7, 5)
+    mask, pairs = torch.arange(7) < torch.tensor([[4], [7]]), (torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 0, 1]))
+    scores = [model.score(model.encode_video(clips), model.encode_text(words, mask), mask, *pairs) for model in (ours, plain)]
+    assert scores[0].std() > 1e-3
+    torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)
 
 
 def test_prof(capsys, monkeypatch):
     monkeypatch.setattr(prof, "TRANSITIONS", 3000)
     monkeypatch.setattr(prof, "CANDIDATES", 2)
     measured = last_line(capsys, "prof")
-    assert set(measured) == {"ratio_to_60s", "peak_mb", "seabo_ratio_to_60s"}
-    assert measured["ratio_to_60s"] > 1 and measured["seabo_ratio_to_60s"] > 1 and 0 < measured["peak_mb"] < 3000
+    assert set(measured) == {"ratio_to_60s", "peak_mb", "seabo_ratio_to_60s", "fair"}
+    assert min(measured.values()) > 0 and measured["peak_mb"] < 3000
+
+
+def test_plain_and_our_seabo_give_the_same_rewards():
+    data, expert = prof.made_up(2000, 0), prof.made_up(300, 1)
+    np.testing.assert_allclose(prof.plain_seabo(data, expert), prof.seabo_rewards(data, expert), rtol=1e-6)
 
 
 def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch, capsys):
@@ -62,29 +115,105 @@ def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch, capsys):
 
 def test_render(capsys, monkeypatch):
     monkeypatch.setattr(render, "ROUNDS", 1)
+    monkeypatch.setattr(render, "SIZES", (64,))
+    made = counted(monkeypatch, render)
     measured = last_line(capsys, "render")
-    assert set(measured["ratio"]) == {"64", "224"} and min(measured["ratio"].values()) > 1
+    assert {name: set(ratios) for name, ratios in measured.items()} == {"ratio": {"64"}, "fair": {"64"}}
+    assert measured["ratio"]["64"] > 1 and measured["fair"]["64"] > 0
+    assert len(made) == 2  # one of each peer for all rounds
+    assert [peer.model.vis.quality.offsamples for peer in made] == [4, 0]
+
+
+def counted(monkeypatch, module) -> list[MujocoRenderer]:
+    """Every renderer of gymnasium's that a benchmark makes from now on."""
+    made: list[MujocoRenderer] = []
+    make = module.MujocoRenderer
+    monkeypatch.setattr(module, "MujocoRenderer", lambda *args, **kwargs: made.append(make(*args, **kwargs)) or made[-1])
+    return made
+
+
+def test_the_plain_renderer_has_the_flags_of_ours_and_shows_the_same():
+    env = make_env(f"metaworld/{render.TASK}")
+    static, dynamics = render.clip_states(env, seed=0)
+    plain, default = (render.make_peer(env, 64, plain=plain) for plain in (True, False))
+    with Renderer(env, 64, render.CAMERA) as ours:
+        wanted = ours.frames(static, dynamics)
+        for name in ("SHADOW", "REFLECTION"):
+            flag = getattr(mujoco.mjtRndFlag, f"mjRND_{name}")
+            assert plain._get_viewer("rgb_array").scn.flags[flag] == ours._scene.flags[flag] == 0
+            assert default._get_viewer("rgb_array").scn.flags[flag] == 1
+        for name in ("offsamples", "shadowsize"):
+            assert getattr(plain.model.vis.quality, name) == getattr(ours._model.vis.quality, name) == 0
+    distances = {}
+    for name, peer in (("plain", plain), ("default", default)):
+        pictures = np.stack(render.peer_frames(peer, simstate.layout(env), static, dynamics))[:, ::-1, ::-1]
+        assert pictures.shape == wanted.shape
+        distances[name] = np.abs(pictures - wanted.astype(float)).mean()
+        peer.close()
+    assert distances["plain"] < 5 < distances["default"]  # half a pixel of its edges; the default has shadows, too
 
 
 def test_collect(capsys, monkeypatch):
     monkeypatch.setattr(collect, "TASKS", ("drawer-open", "reach"))
     monkeypatch.setattr(collect, "EPISODES", 1)
     measured = last_line(capsys, "collect")
-    assert set(measured) == {"ratio", "scaling", "clips_per_s"} and measured["ratio"] > 1
+    assert list(measured) == ["ratio", "fair", "scaling", "clips_per_s"] and measured["ratio"] > 1 and measured["fair"] > 0
+
+
+def test_the_best_plain_collection_makes_what_ours_makes(tmp_path, monkeypatch):
+    tasks = ("drawer-open", "reach")
+    made, environments = counted(monkeypatch, collect), []
+    monkeypatch.setattr(collect, "make_env", lambda *args: environments.append(make_env(*args)) or environments[-1])
+    plain, ours = (collect.config(tmp_path / side, tasks, episodes=2) for side in ("plain", "ours"))
+    collect.collect_plainly(plain)
+    assert len(made) == len(environments) == len(tasks)  # one a task for six episodes
+    collection.run(ours)
+    for task in tasks:
+        store, arrays = EpisodeStore(ours.out / task), np.load(plain.out / f"{task}.npz")
+        for number in range(len(store)):
+            for name, value in vars(store.episode(number)).items():
+                np.testing.assert_array_equal(arrays[f"{number}/{name}"], value)
+        frames = np.load(ours.clips / task / "frames.npy")
+        theirs = np.load(plain.clips / f"{task}.npy")
+        assert frames.shape == theirs.shape and frames.dtype == theirs.dtype
+        assert f"{len(store)}/actions" not in arrays
 
 
 def test_annotate(capsys, monkeypatch):
-    for name, value in {"PAIRS": 20, "CLIPS": 8, "SAMPLE": 4, "FEW": 2, "MANY": 4}.items():
+    for name, value in {"PAIRS": 20, "CLIPS": 8, "SAMPLE": 4, "FEW": 2, "MANY": 4, "ROUNDS": 1}.items():
         monkeypatch.setattr(annotate, name, value)
+    monkeypatch.setattr(annotate, "WAYS", {"two processes": (2, 1)})
     measured = last_line(capsys, "annotate")
-    assert set(measured) == {"ratio", "peak_mb"} and measured["peak_mb"] > 0
+    assert set(measured) == {"ratio", "fair", "reuse", "clips_per_s", "peak_mb"} and min(measured.values()) > 0
+    assert measured["reuse"] == 5.0
+
+
+def test_the_plain_script_scores_the_clips_that_annotate_scores(tmp_path):
+    model, episodes = annotate.untrained_vlp(tmp_path / "vlp"), annotate.record_episodes(tmp_path / "made", 3, steps=60)
+    config = AnnotateConfig(out=tmp_path / "ours.parquet", episodes=episodes, model=(model,), pairs=4, clips=6, threads=1)
+    table = read_preferences(run_annotate(config))
+    annotate.time_command(annotate.plain(replace(config, processes=2), tmp_path / "plain.npz"))
+    with np.load(tmp_path / "plain.npz") as file:
+        found = dict(file)
+    assert len(found["scores"]) == 6 and np.unique(found["scores"]).size > 1
+    alone = annotate_peer.label(replace(config, processes=1))
+    np.testing.assert_allclose(found["scores"], alone["scores"], atol=1e-5)  # whichever process draws a clip
+    segments = annotate.plan_pairs(config, episodes)
+    listed = [[table[f"{name}_{side}"].tolist() for name in ("episode", "start", "stop")] for side in "ab"]
+    for side, columns in enumerate(listed):
+        assert list(zip(*columns, strict=True)) == [astuple(pair[side]) for pair in segments]
+    # Of other pictures, from another place: labels need not agree, but they are of the same pairs.
+    numbers = {clip: number for number, clip in enumerate(sorted({c for pair in segments for c in pair}, key=astuple))}
+    assert found["pairs"].tolist() == [[numbers[clip] for clip in pair] for pair in segments]
 
 
 def test_gtr(capsys, monkeypatch):
     for name, value in {"ROUNDS": 1, "TURN_S": 0.0, "THREADS": (1,)}.items():
         monkeypatch.setattr(gtr, name, value)
+    monkeypatch.setattr(gtr, "ENVS", {"halfcheetah": gtr.ENVS["halfcheetah"]})
     measured = last_line(capsys, "gtr")
-    assert set(measured["ratio"]) == {"halfcheetah", "button-press"} and min(measured["ratio"].values()) > 1
+    assert set(measured) == {"ratio", "fair"} and all(set(ratios) == {"halfcheetah"} for ratios in measured.values())
+    assert measured["fair"]["halfcheetah"] > 0 and measured["ratio"]["halfcheetah"] > 0
 
 
 def test_downstream(capsys, monkeypatch):
@@ -92,10 +221,45 @@ def test_downstream(capsys, monkeypatch):
     monkeypatch.setattr(downstream, "TURN_S", 0.0)
     monkeypatch.setattr(downstream, "THREADS", (1,))
     small = {"hidden": (8, 8), "batch": 8, "pairs": 4}
-    monkeypatch.setattr(downstream, "PIQLConfig", lambda: PIQLConfig(**small))
-    monkeypatch.setattr(downstream, "CPLConfig", lambda: CPLConfig(**small))
+    configs = (PIQLConfig(**small), CPLConfig(**small))
+    monkeypatch.setattr(downstream, "sizes", lambda: {"paper": configs, "quick": configs})
+    calls = []
+
+    @contextmanager
+    def here(count):  # not in processes, which take seconds to start
+        def call(function, *arguments):
+            calls.append(arguments[:2])
+            return [function(*arguments) for _ in range(count)]
+
+        yield call
+
+    monkeypatch.setattr(downstream, "processes", here)
     measured = last_line(capsys, "downstream")
-    assert set(measured) == {"ratio", "paper"} and min(measured.values()) > 0
+    assert set(measured) == {"ratio", "paper", "fair", "fair_paper"} and min(measured.values()) > 0
+    assert set(calls) == {(config, side) for config in configs for side in ("plain", "batched")}
+
+
+def test_two_processes_work_at_once(tmp_path):
+    meet = (  # each waits for the other
+        "import os, sys, time\n"
+        "open(os.path.join(sys.argv[1], str(os.getpid())), 'w').close()\n"
+        "for _ in range(600):\n"
+        "    if len(os.listdir(sys.argv[1])) == 2: sys.exit(0)\n"
+        "    time.sleep(0.1)\n"
+        "sys.exit(1)\n"
+    )
+    with turns.processes(2) as both:
+        assert both(subprocess.call, [sys.executable, "-c", meet, str(tmp_path)]) == [0, 0]
+
+
+def test_the_rate_of_a_side_that_runs_twice_is_the_sum_of_both(monkeypatch):
+    @contextmanager
+    def here(count, begin, make):
+        yield lambda turn, threads, seconds: [make * threads] * count
+
+    monkeypatch.setattr(turns, "processes", here)
+    rates = turns.measure({"alone": 3.0, "twice": 3.0}, (1, 2), rounds=1, seconds=0.0, twice=["twice"])
+    assert rates == {"alone": {1: 3.0, 2: 6.0}, "twice": {1: 6.0}}  # two processes of two threads would be too many
 
 
 SIZES = {"hidden": (16, 16), "batch": 16, "dropout": 0.0, "pairs": 4}
@@ -162,7 +326,9 @@ def test_cir(capsys, monkeypatch):
     monkeypatch.setattr(cir.shutil, "which", lambda name: None)  # compiling takes half a minute
     monkeypatch.setattr(cir, "compose", lambda name, words: {"policy": {"width": 16, "batch": 16}})
     measured = last_line(capsys, "cir")
-    assert list(measured) == ["ratio_256", "ratio_512"] and min(measured.values()) > 0
+    fair = measured.pop("fair")
+    assert list(measured) == ["ratio_256", "float32_256", "ratio_512", "float32_512"] and list(fair) == ["256", "512"]
+    assert min(*measured.values(), *fair.values()) > 0
 
 
 def put_flat(plain: torch.nn.Module, flat: torch.nn.Module, names: list[str], head: int) -> None:

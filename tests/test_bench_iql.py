@@ -17,7 +17,9 @@ from robopref.preference.members import member_rngs
 
 
 def test_the_last_line_is_the_ratios(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured_here(group, threads, rounds, seconds):  # processes, which tests of other benchmarks start, take 40 seconds
+    def measured_here(
+        group, threads, rounds, seconds, twice
+    ):  # processes, which tests of other benchmarks start, take 40 seconds
         rates = {}
         for name, make in group.items():
             steps = make()
@@ -32,7 +34,7 @@ def test_the_last_line_is_the_ratios(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(iql, "compose", lambda name, words: {"policy": {"name": "iql", "hidden": [16, 16], "batch": 16}})
     assert cli.main(["bench", "iql"]) == 0
     measured = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert list(measured) == ["ratio", "ratio_float32", "ratio_one_seed"] and min(measured.values()) > 0
+    assert list(measured) == ["ratio", "ratio_float32", "ratio_one_seed", "fair"] and min(measured.values()) > 0
 
 
 def test_plain_and_batched_iql_take_the_same_step() -> None:

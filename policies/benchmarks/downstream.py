@@ -5,6 +5,11 @@ and dropout.  It takes the same losses of batches of the same size (a test compa
 runs in the same process, by turns.  Either side has the number of threads that suits it better.  Sizes are those of the paper
 (configs/policy) and of scale=quick; data are noise, which costs what real data cost.
 
+"ratio" and "paper" are those of one process each.  Who has seeds to train and two cores starts two processes with one thread
+each; "fair" and "fair_paper" let the plain side do so, a seed at a time in either process, with torch's fused Adam, and both
+processes always busy (five seeds would leave one idle at the end).  Ours may, too, five seeds in either, or have one process and
+two threads.
+
 An update of an algorithm is the average over its schedule: P-IQL has steps of the reward and of IQL, CPL of cloning and of
 preferences.  Rates count seeds: updates x seeds / second.  The ratio that counts is that of scale=quick, sizes made for a
 processor.  At the paper's, made for a GPU, matrix products that both sides must do take most of the time of either.
@@ -15,8 +20,10 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +36,7 @@ from torch import Tensor, nn
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import CPLConfig, PIQLConfig
+from robopref.policies.benchmarks.turns import processes
 from robopref.policies.cpl import CPL
 from robopref.policies.iql import PIQL, cosine
 from robopref.policies.replay import Pairs, Transitions, stack_episodes, stack_pairs
@@ -42,12 +50,13 @@ OBS, ACTION = 39, 4
 EPISODES, STEPS, SEGMENT = 100, 150, 50
 
 Phase = Callable[[int], object]  # update number -> one update of all seeds
+_kept: dict[str, list[Phase]] = {}  # of a process that takes turns with another
 
 
 class PlainPIQL:
     """One seed of P-IQL."""
 
-    def __init__(self, config: PIQLConfig, data: Transitions, pairs: Pairs, seed: int) -> None:
+    def __init__(self, config: PIQLConfig, data: Transitions, pairs: Pairs, seed: int, fused: bool = False) -> None:
         self.config, self.data, self.pairs, self.rewards = config, data, pairs, data.rewards
         (self.rng,) = member_rngs([seed], "training")
         torch.manual_seed(seed)
@@ -57,10 +66,11 @@ class PlainPIQL:
         self.critics = nn.ModuleList(plain_mlp([obs + action, *config.hidden, 1]) for _ in range(2))
         self.targets = copy.deepcopy(self.critics)
         self.reward = plain_mlp([obs + action, *config.hidden, 1])
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate)
-        self.value_optimizer = torch.optim.Adam(self.value.parameters(), lr=config.learning_rate)
-        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=config.learning_rate)
-        self.reward_optimizer = torch.optim.Adam(self.reward.parameters(), lr=config.reward_learning_rate)
+        adam = partial(torch.optim.Adam, fused=fused)
+        self.actor_optimizer = adam(self.actor.parameters(), lr=config.learning_rate)
+        self.value_optimizer = adam(self.value.parameters(), lr=config.learning_rate)
+        self.critic_optimizer = adam(self.critics.parameters(), lr=config.learning_rate)
+        self.reward_optimizer = adam(self.reward.parameters(), lr=config.reward_learning_rate)
 
     def update_reward(self) -> Tensor:
         """One Bradley-Terry step; the loss."""
@@ -107,15 +117,16 @@ class PlainPIQL:
 class PlainCPL:
     """One seed of CPL."""
 
-    def __init__(self, config: CPLConfig, data: Transitions, pairs: Pairs, seed: int) -> None:
+    def __init__(self, config: CPLConfig, data: Transitions, pairs: Pairs, seed: int, fused: bool = False) -> None:
         self.config, self.data, self.pairs = config, data, pairs
         self.shown = pairs.transitions() if config.clone_from == "segments" else torch.arange(len(data))
         (self.rng,) = member_rngs([seed], "training")
         torch.manual_seed(seed)
         obs, action = data.dims
         self.actor = nn.Sequential(plain_mlp([obs, *config.hidden, action], config.dropout), nn.Tanh())
-        self.clone_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.clone_learning_rate)
-        self.prefer_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate)
+        adam = partial(torch.optim.Adam, fused=fused)
+        self.clone_optimizer = adam(self.actor.parameters(), lr=config.clone_learning_rate)
+        self.prefer_optimizer = adam(self.actor.parameters(), lr=config.learning_rate)
 
     def clone(self) -> Tensor:
         """One cloning step; the loss."""
@@ -160,24 +171,37 @@ def plain_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
 
 
 def run() -> dict[str, float]:
-    """Measure; print a table; return {"ratio", "paper"}: the lower ratio of the two algorithms at either size, quick first."""
-    quick = to_dataclass(PipelineConfig, compose("pipeline"))
-    sizes = {"paper": (PIQLConfig(), CPLConfig()), "quick": (quick.piql, quick.cpl)}
+    """Measure; print a table; return {"ratio", "paper", "fair", "fair_paper"}: the lower ratio of the two algorithms at a size.
+
+    "ratio" and "fair" are of scale=quick, "paper" and "fair_paper" of the paper's sizes.
+    """
     data, pairs = noise()
-    table = Table(title=f"Updates x {len(SEEDS)} seeds a second, observation {OBS}, action {ACTION}")
-    for name in ("sizes", "algorithm", "plain", "threads", "batched", "threads", "ratio"):
+    table = Table(title=f"Updates x seeds a second, observation {OBS}, action {ACTION}")
+    sides = ("plain, one process", "threads", "five seeds, one process", "threads", "plain, two", "five seeds, two")
+    for name in ("sizes", "algorithm", *sides, "ratio", "fair"):
         table.add_column(name, justify="left" if name in ("sizes", "algorithm") else "right")
-    ratios = {}
-    for scale, (piql, cpl) in sizes.items():
-        for algorithm, phases in (("P-IQL", piql_phases(piql, data, pairs)), ("CPL", cpl_phases(cpl, data, pairs))):
-            seconds = measure(phases)
-            (plain, plain_threads), (batched, batched_threads) = (best(seconds, phases, side) for side in range(2))
-            ratios[scale, algorithm] = batched / plain
-            cells = (f"{plain:.1f}", f"{plain_threads}", f"{batched:.1f}", f"{batched_threads}", f"{batched / plain:.2f}")
-            table.add_row(scale, algorithm, *cells)
+    ratios: dict[str, list[tuple[float, float]]] = {}
+    with processes(2) as both:
+        for scale, configs in sizes().items():
+            for config in configs:
+                steps = [count for count, _ in batched_phases(config, data, pairs)]
+                acts = [plain_phases(config, data, pairs, SEEDS), batched_phases(config, data, pairs)]
+                seconds = measure([[act for _, act in phases] for phases in acts])
+                (plain, plain_threads), (batched, batched_threads) = (best(seconds, steps, side) for side in range(2))
+                plain_two, batched_two = measure_two(both, config, steps)
+                ratios.setdefault(scale, []).append((batched / plain, max(batched, batched_two) / max(plain, plain_two)))
+                cells = (f"{plain:.1f}", f"{plain_threads}", f"{batched:.1f}", f"{batched_threads}")
+                two = (f"{plain_two:.1f}", f"{batched_two:.1f}", *(f"{ratio:.2f}" for ratio in ratios[scale][-1]))
+                table.add_row(scale, "P-IQL" if isinstance(config, PIQLConfig) else "CPL", *cells, *two)
     Console().print(table)
-    lower = {scale: round(min(ratio for (of, _), ratio in ratios.items() if of == scale), 2) for scale in sizes}
-    return {"ratio": lower["quick"], "paper": lower["paper"]}
+    lower = {scale: [round(min(column), 2) for column in zip(*rows, strict=True)] for scale, rows in ratios.items()}
+    return {"ratio": lower["quick"][0], "paper": lower["paper"][0], "fair": lower["quick"][1], "fair_paper": lower["paper"][1]}
+
+
+def sizes() -> dict[str, tuple[PIQLConfig, CPLConfig]]:
+    """The settings of both algorithms at either size."""
+    quick = to_dataclass(PipelineConfig, compose("pipeline"))
+    return {"paper": (PIQLConfig(), CPLConfig()), "quick": (quick.piql, quick.cpl)}
 
 
 def noise() -> tuple[Transitions, Pairs]:
@@ -199,46 +223,80 @@ def noise() -> tuple[Transitions, Pairs]:
     return data, stack_pairs(pd.DataFrame(pairs), data.first)
 
 
-def piql_phases(config: PIQLConfig, data: Transitions, pairs: Pairs) -> list[tuple[int, Phase, Phase]]:
-    """(steps of the schedule, plain update of all seeds, batched update) of both phases of P-IQL."""
-    plain = [PlainPIQL(config, data, pairs, seed) for seed in SEEDS]
-    batched, rngs = PIQL(config, data, pairs, SEEDS), member_rngs(SEEDS, "training")
+def plain_phases(
+    config: PIQLConfig | CPLConfig, data: Transitions, pairs: Pairs, seeds: Sequence[int], fused: bool = False
+) -> list[tuple[int, Phase]]:
+    """(steps of the schedule, plain update of these seeds) of both phases."""
+    if isinstance(config, PIQLConfig):
+        piql = [PlainPIQL(config, data, pairs, seed, fused) for seed in seeds]
+        return [
+            (config.reward_steps, lambda _: [one.update_reward() for one in piql]),
+            (config.steps, lambda step: [one.update(step) for one in piql]),
+        ]
+    cpl = [PlainCPL(config, data, pairs, seed, fused) for seed in seeds]
     return [
-        (config.reward_steps, lambda _: [one.update_reward() for one in plain], lambda _: batched.update_reward(rngs)),
-        (config.steps, lambda step: [one.update(step) for one in plain], lambda step: batched.iql.update(step, rngs)),
+        (config.clone_steps, lambda _: [one.clone() for one in cpl]),
+        (config.steps, lambda step: [one.prefer(step) for one in cpl]),
     ]
 
 
-def cpl_phases(config: CPLConfig, data: Transitions, pairs: Pairs) -> list[tuple[int, Phase, Phase]]:
-    """The same of CPL."""
-    plain = [PlainCPL(config, data, pairs, seed) for seed in SEEDS]
-    batched, rngs = CPL(config, data, pairs, SEEDS), member_rngs(SEEDS, "training")
-    return [
-        (config.clone_steps, lambda _: [one.clone() for one in plain], lambda _: batched.clone(rngs)),
-        (config.steps, lambda step: [one.prefer(step) for one in plain], lambda step: batched.prefer(step, rngs)),
-    ]
+def batched_phases(config: PIQLConfig | CPLConfig, data: Transitions, pairs: Pairs) -> list[tuple[int, Phase]]:
+    """The same of all seeds in one program."""
+    rngs = member_rngs(SEEDS, "training")
+    if isinstance(config, PIQLConfig):
+        piql = PIQL(config, data, pairs, SEEDS)
+        return [
+            (config.reward_steps, lambda _: piql.update_reward(rngs)),
+            (config.steps, lambda step: piql.iql.update(step, rngs)),
+        ]
+    cpl = CPL(config, data, pairs, SEEDS)
+    return [(config.clone_steps, lambda _: cpl.clone(rngs)), (config.steps, lambda step: cpl.prefer(step, rngs))]
 
 
-def measure(phases: Sequence[tuple[int, Phase, Phase]]) -> dict[int, np.ndarray]:
-    """Median seconds an update by number of threads: (phases, 2), plain and batched, which take turns."""
+def measure(sides: Sequence[Sequence[Phase]]) -> dict[int, np.ndarray]:
+    """Median seconds an update by number of threads: (phases, sides); the sides take turns in each phase."""
     seconds = {}
     for threads in THREADS:
         torch.set_num_threads(threads)
-        rounds = [[[seconds_each(act) for act in acts] for _, *acts in phases] for _ in range(1 + ROUNDS)]
+        rounds = [[[seconds_each(act, TURN_S) for act in acts] for acts in zip(*sides, strict=True)] for _ in range(1 + ROUNDS)]
         seconds[threads] = np.median(rounds[1:], axis=0)  # neither side pays for first calls
     return seconds
 
 
-def seconds_each(act: Phase) -> float:
-    """Seconds of one update."""
+def measure_two(both: Callable[..., list[Any]], config: PIQLConfig | CPLConfig, steps: Sequence[int]) -> tuple[float, float]:
+    """Updates x seeds a second, plain and batched, of two processes at once, which `both` calls; the median of the rounds."""
+    rates: list[list[float]] = []
+    for _ in range(1 + ROUNDS):
+        rates.append([])
+        for side, seeds in (("plain", 1), ("batched", len(SEEDS))):
+            each = np.array(both(seconds_alone, config, side, TURN_S))  # (processes, phases)
+            rates[-1].append(float((seeds * np.sum(steps) / (each @ steps)).sum()))
+    plain, batched = np.median(rates[1:], axis=0)
+    return float(plain), float(batched)
+
+
+def seconds_alone(config: PIQLConfig | CPLConfig, side: str, turn: float) -> list[float]:
+    """Seconds of one update in each phase, in a process with one thread: one seed of the plain side, or all in one program."""
+    torch.set_num_threads(1)
+    key = f"{side} {config}"
+    if key not in _kept:
+        data, pairs = noise()
+        made = (
+            plain_phases(config, data, pairs, SEEDS[:1], fused=True) if side == "plain" else batched_phases(config, data, pairs)
+        )
+        _kept[key] = [act for _, act in made]
+    return [seconds_each(act, turn) for act in _kept[key]]
+
+
+def seconds_each(act: Phase, turn: float) -> float:
+    """Seconds of one update, over as many as fill a turn of `turn` seconds."""
     started, done = time.perf_counter(), 0
-    while done == 0 or time.perf_counter() - started < TURN_S:
+    while done == 0 or time.perf_counter() - started < turn:
         act(done)
         done += 1
     return (time.perf_counter() - started) / done
 
 
-def best(seconds: dict[int, np.ndarray], phases: Sequence[tuple[int, Phase, Phase]], side: int) -> tuple[float, int]:
+def best(seconds: dict[int, np.ndarray], steps: Sequence[int], side: int) -> tuple[float, int]:
     """Updates x seeds a second over the whole schedule, and the number of threads that it takes."""
-    steps = np.array([count for count, *_ in phases])
-    return max((len(SEEDS) * steps.sum() / (steps @ each[:, side]), threads) for threads, each in seconds.items())
+    return max((len(SEEDS) * np.sum(steps) / (np.array(steps) @ each[:, side]), threads) for threads, each in seconds.items())

@@ -3,16 +3,23 @@
 Sixteen rewards of the grammar's are run in the sandbox on all of the data, an expert's trajectory and its noisy copies, two at a
 time, and ranked.  The data are made up: 17 numbers an observation and 6 an action, as walker2d and halfcheetah have, in episodes
 of 1,000 steps; what they are changes nothing in the work.
+
+"fair" is of SEABO's labels: the time of a plain script that has scikit-learn search the nearest neighbours by brute force, on all
+cores, over ours, by turns.  In 40 dimensions that is quicker than the k-d tree of the authors' code, and as exact.  The ranking
+has no peer, but a limit: its authors' code is not public.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from sklearn.neighbors import NearestNeighbors
 
+from robopref.configs.imitation import SEABOConfig
 from robopref.configs.memory import PeakMemory
 from robopref.configs.prof import RankingConfig, SandboxConfig
 from robopref.datasets.offline import OfflineData
@@ -27,10 +34,11 @@ from robopref.preference.prof.writers import Request
 TRANSITIONS, EPISODE, DIMS = 1_000_000, 1000, (17, 6)
 CANDIDATES, PROCESSES = 16, 2
 LIMIT = 60.0  # seconds
+ROUNDS = 3
 
 
 def run() -> dict[str, float]:
-    """Measure; print a table; return {"ratio_to_60s", "peak_mb", "seabo_ratio_to_60s"}, ratios above 1 where it is quicker."""
+    """Measure; print a table; return {"ratio_to_60s", "peak_mb", "seabo_ratio_to_60s", "fair"}, above 1 where ours is quicker."""
     data, expert = made_up(TRANSITIONS, 0), made_up(EPISODE, 1)
     fields = Fields(tuple(f"o{n}" for n in range(DIMS[0])), tuple(f"a{n}" for n in range(DIMS[1])))
     grammar = Grammar(fields, expert, 0)
@@ -45,19 +53,39 @@ def run() -> dict[str, float]:
     failed = [score.problem for score in scores if score.evidence is None]
     if failed:
         raise RuntimeError(f"{len(failed)} of {CANDIDATES} rewards did not run, which is no ranking: {failed[0]}")
-    started = time.perf_counter()
-    seabo_rewards(data, expert)
-    seabo = time.perf_counter() - started
+    turns = [[seconds(label, data, expert) for label in (seabo_rewards, plain_seabo)] for _ in range(ROUNDS)]
+    seabo, plain = np.median(turns, axis=0)
 
     table = Table("what", "seconds", "peak MB", title=f"{TRANSITIONS:,} transitions of {DIMS[0]} and {DIMS[1]} numbers")
     table.add_row(f"ranking of {CANDIDATES} rewards, {PROCESSES} processes", f"{ranking:.1f}", f"{peak.mb:.0f}")
     table.add_row("SEABO's labels, one expert trajectory", f"{seabo:.1f}", "")
+    table.add_row("the same with scikit-learn's brute force", f"{plain:.1f}", "")
     Console().print(table)
     return {
         "ratio_to_60s": round(LIMIT / ranking, 2),
         "peak_mb": round(peak.mb),
-        "seabo_ratio_to_60s": round(LIMIT / seabo, 2),
+        "seabo_ratio_to_60s": round(float(LIMIT / seabo), 2),
+        "fair": round(float(plain / seabo), 2),
     }
+
+
+def plain_seabo(data: OfflineData, expert: OfflineData) -> np.ndarray:
+    """(M,), SEABO's rewards in a few lines."""
+    config = SEABOConfig()
+    of_data, of_expert = (
+        np.concatenate([some.observations[some.rows], some.actions, some.observations[some.rows + 1]], 1, dtype=np.float64)
+        for some in (data, expert)
+    )
+    distances, _ = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(of_expert).kneighbors(of_data)
+    size = data.dims[1] if config.per_action else 1
+    return np.asarray(config.alpha * np.exp(-config.beta / size * distances[:, 0]))
+
+
+def seconds(label: Callable[[OfflineData, OfflineData], object], data: OfflineData, expert: OfflineData) -> float:
+    """Seconds of one labelling."""
+    started = time.perf_counter()
+    label(data, expert)
+    return time.perf_counter() - started
 
 
 def made_up(transitions: int, seed: int) -> OfflineData:
