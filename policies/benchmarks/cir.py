@@ -232,9 +232,7 @@ def large(folder: Path, config: CIRConfig) -> dict[str, Side]:
 
 def lower(folder: Path, config: CIRConfig) -> dict[str, Side]:
     """Ours in other precisions than float32."""
-    bfloat16, mixed = (
-        partial(ours, folder / f"{config.name}-{name}", replace(config, precision=name)) for name in ("bfloat16", "mixed")
-    )
+    bfloat16, mixed = (partial(ours, folder / name, replace(config, precision=name)) for name in ("bfloat16", "mixed"))
     return {
         "  + hidden layers in bfloat16": Side(bfloat16, precision="bfloat16"),
         "  instead only their products": Side(mixed, "ours", "bfloat16 products"),

@@ -121,7 +121,8 @@ def run(threads: Sequence[int] = cir.THREADS) -> list[dict[str, float | str]]:
         agent, update = ours(config)
         other = peer(config)
         recorder, theirs = record(update), record(other)
-        passed = 4 * sum(count * agent.modules[part].values.numel() for part, count in PASSED.items())
+        numbers = {part: sum(values.numel() for values in agent.modules[part].parameters()) for part in PASSED}
+        passed = 4 * sum(count * numbers[part] for part, count in PASSED.items())
         arrays = torch.zeros(3, passed // 12)  # of which one is written and two are read
         for count in threads:
             torch.set_num_threads(count)
