@@ -156,6 +156,7 @@ def test_the_plain_renderer_has_the_flags_of_ours_and_shows_the_same():
 def test_collect(capsys, monkeypatch):
     monkeypatch.setattr(collect, "TASKS", ("drawer-open", "reach"))
     monkeypatch.setattr(collect, "EPISODES", 1)
+    monkeypatch.setattr(collect, "TURNS", 1)
     measured = last_line(capsys, "collect")
     assert list(measured) == ["ratio", "fair", "scaling", "clips_per_s"] and measured["ratio"] > 1 and measured["fair"] > 0
 

@@ -80,7 +80,7 @@ def states(task: str, seed: int = 1, count: int = 4) -> tuple[MetaWorldEnv, np.n
     rng, dynamics = np.random.default_rng(0), []
     for _ in range(count):
         for _ in range(6):
-            env.step(np.clip(rng.uniform(-1, 1, 4) + [0, 0.3, -0.3, 0], -1, 1))
+            env.step(np.clip(np.add(rng.uniform(-1, 1, 4), [0, 0.3, -0.3, 0]), -1, 1))
         dynamics.append(simstate.save_dynamic(env))
     return env, simstate.save_static(env), np.array(dynamics)
 
