@@ -7,8 +7,6 @@ policy seed, appended to the CSV as its policy is done.  A second call does what
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -27,10 +25,11 @@ from robopref.configs.baselines import BaselineConfig
 from robopref.configs.chat import ChatConfig
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.configs.files import digest, plain, read_json
+from robopref.configs.files import digest, read_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import PolicyConfig
+from robopref.configs.rows import fingerprint as short_name
 from robopref.embodied.statistics import difference, iqm, over_seeds, verdict
 from robopref.embodied.tasks import SPLITS, expand_tasks
 from robopref.policies.study import append_rows, collect_offline, evaluate_policy, pipeline_settings, train_policy
@@ -232,7 +231,7 @@ def fingerprint(config: DownstreamConfig, cell: Cell, labellers: Mapping[str, La
         labeller = labellers[cell.labeller]
         decides.append(replace(settings.annotate, threads=1))
         decides += [labeller.kind, *(digest(path) for path in labeller.weights().values())]
-    return hashlib.sha256(json.dumps(plain(decides), sort_keys=True).encode()).hexdigest()[:8]
+    return short_name(decides)
 
 
 def data_folder(config: DownstreamConfig, seed: int) -> Path:

@@ -6,8 +6,6 @@ what is missing (a killed run of ours goes on from its checkpoint); `--summary` 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import sys
 import time
@@ -27,6 +25,7 @@ from robopref.configs.files import atomic_file, plain
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
+from robopref.configs.rows import fingerprint as short_name
 from robopref.embodied.statistics import difference, grid, over_seeds, verdict
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
@@ -147,7 +146,7 @@ def fingerprint(settings: OnlineConfig | OnPolicyConfig, peer: bool = False) -> 
     )
     decides = {name: value for name, value in by_full_name(settings).items() if value != usual[name] and name not in NO_MATTER}
     decides |= {"peer": peer}
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+    return short_name(decides)
 
 
 def by_full_name(settings: OnlineConfig | OnPolicyConfig) -> dict[str, Any]:
