@@ -31,14 +31,17 @@ LINES = (
     Line("train VLP from cached features", "vlp", "ratio", 10, "fair"),
     Line("five seeds of a policy in one program", "downstream", "ratio", 2, "fair"),
     Line("the same at the paper's sizes", "downstream", "paper", 2, "fair_paper"),
-    Line("SAC, 256 wide, mixed precision, against Stable-Baselines3's; fair: float32", "cir", "ratio_256", 2, "fair_256", 2.5),
-    Line("the same against Stable-Baselines3's in JAX", "cir", "ratio_sbx", 1),
-    Line("CIR, 512 wide, mixed precision, against CIR written plainly; fair: float32", "cir", "ratio_512", 2.5, "fair_512", 2),
+    Line("SAC, 256 wide, mixed precision, against Stable-Baselines3's", "cir", "ratio_256", 2),
+    Line("the same in float32", "cir", "float32_256", 2.5, "fair.256"),
+    Line("SAC in mixed precision against Stable-Baselines3's in JAX", "cir", "ratio_sbx", 1),
+    Line("CIR, 512 wide, mixed precision, against CIR written plainly", "cir", "ratio_512", 2.5),
+    Line("the same in float32", "cir", "float32_512", 2, "fair.512"),
     Line("GTR against Stable-Baselines3's PPO, HalfCheetah", "gtr", "ratio.halfcheetah", 2.5, "fair.halfcheetah"),
     Line("the same, Meta-World's button-press", "gtr", "ratio.button-press", 2.5, "fair.button-press"),
-    Line("five seeds of IQL, mixed precision", "iql", "ratio", 2.5, "fair"),
-    Line("the same in float32", "iql", "ratio_float32", 2.5, "fair_float32"),
+    Line("five seeds of IQL, mixed precision", "iql", "ratio", 2.5),
+    Line("the same in float32", "iql", "ratio_float32", 2.5, "fair"),
     Line("one seed of IQL, mixed precision", "iql", "ratio_one_seed"),
+    Line("SEABO's labels of a million transitions", "prof", "", None, "fair"),
 )
 
 

@@ -39,7 +39,7 @@ NOTED = re.compile(r"<!-- noted -->.*?<!-- /noted -->", re.DOTALL)
 BEHIND = re.compile(r"<!--(?P<kind>noted|set)(?: (?P<count>\d+))?-->")
 NUMBER = re.compile(
     r"(?<![\w.])(?<!\w[+-])(?<!\w,)"  # not within a word, another number, or behind a hyphen
-    r"(?:(?<![\w)\]])[+-])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)|(?=\.\d))(?:\.\d+)?"
+    r"(?:(?<![\w)\]])[+-])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)|(?=\.\d))(?:\.\d+)?(?:e[+-]?\d+)?"
     r"(?!(?!(?:x|k|M|ms|s|h|min|MB|GB|fps)\b)\w|\.\d)"  # 2.7x and 17s are numbers, 2nd and 46d4335 are not
 )
 FAR = 14  # characters between a number and its mark: a bracket, a sign, a unit
@@ -55,7 +55,8 @@ KINDS = {  # of numbers that nobody measured, and what they look like
     "commit": r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7}\b|(?:\b(?:[Cc]ommits?|at|and)|,) \d{7}\b",
     "version": r"\b\d+\.\d+\.\d+(?:\+cu\d+)?\b|\b(?:Python|torch|Debian|JAX) \d[\d.]*\b",
     "level of an interval": r"\b95 % (?:bootstrap )?intervals?",
-    "count or size": rf"(?<![\w.]){WHOLE}(?:(?:, | and | to |, and | or ){WHOLE})*[-\s](?:[\w-]+\s)??(?:{UNITS})\b",
+    "count or size": rf"(?<![\w.]){WHOLE}(?:(?:, | and | to |, and | or ){WHOLE})*[-\s](?:[\w-]+\s)??(?:{UNITS})\b"
+    r"(?! (?:a|per) (?:second|minute|hour)\b)",  # a rate was measured
     "product of counts": r"(?<![\w.])\d[\d,]* x (?=\d)",
     "which seed": r"\b[Ss]eeds? \d+(?:(?:, | and | to )\d+)*",
     "layers": r"\[\d+(?:, ?\d+)*\](?:x\d)?",

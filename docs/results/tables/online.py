@@ -116,7 +116,8 @@ def both(variant: str, whole: bool = False) -> np.ndarray:
 
 def dmc() -> str:
     """Everybody with three seeds on both tasks; then what CIR has over the peers."""
-    rows, there = [], [variant for variant in AGENTS if len(rows_of("dmc", "dmc/cartpole-swingup", variant))]
+    tasks = ("dmc/walker-walk", "dmc/cartpole-swingup")
+    rows, there = [], [name for name in AGENTS if all(len(at("dmc", env, name, 50_000)) == 3 for env in tasks)]
     for variant in there:
         single = [told(end("dmc", f"dmc/{task}", variant, "50000"), 0) for task in ("walker-walk", "cartpole-swingup")]
         rows.append([AGENTS[variant], *single, *(told(over_seeds(both(variant, whole)), 0) for whole in (False, True))])
@@ -247,7 +248,8 @@ def agents() -> str:
     def succeeded(file: str, env: str, variant: str) -> str:
         return listed(at(file, env, variant, 25_000, "success"), 1)
 
-    shown = [variant for variant in AGENTS if variant != "sb3_2" or "sb3_2" in set(read("online/dmc.csv")["variant"])]
+    there = {variant for file in ("dmc", "halfcheetah", "vlp", "margin") for variant in read(f"online/{file}.csv")["variant"]}
+    shown = [variant for variant in AGENTS if variant in there]
     rows = []
     for file, env, frame, says in (
         ("dmc", "dmc/walker-walk", 50_000, "dmc walker-walk, 50,000 frames"),
