@@ -88,6 +88,16 @@ def test_the_same_goal_gives_the_same_episode() -> None:
     assert evaluate(ActPolicy(towards), env, [6, 5])[::-1] == first
 
 
+def test_a_policy_is_judged_by_what_it_does_when_it_does_not_explore() -> None:
+    class Exploring:
+        def act(self, obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
+            assert deterministic, "it was asked to explore"
+            return np.stack([towards(row) for row in obs])
+
+    env = point_reach.PointEnv()
+    assert evaluate(Exploring(), env, [3, 4]) == evaluate(ActPolicy(towards), env, [3, 4])
+
+
 def test_a_nan_action_names_goal_and_step() -> None:
     with pytest.raises(RoboprefError, match=r"goal 3, step 0: the policy returned \[nan\]"):
         evaluate(ActPolicy(lambda obs: obs[:1] * np.nan), point_reach.PointEnv(), [3])

@@ -47,6 +47,8 @@ def test_pipeline_from_nothing_to_a_report_and_again(tmp_path, capsys):
         assert set(json.loads((run / stage / "manifest.json").read_text())["inputs"]) == {"drawer-open", "reach"}
     measured, labelled = (EpisodeStore(run / part / "drawer-close") for part in ("episodes", "offline"))
     assert len(measured) and len(labelled) and not set(measured.index["seed"]) & set(labelled.index["seed"])
+    goals = set(pd.read_csv(run / "evaluation" / "success.csv")["goal"])
+    assert len(goals) == 2 and not goals & {*measured.index["seed"], *labelled.index["seed"]}, "nor a start with the evaluation"
 
     # Killed after training: what is finished is kept, the rest is made again.
     before = {path: path.stat().st_mtime_ns for path in run.rglob("model.safetensors")}

@@ -68,11 +68,12 @@ def test_from_nothing_to_the_table_and_not_twice(split, tmp_path, capsys, monkey
     assert table.read_bytes() == before
 
     # What learns has read the train tasks and nothing else, and the labelled data share no episode with the measured orders.
-    trained = {path.parent.name: read_json(path)["inputs"] for path in (tmp_path / "run").glob("*/manifest.json")}
-    learners = {"backbone-0", "factored-0", "cross-0", "contrastive-frame", "contrastive-clip"}
+    run = tmp_path / "run"
+    trained = {str(path.parent.relative_to(run)): read_json(path)["inputs"] for path in run.rglob("manifest.json")}
+    learners = {"backbone-0", "factored-0", "cross-0", "contrastive-frame/seed-0", "contrastive-clip/seed-0"}
     for name in learners:
         assert set(trained[name]) == set(split.train), name
-    measured, labelled = (EpisodeStore(tmp_path / "run" / part / "drawer-close") for part in ("episodes", "offline"))
+    measured, labelled = (EpisodeStore(run / part / "drawer-close") for part in ("episodes", "offline"))
     assert len(measured) and len(labelled) and not set(measured.index["seed"]) & set(labelled.index["seed"])
 
 
