@@ -3,17 +3,17 @@
 How to mark a number
 * A table is generated between two comments; ARGUMENTS are words for the function MODULE.FUNCTION of this folder:
 
-      <!-- table prof.long -->
+      <!-- table quick.labels -->
       | ... |
       <!-- /table -->
 
 * A number in a sentence has a comment behind it that names where it comes from: `was 0.81<!--= quick.label 0 auc --> of ...`.
   The text decides on decimals, signs and thousands; a centre may have its ends with it, `37.0 [30.9, 41.6]<!--= ... -->`, and
   several numbers share a comment where the function returns several.  cells.py has functions for any cell of any CSV.
-* What has no CSV, such as a time that was noted by hand, has `<!--noted-->` behind it, or a comment `noted` before and
-  `/noted` behind a paragraph; tests/test_numbers.py counts them, and the count may not grow.
+* What has no CSV, such as a time that was noted by hand, has `<!--noted-->` behind it (`<!--noted 3-->`: the last three), or a
+  comment `noted` before and `/noted` behind a paragraph; tests/test_numbers.py counts them, and the count may not grow.
 * Settings and sizes need no mark where KINDS knows them ("50-step segments", "seed 0", "95 % interval").  One that it does not
-  know: `<!--set-->` behind it.
+  know: `<!--set-->` behind it, counted likewise.
 
 `make numbers` writes all tables and marked numbers anew from the CSVs; the test compares them.
 """
@@ -60,7 +60,7 @@ KINDS = {  # of numbers that nobody measured, and what they look like
     "product of counts": r"(?<![\w.])\d[\d,]* x (?=\d)",
     "which seed": r"\b[Ss]eeds? \d+(?:(?:, | and | to )\d+)*",
     "layers": r"\[\d+(?:, ?\d+)*\](?:x\d)?",
-    "setting": r"\b(?:[Ss]igma|alpha|beta|delta|kappa|lambda_\d|clip|penalty|temperature|bias|survival|weight|dropout"
+    "setting": r"\b(?:[Ss]igma|alpha|beta|delta|kappa|lambda_\d|clip|penalty|temperature|survival|dropout"
     r"|[Ww]idth|batch|H|K =|T =) (?:of )?[.\d]+",
 }
 NO_MEASURE = re.compile("|".join(f"(?:{form})" for form in KINDS.values()))

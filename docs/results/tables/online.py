@@ -136,6 +136,14 @@ def halfcheetah() -> str:
             points = [told(end("halfcheetah", env, variant, frame), 0, comma=True) for frame in ("15000", "25000")]
             last = listed(at("halfcheetah", env, variant, 25_000), comma=True)
             rows.append([name, *points, last, told(over_curve("halfcheetah", env, variant), 0)])
+    for variant in list(AGENTS)[1:]:
+        if len(rows_of("halfcheetah", env, variant)):
+            pairs = [[at("halfcheetah", env, name, frame) for name in ("cir", variant)] for frame in (15_000, 25_000)]
+            pairs.append([curve("halfcheetah", env, name) for name in ("cir", variant)])
+            cells = [
+                f"{told(found, 0, comma=True, sign=True)}: {verdict(found)}" for found in (difference(*pair) for pair in pairs)
+            ]
+            rows.append([f"CIR over {AGENTS[variant]}", cells[0], cells[1], "", cells[2]])
     return markdown(["", "15,000 decisions", "25,000", "seeds at 25,000", "mean of five evaluations"], rows)
 
 
