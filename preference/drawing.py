@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -47,8 +48,13 @@ class Drawers:
     def __enter__(self) -> Self:
         if self._processes > 1:
             path = None if self._store is None else self._store.path
+            # A command that has not imported torch has no threads and no GL yet, so that its workers can share its imports.
+            fresh = sys.platform == "linux" and "torch" not in sys.modules
+            if fresh and self._store is not None:
+                import metaworld.env_dict  # noqa: F401, 1 s, once for all workers
+            context = get_context("fork" if fresh else "spawn")
             self._pool = ProcessPoolExecutor(
-                self._processes, get_context("spawn"), initializer=_begin, initargs=(os.getpid(), path, self._clips)
+                self._processes, context, initializer=_begin, initargs=(os.getpid(), path, self._clips)
             )
             for _ in range(self._processes):
                 self._pool.submit(os.getpid)  # a worker is started by the first job that finds all others busy

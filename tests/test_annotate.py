@@ -26,7 +26,7 @@ from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import COLUMNS, read_preferences
 from robopref.datasets.videos import video_clip
 from robopref.embodied.video import write_video
-from robopref.policies.benchmarks.annotate import record_episodes, untrained_vlp
+from robopref.policies.benchmarks.annotate import ours, record_episodes, time_command, untrained_vlp
 from robopref.preference import annotate, ensemble
 from robopref.preference.agreement import agreement
 from robopref.preference.drawing import Drawers, Look
@@ -142,10 +142,17 @@ def test_segments_of_episodes_are_labelled_from_pixels(of_episodes, scored, epis
 
 
 def test_two_processes_draw_what_one_does(of_episodes, scored):
-    alone = annotate.run(of_episodes).read_bytes()
+    alone = annotate.run(replace(of_episodes, chunk=2)).read_bytes()
     settings = replace(of_episodes, processes=2, chunk=2, out=of_episodes.out.with_name("two.parquet"))
     assert annotate.run(settings).read_bytes() == alone
-    assert scored == [4, 2, 2, 2, 2]  # the encoder stays in this process
+    assert scored == [2, 2, 2, 2, 2, 2]  # the encoder stays in this process
+
+
+def test_a_command_of_its_own_writes_the_same(of_episodes):
+    alone = annotate.run(replace(of_episodes, chunk=2)).read_bytes()
+    settings = replace(of_episodes, processes=2, out=of_episodes.out.with_name("command.parquet"))
+    time_command([*ours(settings, settings.out), "--chunk", "2"])  # its workers are forked: torch is not imported yet
+    assert settings.out.read_bytes() == alone
 
 
 def test_no_more_chunks_are_drawn_than_can_wait(episodes):
