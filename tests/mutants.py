@@ -2,23 +2,28 @@
 
 mutmut wants a package to lie where its name says, so a copy with the folders under `robopref/` is made in `.mutants/`, and mutmut
 is installed beside it, since it is no dependency.  What is changed, and which tests look, stands under [tool.mutmut] in
-pyproject.toml.  Of each module at most `--sample` changes are tried, drawn by `--seed`; a second call tries what has no result
-yet, `--again` what survived.  Writes scores.csv and survivors.csv to `--out`.
+pyproject.toml.  Of each module at most `--sample` changes are tried, drawn by `--seed` among those of operators, numbers and
+truth values; a second call tries what has no result yet, `--again` what survived.  scores.csv and survivors.csv go to `--out`.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import csv
+import difflib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".mutants"
@@ -42,6 +47,16 @@ PARTS = {
 }
 """Of these modules only the functions whose names look so: the rest is files and settings."""
 
+TOKEN = re.compile(r"""'[^']*'|"[^"]*"|\w+|//|\*\*|<<|>>|[-<>=!+*/%&|^]=|[^\w\s]""")
+Change = tuple[str, ...]  # what is taken away, what is added
+
+
+class Mutant(NamedTuple):
+    """A changed function."""
+
+    code: int | None  # of its tests, None: not tried yet
+    change: Change
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,13 +76,16 @@ def main() -> None:
         name
         for module, found in results.items()
         if any(fnmatch(module, pattern) for pattern in asked.modules)
-        for name, code in found.items()
-        if (code in SURVIVED if asked.again else code is None)
+        for name, one in found.items()
+        if (one.code in SURVIVED if asked.again else one.code is None)
     ]
     if wanted:
         mutmut("run", "--max-children", "1", *wanted)
     results = {module: sample(module, asked.sample, asked.seed) for module in modules}
-    write(results, asked.out)
+    tried = {module: found for module, found in results.items() if any(one.code is not None for one in found.values())}
+    if not tried:
+        sys.exit("no result: a test fails without any change, or could not be collected; see above")
+    write(tried, asked.out)
 
 
 def prepare() -> None:
@@ -89,46 +107,67 @@ def mutmut(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "mutmut", *arguments], cwd=COPY, env=environment, check=False)
 
 
-def sample(module: str, most: int, seed: int) -> dict[str, int | None]:
-    """Some mutants of a module by name, with the exit code of their tests; None: not tried yet."""
-    found: dict[str, int | None] = json.loads((COPY / f"mutants/robopref/{module}.meta").read_text())["exit_code_by_key"]
-    names = sorted(name for name in found if any(fnmatch(name, pattern) for pattern in PARTS.get(module, ("*",))))
+def sample(module: str, most: int, seed: int) -> dict[str, Mutant]:
+    """Some mutants of a module by name."""
+    file = COPY / "mutants/robopref" / module
+    codes: dict[str, int | None] = json.loads(file.with_name(f"{file.name}.meta").read_text())["exit_code_by_key"]
+    changes = changes_in(file)
+    found = {name: Mutant(code, changes[name.rpartition(".")[2]]) for name, code in codes.items()}
+    parts = PARTS.get(module, ("*",))
+    names = sorted(name for name, one in found.items() if any(fnmatch(name, part) for part in parts) and is_of_values(one.change))
     if 0 < most < len(names):
         names = sorted(random.Random(f"{seed} {module}").sample(names, most))
     return {name: found[name] for name in names}
 
 
-def write(results: dict[str, dict[str, int | None]], out: Path) -> None:
+def changes_in(file: Path) -> dict[str, Change]:
+    """Of every mutant in a file that mutmut wrote, by function, the lines that it takes away and adds."""
+    functions: dict[str, list[str]] = {}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            name, node.name = node.name, "f"
+            functions[name] = ast.unparse(node).splitlines()
+    changes = {}
+    for name, lines in functions.items():
+        of, mutmut, number = name.rpartition("__mutmut_")
+        if mutmut and number.isdigit():
+            diff = [line for line in difflib.unified_diff(functions[f"{of}__mutmut_orig"], lines, n=0, lineterm="")][2:]
+            changes[name] = tuple(" ".join(line[1:].strip() for line in diff if line[0] == sign) for sign in "-+")
+    return changes
+
+
+def is_of_values(change: Change) -> bool:
+    """Whether an operator, a number, a comparison or a truth value is another one.
+
+    The others put None or another name somewhere, or leave an argument out, and nearly all of them end in an exception: they
+    would tell that a line is run, and not that anybody looks at what comes of it.
+    """
+    before, after = (Counter(TOKEN.findall(part)) for part in change)
+    gone, new = before - after, after - before
+    return bool(new or gone == Counter(["not"])) and not any(token == "None" or token[0] in "'\"" for token in new)
+
+
+def write(results: dict[str, dict[str, Mutant]], out: Path) -> None:
     """Both tables."""
     out.mkdir(parents=True, exist_ok=True)
     rows, survivors = [], []
     for module, found in results.items():
-        codes = list(found.values())
+        codes = [one.code for one in found.values()]
         killed, late = (sum(code in kind for code in codes) for kind in (KILLED, TIMED_OUT))
-        lost = [name for name, code in found.items() if code in SURVIVED]
+        lost = {name: one.change for name, one in found.items() if one.code in SURVIVED}
         tried = killed + late + len(lost)
         row = {"module": module, "tried": tried, "killed": killed, "timed_out": late, "survived": len(lost)}
-        rows.append(row | {"score": f"{(killed + late) / tried:.3f}" if tried else ""})
-        survivors += [{"mutant": name, "change": change(name)} for name in lost]
+        rows.append(row | {"score": f"{(killed + late) / max(1, tried):.3f}"})
+        survivors += [{"mutant": name, "before": before, "after": after} for name, (before, after) in lost.items()]
     for name, table in (("scores.csv", rows), ("survivors.csv", survivors)):
         with open(out / name, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(table[0]) if table else ["mutant", "change"], lineterminator="\n")
+            writer = csv.DictWriter(file, list(table[0]) if table else ["mutant", "before", "after"], lineterminator="\n")
             writer.writeheader()
             writer.writerows(table)
     for row in rows:
         print(", ".join(f"{name} {value}" for name, value in row.items()))
     tried, lost = (sum(int(row[name]) for row in rows) for name in ("tried", "survived"))
     print(f"{tried - lost} of {tried} noticed: {(tried - lost) / max(1, tried):.3f}")
-
-
-def change(name: str) -> str:
-    """The lines that a mutant takes away and adds."""
-    environment = os.environ | {"PYTHONPATH": str(TOOL)}
-    told = subprocess.run(
-        [sys.executable, "-m", "mutmut", "show", name], cwd=COPY, env=environment, capture_output=True, text=True
-    )
-    lines = [line for line in told.stdout.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-    return "  ".join(f"{line[0]} {line[1:].strip()}" for line in lines)
 
 
 if __name__ == "__main__":
