@@ -125,7 +125,8 @@ def play_level(env: MetaWorldEnv, level: str, seed: int, config: CollectConfig, 
         others = [name for name in SPLITS["paper"].train if name != env.task_name]
         other_task = str(rng.choice(others))
         act, policy = noisy(ScriptedExpert(other_task), config.noise, rng), f"{policy} of {other_task}"
-    episode = rollout(env, act, seed=seed, level=level, policy=policy, max_steps=max_steps, linger=config.linger)
+    linger = 0 if level == "medium" else config.linger  # it is cut before it succeeds
+    episode = rollout(env, act, seed=seed, level=level, policy=policy, max_steps=max_steps, linger=linger)
     if level in ("expert", "medium") and (not episode.success.any() or episode.success.argmax() < 2):
         return None
     if level == "medium":
