@@ -92,7 +92,7 @@ def test_a_policy_is_judged_by_what_it_does_when_it_does_not_explore() -> None:
     class Exploring:
         def act(self, obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
             assert deterministic, "it was asked to explore"
-            return np.stack([towards(row) for row in obs])
+            return np.stack([towards(row) for row in obs]).astype(np.float32)
 
     env = point_reach.PointEnv()
     assert evaluate(Exploring(), env, [3, 4]) == evaluate(ActPolicy(towards), env, [3, 4])
