@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from robopref.configs.errors import RoboprefError
 from robopref.preference.agreement import agreement, better_cluster, format_table
@@ -234,3 +235,10 @@ def test_a_wrong_human_file_is_named(tmp_path, text, message):
     (tmp_path / "people.csv").write_text(text)
     with pytest.raises(RoboprefError, match=rf"people\.csv: .*{message}"):
         HumanFile(tmp_path / "people.csv")
+
+
+def test_auc_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    for digits in (0, 1, 5):  # many ties, some, none
+        preference, truth = rng.normal(size=40).round(digits), rng.normal(size=40)
+        assert agreement(preference, truth)["auc"] == pytest.approx(roc_auc_score(truth > 0, preference))
