@@ -30,7 +30,7 @@ PARTS = (  # of the ablation, in the order of its command
 AGENTS = {  # variants -> what README calls them
     "cir": "CIR",
     "sb3": "Stable-Baselines3's SAC",
-    "sb3_2": "the same, two gradient steps, CIR's width",
+    "sb3_two": "the same, two gradient steps, CIR's width",
 }
 AUTHORS = {  # CIR's authors' own logs, ten seeds: environment, frames -> mean and deviation of the return [their repository]
     ("dmc/walker-walk", 50_000): (927, 35),
@@ -158,7 +158,7 @@ REWARDS = {
     "foreign": "VLP's, asked to press the button",
     "true": "true",
     "sb3": "true, Stable-Baselines3's SAC",
-    "sb3_2": "true, the same with two gradient steps",
+    "sb3_two": "true, the same with two gradient steps",
 }
 
 
