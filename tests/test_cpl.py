@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import point_reach
@@ -192,3 +193,17 @@ def test_preferences_beat_cloning_a_mixture(data: Transitions, pairs: Pairs, tmp
     assert success["piql"] > success["bc"] + 0.2, success
     assert success["ipl"] > success["bc"] + 0.2, success
     assert success["cpl"] > success["bc"] + 0.2, success
+
+
+def test_preference_steps_come_after_cloning_and_warm_up(data: Transitions, pairs: Pairs) -> None:
+    config = CPLConfig(hidden=(8,), batch=8, pairs=4, clone_steps=2, steps=10, learning_rate=0.01, warmup=0.3, dropout=0.0)
+    learner, rngs, rates = CPL(config, data, pairs, (0,)), member_rngs((0,), "training"), []
+    for step in range(7):
+        metrics = learner.update(step, rngs)
+        assert ("cpl" in metrics) == (step >= 2)
+        rates.append(learner.optimizers["prefer"].param_groups[0]["lr"])
+    assert rates[2:] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01, 0.01, 0.01]) and learner.steps == 12
+    at_once = CPL(replace(config, warmup=0.0, clone_steps=0, clone_weight=0.5), data, pairs, (0,))
+    metrics = at_once.update(0, rngs)
+    assert at_once.optimizers["prefer"].param_groups[0]["lr"] == 0.01
+    assert {"cpl", "clone"} <= metrics.keys(), "what cloning costs is told beside it"

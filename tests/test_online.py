@@ -331,3 +331,31 @@ def test_a_new_reward_reaches_everything_that_is_remembered(tmp_path: Path, monk
     with pytest.raises(RoboprefError, match="step 9: the reward is not finite"):
         memory.relabel(lambda obs, actions, next_obs: np.where(obs[:, 0] == 15, np.nan, 0.0))
     assert torch.equal(memory.sample(np.random.default_rng(0), 2000).rewards, batch.rewards), "the old reward is untouched"
+
+
+def test_observations_are_standardised_by_all_that_came_before() -> None:
+    normaliser = experience.RunningNormaliser(3)
+    x = torch.from_numpy(np.random.default_rng(0).normal([1.0, -2.0, 5.0], [0.5, 3.0, 0.0], (50, 3)))
+    assert torch.equal(normaliser(x[:4].float()), x[:4].float()), "before the first one nothing changes"
+    for row in x:
+        normaliser.add(row)
+    std = x.std(0, correction=0).clamp(min=experience.MIN_STD)
+    torch.testing.assert_close(normaliser(x.float()), ((x - x.mean(0)) / std).float(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_memory_is_found_again_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    where = tmp_path / "deep" / "run"
+    memory = ExperienceMemory(where, "mujoco/x", 2, 1, capacity=3, spare=2)
+    for number in range(7):
+        memory.add(np.full(2, number), np.full(1, 0.5), float(number), False, np.full(2, number + 1))
+    memory.flush()
+    again = ExperienceMemory(where, "mujoco/x", 2, 1, capacity=3, spare=2)
+    assert len(again) == 0, "how much of it counts is its checkpoint's to say"
+    again.added = 7
+    assert set(again.sample(np.random.default_rng(0), 100).rewards.tolist()) == {4.0, 5.0, 6.0}
+    obs, actions = again.segments(np.array([3, 4]), 3)
+    assert obs[..., 0].tolist() == [[3, 4, 5], [4, 5, 6]] and actions.shape == (2, 3, 1) and (actions == 0.5).all()
+    del memory, again
+    np.save(where / ROWS, np.zeros((5, 9), np.float32))
+    with pytest.raises(RoboprefError, match=r"experience\.npy is damaged \(shape \(5, 9\)\)"):
+        ExperienceMemory(where, "mujoco/x", 2, 1, capacity=3, spare=2)

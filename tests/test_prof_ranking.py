@@ -239,3 +239,8 @@ def test_a_margin_of_exactly_delta_does_not_win():
     at, below, above = (np.array([value]) for value in (0.5, 0.25, 0.5 + 1e-9))
     assert copeland([[at], [below]], 0.5) == [0.0, 0.0], "neither wins its pair, so neither beats the other"
     assert copeland([[above], [at]], 0.5) == [1.0, -1.0]
+
+
+def test_a_reward_that_does_not_vary_may_still_prefer_the_expert():
+    """Nothing to divide by: the margin is as large as it gets, and of the right sign."""
+    assert margin(np.full(5, 2.0), np.full(5, 1.0)) > 1e7 and margin(np.full(5, 1.0), np.full(5, 2.0)) < -1e7

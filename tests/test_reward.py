@@ -86,3 +86,20 @@ def test_a_saved_reward_takes_raw_observations(tmp_path: Path) -> None:
     np.testing.assert_allclose(reward, expected, atol=1e-6)
     with pytest.raises(RoboprefError, match="members 0 to 1, not 2"):
         LearnedReward(tmp_path, member=2)
+
+
+def test_a_reward_is_that_of_its_first_member_unless_asked_for_another(tmp_path: Path) -> None:
+    net = BradleyTerryReward(member_rngs([0, 1], "reward"), 3, 2, [8])
+    save_reward(tmp_path, net, torch.zeros(3), torch.ones(3), {"seeds": [0, 1], "hidden": [8], "action_dim": 2})
+    obs, actions = np.random.default_rng(0).normal(size=(6, 3)), np.ones((6, 2), np.float32)
+    first, zeroth, second = (LearnedReward(tmp_path, *which)(obs, actions, obs) for which in ((), (0,), (1,)))
+    assert np.array_equal(first, zeroth) and not np.allclose(first, second)
+    for wrong in (-1, 2):
+        with pytest.raises(RoboprefError, match=f"members 0 to 1, not {wrong}"):
+            LearnedReward(tmp_path, wrong)
+
+
+def test_a_choice_is_right_by_the_sign_of_the_scores_however_small() -> None:
+    a, b = torch.tensor([0.0, 0.4, 0.0, 0.0]), torch.tensor([0.4, 0.0, 0.4, 9.0])
+    _, metrics = preference_loss(a, b, torch.tensor([0.7, 0.2, 0.1, 0.5]))
+    assert metrics["accuracy"].item() == pytest.approx(2 / 3)

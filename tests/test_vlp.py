@@ -286,3 +286,54 @@ def test_words_are_named_with_the_backbone(tmp_path):
     assert parse_small("runs@home/backbone") == ("runs@home/backbone", "")
     with pytest.raises(RoboprefError, match=r"Words 'wordlama': there are hashed and wordllama. Did you mean"):
         load_backbone(f"small:{tmp_path}@wordlama")
+
+
+def test_segments_of_a_level_end_near_its_end_and_random_ones_anywhere():
+    """What tells an expert's segment from a medium one is its end; clips have one opening and eight frames in a row."""
+    index = bank_index(episodes=1)
+    tuples = OrderSampler(index, TASKS, OrdersConfig(segment_share=1.0)).draw(500, np.random.default_rng(0))
+    frame, level = (index["step"] // 7).to_numpy(), index["level"].to_numpy()
+    ends: dict[str, set[int]] = {}
+    for rows in np.concatenate([tuples.a, tuples.b, tuples.other]):
+        ends.setdefault(level[rows[0]], set()).add(frame[rows[-1]])
+        shown = frame[rows[1:]]
+        assert frame[rows[0]] == 0 and shown[0] == max(0, shown[-1] - 7)
+        assert (np.diff(shown) == 1).all() or shown[-1] < 7, "fewer are spread"
+    assert ends == {"expert": {9, 10, 11}, "medium": {2, 3, 4}, "random": set(range(1, 12))}
+
+
+def test_whole_episodes_reach_from_the_opening_to_the_last_frame():
+    index = bank_index()
+    tuples = OrderSampler(index, TASKS, OrdersConfig(segment_share=0.0)).draw(100, np.random.default_rng(0))
+    frame, level = (index["step"] // 7).to_numpy(), index["level"].to_numpy()
+    for rows in np.concatenate([tuples.a, tuples.b, tuples.other]):
+        assert frame[rows[:2]].tolist() == [0, 0] and frame[rows[-1]] == (4 if level[rows[0]] == "medium" else 11)
+
+
+def test_later_segments_are_later_and_longer_beginnings_longer():
+    index = bank_index()
+    sampler = OrderSampler(index, TASKS, OrdersConfig())
+    frame, level, episode = (index[name].to_numpy() for name in ("step", "level", "episode"))
+    for earlier, later in (
+        sampler.draw_later(400, np.random.default_rng(0)),
+        sampler.draw_progress(400, np.random.default_rng(0))[:2],
+    ):
+        assert (frame[later[:, -1]] > frame[earlier[:, -1]]).all() and (episode[later[:, 0]] == episode[earlier[:, 0]]).all()
+        assert set(frame[earlier[:, -1]] // 7) == set(range(1, 11)) and set(frame[later[:, -1]] // 7) == set(range(2, 12))
+    worse, better = sampler.draw_prefixes(2000, np.random.default_rng(0))
+    same = level[worse[:, 0]] == "expert"
+    assert 0.2 < same.mean() < 0.3 and (level[better[:, 0]] == "expert").all() and set(level[worse[~same, 0]]) == {"random"}
+    short, long = (frame[rows[:, -1]] / 77 for rows in (worse, better))
+    assert (long[same] > short[same]).mean() > 0.95 and short[same].min() < 0.2 and long[same].max() == 1
+    assert 0.45 <= short[~same].min() < 0.55 and 0.18 <= long[~same].min() < 0.35, (
+        "half of a random one, a quarter of an expert's"
+    )
+
+
+def test_an_order_is_right_by_its_sign_however_small():
+    a, b = torch.tensor([0.0, 0.4, 0.0, 0.0]), torch.tensor([0.4, 0.0, 0.4, 0.4])
+    scores = {"a": a, "b": b, "other": torch.tensor([-0.1, 0.3, 0.5, -0.1]), "foreign_a": a, "foreign_b": a}
+    scores |= {"earlier": torch.tensor([0.0, 0.0, 0.3, 0.0]), "later": torch.tensor([0.2, 0.2, 0.2, 0.2])}
+    _, metrics = vlp_loss(scores, torch.tensor([1.0, 0.0, 1.0, 0.0]), OrdersConfig(progress_weight=1.0))
+    assert metrics["itp_accuracy"].item() == 0.75 and metrics["progress_accuracy"].item() == 0.75
+    assert metrics["ivp_accuracy"].item() == (3 + 2) / 8  # a over other, b over other
