@@ -177,6 +177,7 @@ def test_the_best_plain_collection_makes_what_ours_makes(tmp_path, monkeypatch):
         frames = np.load(ours.clips / task / "frames.npy")
         theirs = np.load(plain.clips / f"{task}.npy")
         assert frames.shape == theirs.shape and frames.dtype == theirs.dtype
+        assert np.abs(frames - theirs[:, ::-1, ::-1].astype(float)).mean() < 5  # of the same states, from the same side
         assert f"{len(store)}/actions" not in arrays
 
 

@@ -33,6 +33,7 @@ from robopref.policies.benchmarks.render import peer_frames, without_extras, wit
 TASKS = ("drawer-open", "button-press", "window-close", "plate-slide", "door-lock", "faucet-open", "reach", "handle-press")
 EPISODES = 8  # a task and level; one on the plain side
 SIZE = 64
+CAMERA = "corner2"  # gymnasium knows the cameras of the model only
 TURNS = 2
 
 
@@ -78,7 +79,13 @@ def run() -> dict[str, float]:
 def config(out: Path, tasks: tuple[str, ...], episodes: int = EPISODES, processes: int = 1) -> CollectConfig:
     """The collection that is timed."""
     return CollectConfig(
-        out=out / "episodes", clips=out / "clips", tasks=tasks, episodes=episodes, processes=processes, frame_size=SIZE
+        out=out / "episodes",
+        clips=out / "clips",
+        tasks=tasks,
+        episodes=episodes,
+        processes=processes,
+        frame_size=SIZE,
+        camera=CAMERA,
     )
 
 
@@ -101,7 +108,7 @@ def default_clip(task: str, level: str, seed: int, settings: CollectConfig, max_
     while episode is None:  # an unsuccessful expert is drawn again, on both sides
         episode, seed = collect.play_level(env, level, seed, settings, max_steps), seed + 1000
     sawyer: Any = env.unwrapped
-    renderer = MujocoRenderer(sawyer.model, sawyer.data, width=SIZE, height=SIZE, camera_name="corner2")
+    renderer = MujocoRenderer(sawyer.model, sawyer.data, width=SIZE, height=SIZE, camera_name=CAMERA)
     frames = []
     for step in frame_steps(0, len(episode), FRAMES):
         simstate.pose(env, episode.sim_static, episode.sim_dynamic[step])
@@ -120,7 +127,7 @@ def collect_plainly(settings: CollectConfig) -> None:
         env = make_env(f"metaworld/{task}")
         sawyer: Any = env.unwrapped
         without_extras(sawyer.model)
-        renderer = MujocoRenderer(sawyer.model, sawyer.data, width=SIZE, height=SIZE, camera_name="corner2")
+        renderer = MujocoRenderer(sawyer.model, sawyer.data, width=SIZE, height=SIZE, camera_name=CAMERA)
         without_shadows(renderer)
         arrays: dict[str, Any] = {}
         frames: list[np.ndarray] = []
