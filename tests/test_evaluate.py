@@ -159,3 +159,37 @@ def test_a_policy_for_other_observations_is_refused(tmp_path: Path) -> None:
     save_policy(tmp_path / "p", actor, normaliser, {"seeds": [0], "policy": {"hidden": [8], "actor": "deterministic"}})
     with pytest.raises(RoboprefError, match=r"7 numbers.*39"):
         command.run(EvaluateConfig(policy=(str(tmp_path / "p"),), out=tmp_path / "out", goals=1))
+
+
+class Scripted:
+    """An environment that succeeds at the given steps and ends after `last`, for good or by time; each step pays 1."""
+
+    def __init__(self, at: set[int], last: int, terminated: bool = False) -> None:
+        self.at, self.last, self.terminated = at, last, terminated
+
+    def reset(self, seed: int) -> tuple[np.ndarray, dict]:
+        self.taken = 0
+        return np.zeros(1), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.taken < self.last, "it went on after the end"
+        self.taken += 1
+        ended = self.taken == self.last
+        return np.zeros(1), 1.0, ended and self.terminated, ended and not self.terminated, {"success": self.taken - 1 in self.at}
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_the_first_success_counts_by_either_protocol_and_an_end_of_either_kind_ends(terminated: bool) -> None:
+    def one(at: set[int], protocol: str) -> tuple:
+        (result,) = evaluate(ActPolicy(lambda obs: obs), Scripted(at, 5, terminated), [0], protocol=protocol)
+        return result.success, result.success_step, result.ret, result.steps
+
+    assert one({0, 2}, "success") == (True, 0, 1, 1) and one({0, 2}, "return") == (True, 0, 5, 5)
+    assert one({3, 4}, "success") == (True, 3, 4, 4) and one({3, 4}, "return") == (True, 3, 5, 5)
+    assert one(set(), "success") == one(set(), "return") == (False, -1, 5, 5)
+
+
+def test_a_table_begins_with_policy_and_member() -> None:
+    rows = table("bc", 3, evaluate(ActPolicy(lambda obs: obs), Scripted(set(), 2), [7, 8]))
+    assert list(rows) == ["policy", "member", "goal", "success", "success_step", "ret", "steps"]
+    assert rows[["policy", "member", "goal"]].to_numpy().tolist() == [["bc", 3, 7], ["bc", 3, 8]]

@@ -111,3 +111,24 @@ def test_only_differences_of_scores_move_q(data: Transitions, pairs: Pairs) -> N
     assert metrics["preference"].item() == pytest.approx(math.log(2))
     for was, now in zip(before, learner.networks.critic.parameters(), strict=True):
         torch.testing.assert_close(was, now, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_pairs_alone_or_data_alone_are_allowed(share: float, data: Transitions, pairs: Pairs) -> None:
+    learner = IPL(IPLConfig(**SMALL, data_share=share), data, pairs, (0,))
+    metrics = learner.update(0, member_rngs((0,), "training"))
+    assert all(value.isfinite().all() for value in metrics.values())
+
+
+def test_the_implied_reward_is_q_less_the_discounted_next_value(
+    data: Transitions, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = IPL(IPLConfig(**SMALL, discount=0.25), data, pairs, (0,))
+
+    def asked(batch, q_loss, rngs, share):
+        count = batch.obs.shape[1]
+        return q_loss(torch.full((2, 1, count), 3.0), torch.full((1, count), 4.0))[1]
+
+    monkeypatch.setattr(learner.networks, "learn", asked)
+    metrics = learner.update(0, member_rngs((0,), "training"))
+    assert metrics["reward_size"].item() == pytest.approx((3 - 0.25 * 4) ** 2)

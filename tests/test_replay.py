@@ -64,6 +64,7 @@ def preferences(**changes: object) -> pd.DataFrame:
     ("changes", "message"),
     [
         ({"episode_b": 3}, "episode 3 is not in the given episodes"),
+        ({"episode_b": 2}, r"episode 2 is not in the given episodes \(0 to 1\)"),
         ({"episode_a": -1}, "episode -1 is not in"),
         ({"stop_a": 31}, "steps 2 to 31 of episode 0"),
         ({"start_a": 12}, "steps 12 to 12 of episode 0"),
@@ -121,3 +122,9 @@ def test_whole_segments_are_every_step_once() -> None:
     batch = pairs.sample(member_rngs([0], "t"), 4)
     assert batch.a[0, 3].tolist() == list(range(5, 55))
     assert batch.weight_a.unique().tolist() == [1.0]
+
+
+def test_it_is_the_wrong_label_that_is_named() -> None:
+    table = pd.concat([preferences(label=0.3), preferences(label=0.5), preferences(label=-0.25)])
+    with pytest.raises(RoboprefError, match=r"label -0\.25 is not in \[0, 1\]"):
+        stack_pairs(table, np.array([0, 30, 60]))

@@ -337,3 +337,6 @@ def test_an_order_is_right_by_its_sign_however_small():
     _, metrics = vlp_loss(scores, torch.tensor([1.0, 0.0, 1.0, 0.0]), OrdersConfig(progress_weight=1.0))
     assert metrics["itp_accuracy"].item() == 0.75 and metrics["progress_accuracy"].item() == 0.75
     assert metrics["ivp_accuracy"].item() == (3 + 2) / 8  # a over other, b over other
+    _, metrics = vlp_loss({name: torch.zeros(1) for name in scores}, torch.ones(1), OrdersConfig(progress_weight=1.0))
+    right = {name: value.item() for name, value in metrics.items() if name.endswith("accuracy")}
+    assert set(right.values()) == {0.0} and len(right) == 3, "who cannot tell them apart did not find the better one"
