@@ -37,6 +37,8 @@ def test_loss_by_hand() -> None:
     # y = 0: softplus(-(A - 0.5 B)) = softplus(1.5)
     assert loss_of(-2, -1, 0, 0.5) == pytest.approx(1.701413, abs=1e-6)
     assert loss_of(-2, -1, 0.5, 0.5) == pytest.approx((math.log(2) + 1.701413) / 2, abs=1e-6)
+    _, metrics = contrastive_loss(torch.tensor([-2.0, -1.0]), torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 1.0]), 0.5)
+    assert metrics["accuracy"].item() == 0.5
 
 
 @given(scores, scores, st.floats(0, 1), st.floats(0.01, 1))

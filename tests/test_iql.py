@@ -164,22 +164,27 @@ def test_p_iql_learns_from_what_its_reward_says(data: Transitions, pairs: Pairs)
     torch.testing.assert_close(learner.iql.rewards, expected)
 
 
-@pytest.mark.parametrize("kind", ["iql", "ipl"])
+@pytest.mark.parametrize("kind", ["iql", "ipl", "piql"])
 @pytest.mark.parametrize("falls", [True, False])
 def test_the_actors_learning_rate_falls_along_a_cosine_if_it_is_to(
     kind: str, falls: bool, data: Transitions, pairs: Pairs
 ) -> None:
+    before = 0
     if kind == "iql":
         learner = IQL(replace(IQLConfig(**SMALL), steps=8, learning_rate=0.2, actor_cosine=falls), data, (0,))
+    elif kind == "piql":
+        before = 3  # of the reward
+        config = PIQLConfig(**SMALL, steps=8, reward_steps=before, pairs=4, learning_rate=0.2, actor_cosine=falls)
+        learner = PIQL(config, data, pairs, (0,))
     else:
         config = IPLConfig(**SMALL, pairs=4)
         learner = IPL(replace(config, steps=8, learning_rate=0.2, actor_cosine=falls), data, pairs, (0,))
     rngs, rates = member_rngs((0,), "training"), []
-    for step in range(8):
+    for step in range(before + 8):
         learner.update(step, rngs)
         rates.append([learner.optimizers[name].param_groups[0]["lr"] for name in ("actor", "critic", "value")])
     expected = [0.2 * (1 + math.cos(math.pi * step / 8)) / 2 if falls else 0.2 for step in range(8)]
-    assert [rate for rate, *_ in rates] == pytest.approx(expected)
+    assert [rate for rate, *_ in rates[before:]] == pytest.approx(expected)
     assert {rate for _, *others in rates for rate in others} == {0.2}, "the others' does not"
 
 

@@ -222,9 +222,10 @@ def test_what_time_ends_is_no_end_in_the_memory(tmp_path: Path, monkeypatch: pyt
     """Values go on through a time limit and stop where the pole fell."""
     monkeypatch.setattr(online, "make_control", lambda env_id, repeat: TimeLimited(env_id, repeat))
     state = online.Run(settings(tmp_path), torch.device("cpu"))
-    for number in range(60):
-        state.decide(number)
+    returns = [metrics["return"] for number in range(60) if "return" in (metrics := state.decide(number))]
     told, count = np.array(state.env.told), state.memory.added
+    last = np.flatnonzero(told.any(1))
+    assert returns == (np.diff([0, *last + 1]) - told[last, 0]).tolist(), "a pendulum pays 1 a decision, and nothing for its fall"
     rows = state.memory.rows[:count]
     assert count == 60 and told[:, 1].sum() > 3 and told[:, 0].sum() > 3, "both kinds of end came"
     assert np.array_equal(rows[:, -5].astype(bool), told[:, 0])

@@ -15,6 +15,7 @@ from robopref.configs.prof import RankingConfig, SandboxConfig
 from robopref.preference.prof.ranking import (
     SMOOTH,
     Comparison,
+    Evidence,
     Score,
     best,
     commonest,
@@ -244,3 +245,20 @@ def test_a_margin_of_exactly_delta_does_not_win():
 def test_a_reward_that_does_not_vary_may_still_prefer_the_expert():
     """Nothing to divide by: the margin is as large as it gets, and of the right sign."""
     assert margin(np.full(5, 2.0), np.full(5, 1.0)) > 1e7 and margin(np.full(5, 1.0), np.full(5, 2.0)) < -1e7
+
+
+def test_order_is_undecided_only_where_nothing_varies():
+    assert correlation(np.full(4, 3.0), np.arange(4.0)) == correlation(np.arange(4.0), np.full(4, 3.0)) == 0
+    steps = np.array([0.0, 1.0, 0.0, 1.0])
+    assert correlation(steps, steps) == pytest.approx(1) and correlation(steps, -steps) == pytest.approx(-1)
+
+
+def test_the_rule_of_dominance_is_the_one_asked_for():
+    few, many = (
+        Evidence(np.array([[[x, y]]]), np.zeros((0, 1)), 0.0, 0.0, 0.0, np.zeros(1)) for x, y in ((0.5, 0.0), (1.0, 1.0))
+    )
+    scores = [Score("a", few), Score("broken", None, "why"), Score("b", many)]
+    share, game = (rank(scores, replace(CONFIG, dominance=rule, pairs="noise")) for rule in ("share", "copeland"))
+    assert [score.dominance for score in share] == [0.5, -np.inf, 1.0]
+    assert [score.dominance for score in game] == [-1.0, -np.inf, 1.0]
+    assert best(share) == best(game) == 2 and share[1].problem == "why"

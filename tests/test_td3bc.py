@@ -125,3 +125,8 @@ def test_a_gaussian_actor_is_refused(data: Transitions) -> None:
 
 def test_the_file_and_the_dataclass_have_the_same_defaults() -> None:
     assert train.read_config(compose("train", ["policy=td3bc"])).policy == TD3BCConfig()
+
+
+def test_the_actor_moves_with_every_delayed_step(data: Transitions) -> None:
+    learner, rngs = TD3BC(TD3BCConfig(hidden=(8,), batch=8, delay=3), data, (0,)), member_rngs((0,), "training")
+    assert ["actor" in learner.update(step, rngs) for step in range(7)] == [False, False, True, False, False, True, False]
