@@ -3,7 +3,7 @@
 mutmut wants a package to lie where its name says, so a copy with the folders under `robopref/` is made in `.mutants/`, and mutmut
 is installed beside it, since it is no dependency.  What is changed, and which tests look, stands under [tool.mutmut] in
 pyproject.toml.  Of each module at most `--sample` changes are tried, drawn by `--seed` among those of operators, numbers and
-truth values; a second call tries what has no result yet, `--again` what survived.  scores.csv and survivors.csv go to `--out`.
+truth values; a second call tries what survived, and what has no result yet.  scores.csv and survivors.csv go to `--out`.
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ class Mutant(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=int, default=40, help="changes of a module, 0: all")
+    parser.add_argument("--sample", type=int, default=16, help="changes of a module, 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modules", nargs="*", default=["*"], help="for example policies/iql.py")
-    parser.add_argument("--again", action="store_true", help="try what survived, not what has no result yet")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/results/mutation")
     asked = parser.parse_args()
     with open(ROOT / "pyproject.toml", "rb") as file:
@@ -77,7 +76,7 @@ def main() -> None:
         for module, found in results.items()
         if any(fnmatch(module, pattern) for pattern in asked.modules)
         for name, one in found.items()
-        if (one.code in SURVIVED if asked.again else one.code is None)
+        if one.code is None or one.code in SURVIVED
     ]
     if wanted:
         mutmut("run", "--max-children", "1", *wanted)
