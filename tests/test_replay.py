@@ -128,3 +128,16 @@ def test_it_is_the_wrong_label_that_is_named() -> None:
     table = pd.concat([preferences(label=0.3), preferences(label=0.5), preferences(label=-0.25)])
     with pytest.raises(RoboprefError, match=r"label -0\.25 is not in \[0, 1\]"):
         stack_pairs(table, np.array([0, 30, 60]))
+
+
+def test_a_phase_that_rounds_up_stays_inside_the_segment() -> None:
+    class Latest:
+        def integers(self, count: int, size: int) -> np.ndarray:
+            return np.zeros(size, np.int64)
+
+        def random(self, shape: tuple[int, ...]) -> np.ndarray:
+            return np.full(shape, 1 - 2.0**-53)  # 9 + this is 10
+
+    pairs = Pairs(torch.tensor([[0, 10]]), torch.tensor([[10, 5]]), torch.ones(1))
+    batch = pairs.sample([Latest()], 1, steps=10)  # type: ignore[list-item]
+    assert batch.a[0, 0, -1] == 9 and batch.b[0, 0, -1] == 14
