@@ -102,7 +102,7 @@ def write_manifest(
         "code": code_version(),
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "gpu": _gpu()},
+        "machine": {"system": platform.platform(), "cpu": processor(), "cores": os.cpu_count(), "gpu": _gpu()},
     }
     write_json(path, manifest)
     return path
@@ -122,6 +122,13 @@ def is_complete(folder: str | Path, config: Any, inputs: Mapping[str, str | Path
         return all(manifest["inputs"][name]["sha256"] == digest(item) for name, item in inputs.items())
     except RoboprefError:  # an input or output is gone: the stage must run, and says what is missing if it cannot
         return False
+
+
+def processor() -> str:
+    """The processor's name as the system has it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def code_version() -> dict[str, Any] | None:
@@ -229,12 +236,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _gpu() -> str | None:

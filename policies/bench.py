@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,8 +17,9 @@ import tyro
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
+from robopref.configs.run import code_version, processor
 
-COLUMNS = ["benchmark", "measure", "value"]
+COLUMNS = ["benchmark", "measure", "value", "machine", "code"]
 
 
 def main(argv: list[str]) -> None:
@@ -32,7 +35,7 @@ def bench(
 ) -> None:
     """Run the benchmark called `name`; its module is imported by name, because each pulls in its own peers.
 
-    csv: a table (benchmark, measure, value) in which the rows of this benchmark are replaced.
+    csv: a table (benchmark, measure, value, machine, code) in which the rows of this benchmark are replaced.
     """
     before = pd.DataFrame() if csv is None else read_rows(csv)  # a wrong file is told before minutes are spent
     measured = importlib.import_module(f"robopref.policies.benchmarks.{name}").run()
@@ -40,9 +43,26 @@ def bench(
         # A measure of several sizes becomes a row a size.
         rows = pd.json_normalize(measured).T.rename_axis("measure").set_axis(["value"], axis=1).reset_index()
         rows.insert(0, "benchmark", name)
+        rows = rows.assign(machine=machine(), code=code())
         with atomic_file(csv) as temp:
             pd.concat([before[before["benchmark"] != name], rows]).to_csv(temp, index=False, lineterminator="\n")
     print(json.dumps(measured))
+
+
+def machine() -> str:
+    """What a ratio depends on beside the code: processor, cores, and the instructions that torch multiplies matrices with."""
+    import torch
+
+    from robopref.policies.mixed import has_bfloat16
+
+    bfloat16 = "with" if has_bfloat16(torch.device("cpu")) else "without"
+    return f"{processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {bfloat16} bfloat16"
+
+
+def code() -> str:
+    """Commit of the checkout, with a + where files were changed, or the version of an installed package."""
+    found = code_version()
+    return version("robopref") if found is None else found["commit"][:7] + "+" * found["dirty"]
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -50,6 +70,6 @@ def read_rows(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
     try:
-        return pd.read_csv(path, usecols=COLUMNS, dtype=str)
+        return pd.read_csv(path, usecols=COLUMNS, dtype=str, keep_default_na=False)
     except ValueError as error:
         raise RoboprefError(f"{path}: no table of `robopref bench` ({error}); name another file") from error

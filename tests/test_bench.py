@@ -18,6 +18,7 @@ from robopref.configs import cli
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import CIRConfig, CPLConfig, PIQLConfig
+from robopref.configs.run import code_version, processor
 from robopref.configs.vlp import ModelConfig
 from robopref.datasets import collect as collection
 from robopref.datasets.episodes import EpisodeStore
@@ -25,6 +26,7 @@ from robopref.datasets.preferences import read_preferences
 from robopref.embodied import simstate
 from robopref.embodied.envs import make_env
 from robopref.embodied.render import Renderer
+from robopref.policies import bench
 from robopref.policies.benchmarks import annotate, annotate_peer, cir, collect, downstream, gtr, prof, render, turns, vlp
 from robopref.policies.cir import CIR
 from robopref.policies.cpl import CPL
@@ -98,19 +100,27 @@ def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch, capsys):
     measured = iter(runs)
     for module in (render, vlp):
         monkeypatch.setattr(module, "run", lambda: next(measured))
+    monkeypatch.setattr(bench, "machine", lambda: "a processor")
+    monkeypatch.setattr(bench, "code", lambda: "1234567")
     table = tmp_path / "bench.csv"
     for name in ("render", "vlp", "render"):
         assert cli.main(["bench", name, "--csv", str(table)]) == 0
     assert table.read_text().splitlines() == [
-        "benchmark,measure,value",
-        "vlp,ratio,12.4",
-        "vlp,tuples_per_s,857.1",
-        "render,ratio.64,31.0",
-        "render,ratio.224,16.0",
+        "benchmark,measure,value,machine,code",
+        "vlp,ratio,12.4,a processor,1234567",
+        "vlp,tuples_per_s,857.1,a processor,1234567",
+        "render,ratio.64,31.0,a processor,1234567",
+        "render,ratio.224,16.0,a processor,1234567",
     ]
     table.write_text("task,seed\nreach,0\n")
     assert cli.main(["bench", "vlp", "--csv", str(table)]) == 1  # nothing is left to measure: it was told before
     assert "bench.csv: no table of `robopref bench`" in capsys.readouterr().err
+
+
+def test_a_table_says_which_machine_and_which_code():
+    assert torch.backends.cpu.get_cpu_capability() in bench.machine() and processor() in bench.machine()
+    found = code_version()
+    assert found is None or bench.code().startswith(found["commit"][:7])
 
 
 def test_render(capsys, monkeypatch):
