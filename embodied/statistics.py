@@ -16,6 +16,7 @@ Axes: S seeds (runs that differ in their seed alone, independent), T tasks (worl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,7 +84,8 @@ def verdict(spread: Spread, null: float = 0.0) -> str:
 
     Of few seeds: `above on all seeds`.  That is less than an interval says: three runs lie above three by chance once in 20.
     """
-    where = "above" if spread.low > null else "below" if spread.high < null else ""
+    low, high = (null if math.isclose(end, null, rel_tol=1e-9, abs_tol=1e-12) else end for end in (spread.low, spread.high))
+    where = "above" if low > null else "below" if high < null else ""  # a ratio of the same to the same is rounded
     if not where:
         return NOT_APART
     return where if spread.kind == INTERVAL else f"{where} on all seeds"

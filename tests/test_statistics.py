@@ -304,3 +304,9 @@ def test_success_covers_all_training_seeds_where_members_are_drawn(apart: float)
 def test_success_of_one_policy_covers(success: float) -> None:
     rng = np.random.default_rng(5)
     assert covered(lambda: (over_goals((rng.random((1, 20)) < success).astype(float)), success)) >= 0.9
+
+
+def test_rounding_tells_nothing_apart() -> None:
+    same = np.full(5, 102.812)  # over its own mean this is a little more than 1
+    assert ratio(same, same, np.mean).low > 1
+    assert verdict(ratio(same, same, np.mean), 1) == verdict(difference(same, same + 1e-14)) == NOT_APART
