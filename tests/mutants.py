@@ -158,6 +158,10 @@ def write(results: dict[str, dict[str, Mutant]], out: Path) -> None:
         row = {"module": module, "tried": tried, "killed": killed, "timed_out": late, "survived": len(lost)}
         rows.append(row | {"score": f"{(killed + late) / max(1, tried):.3f}"})
         survivors += [{"mutant": name, "before": before, "after": after} for name, (before, after) in lost.items()]
+    whole: dict[str, str | int] = {
+        name: sum(int(row[name]) for row in rows) for name in ("tried", "killed", "timed_out", "survived")
+    }
+    rows.append({"module": "all"} | whole | {"score": f"{1 - int(whole['survived']) / max(1, int(whole['tried'])):.3f}"})
     for name, table in (("scores.csv", rows), ("survivors.csv", survivors)):
         with open(out / name, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(table[0]) if table else ["mutant", "before", "after"], lineterminator="\n")
@@ -165,8 +169,6 @@ def write(results: dict[str, dict[str, Mutant]], out: Path) -> None:
             writer.writerows(table)
     for row in rows:
         print(", ".join(f"{name} {value}" for name, value in row.items()))
-    tried, lost = (sum(int(row[name]) for row in rows) for name in ("tried", "survived"))
-    print(f"{tried - lost} of {tried} noticed: {(tried - lost) / max(1, tried):.3f}")
 
 
 if __name__ == "__main__":
