@@ -21,6 +21,7 @@ def fixed_seed() -> None:
     if (torch := sys.modules.get("torch")) is not None:  # tests without torch need not wait for its import
         torch.manual_seed(0)
         torch.set_num_threads(1)
+        torch.set_flush_denormal(False)  # benchmarks set it for the rest of a process of their own, which a test may be
 
 
 @pytest.fixture

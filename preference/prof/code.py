@@ -79,7 +79,7 @@ def check_code(source: str, fields: Fields) -> None:
     check_names(function, fields)
     check_columns(function, fields)
     if not any(isinstance(node, ast.Return) and node.value is not None for node in ast.walk(function)):
-        raise RefusedCode("it returns nothing")
+        raise RefusedCode(f"line {function.lineno}: it returns nothing")
 
 
 def the_function(tree: ast.Module) -> ast.FunctionDef:
