@@ -35,12 +35,14 @@ from robopref.embodied.tasks import SPLITS, expand_tasks
 from robopref.policies.study import append_rows, collect_offline, evaluate_policy, pipeline_settings, train_policy
 from robopref.preference import annotate
 from robopref.preference.baselines.load import BASELINES, files, lacking
+from robopref.preference.baselines.motion import MOTIONS
 from robopref.preference.hub import SETTINGS, WEIGHTS, find_model
 
 SCRIPTED, NONE = "scripted", "none"  # labeller of the true return; of policies that read no label
 POLICIES = ("bc", "piql", "ipl", "cpl", "cpl_kl", "dpo")
 KEY = ["task", "seed", "labels", "labeller", "policy", "policy_seed"]
 CELL = KEY[:-1]  # all policy seeds are trained in one program
+WITHOUT_PIXELS = (annotate.CLUSTER_BIT, *MOTIONS)  # baselines that look through no encoder
 MEASURES = ("accuracy", "constant_accuracy", "cluster_accuracy", "balanced_accuracy", "kendall_tau")
 PROTOCOL = ("policy_seeds=[0,1,2,3,4]", "annotate.pairs=100")  # beside what the pipeline does anyway
 TARGETS = {"piql": 71.0, "ipl": 57.5, "cpl": 83.8}
@@ -62,7 +64,8 @@ class DownstreamConfig:
     model: tuple[str, ...] = ()
     """NAME=RUN_FOLDER or NAME=hf-hub:OWNER/NAME: VLPs that label, beside the true return, and have not seen the tasks."""
     baseline: tuple[str, ...] = ()
-    """NAME=KIND:ENCODER: baselines that label (docs/vlp.md), such as cosine=cosine:contrastive:FOLDER; not goal-image."""
+    """NAME=KIND:ENCODER: baselines that label (docs/vlp.md), such as cosine=cosine:contrastive:FOLDER; not goal-image.  Or
+    NAME=better-cluster, hand-displacement or motion-share, which see no picture."""
     policies: tuple[str, ...] = POLICIES
     """bc, piql, ipl, cpl, cpl_kl, dpo; bc reads no label."""
     soft: bool = False
@@ -175,10 +178,15 @@ def find_vlp(word: str, reference: str) -> Labeller:
 
 def find_baseline(word: str, reference: str) -> Labeller:
     """The baseline that `--baseline word` names."""
+    if reference in WITHOUT_PIXELS:
+        return Labeller(reference)
     kind, _, encoder = reference.partition(":")
     kinds = [name for name in BASELINES if name != "goal-image"]  # its picture would have to be one of each task
     if kind not in kinds:
-        raise RoboprefError(f"--baseline {word}: write NAME=KIND:ENCODER with {', '.join(kinds)}.{nearest(kind, kinds)}")
+        raise RoboprefError(
+            f"--baseline {word}: write NAME=KIND:ENCODER with {', '.join(kinds)}, or NAME=KIND with {', '.join(WITHOUT_PIXELS)}."
+            f"{nearest(kind, [*kinds, *WITHOUT_PIXELS])}"
+        )
     if lack := lacking(kind, BaselineConfig(encoder), ChatConfig()):
         raise RoboprefError(f"--baseline {word}: {lack}")
     return Labeller(kind, encoder)

@@ -111,11 +111,27 @@ def test_a_baseline_labels_like_a_model(tmp_path):
     for given, complaint in (
         ("a=cosine", r"needs --baseline\.encoder"),
         ("a=goal-image:small:x", "KIND:ENCODER with cosine, vlm-rm, roboclip"),
+        ("a=better-cluster:x", "NAME=KIND with better-cluster, hand-displacement, motion-share"),
         ("scripted=cosine:contrastive:x", "not scripted or none"),
         (f"a=cosine:contrastive:{space}", "it was trained on door-close"),
     ):
         with pytest.raises(RoboprefError, match=complaint):
             downstream.main([*command(tmp_path), "--baseline", given])
+
+
+def test_the_better_cluster_labels_every_pair_by_one_bit(tmp_path):
+    """The control for a VLP: policies from labels that know nothing but which of the two clusters has the better segments."""
+    downstream.main([*command(tmp_path), "--policies", "cpl", "--baseline", "bit=better-cluster", "hand=hand-displacement"])
+    rows = pd.read_csv(tmp_path / "table.csv")
+    assert rows.groupby("labeller").size().to_dict() == {"scripted": 2, "bit": 2, "hand": 2}
+    bit = rows[rows["labeller"] == "bit"]
+    np.testing.assert_array_equal(bit["accuracy"], bit["cluster_accuracy"])
+    folder = tmp_path / "work" / "labels-0" / "hard"
+    table, hand = (pd.read_parquet(folder / name / "door-close.parquet") for name in ("bit", "hand"))
+    assert set(table["labeller"]) == {"better-cluster"} and set(hand["labeller"]) == {"hand-displacement"}
+    better = np.where(table["label"] == 1, table["episode_b"], table["episode_a"])  # no episode is in both clusters
+    worse = np.where(table["label"] == 1, table["episode_a"], table["episode_b"])
+    assert set(table["label"]) == {0.0, 1.0} and not set(better) & set(worse)
 
 
 def test_soft_labels_are_other_rows_than_hard_ones(tmp_path):
