@@ -1,10 +1,14 @@
-"""Choosing how MuJoCo draws, before mujoco is first imported; everything that does not draw works without any GL."""
+"""Choosing how MuJoCo draws, before mujoco is first imported; everything that does not draw works without any GL.
+
+Also tells whether this process has drawn: from then on it must not be forked.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 from robopref.configs.errors import RoboprefError, nearest
@@ -49,6 +53,27 @@ def load_triton_first() -> None:
     if triton is not None and triton.origin is not None:
         for library in (Path(triton.origin).parent / "_C").glob("libtriton*.so"):
             ctypes.CDLL(str(library))
+
+
+def has_drawn() -> bool:
+    """Whether a GL driver may run in this process: a fork has its locks but not its threads, and waits for them for ever.
+
+    Whoever made the context: EGL keeps its display, Mesa's software rasteriser its threads (so with OSMesa), and the window
+    system's library begins its work when it is imported.
+    """
+    egl = getattr(sys.modules.get("mujoco.egl"), "EGL_DISPLAY", None)
+    return egl is not None or "mujoco.glfw" in sys.modules or any(name.startswith("llvmpipe") for name in thread_names())
+
+
+def thread_names() -> list[str]:
+    """Of all threads of this process, also those that Python did not start; none where the system does not list them."""
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        try:
+            names.append(path.read_text(encoding="utf-8").strip())
+        except OSError:  # it has ended in between
+            continue
+    return names
 
 
 def has_gpu() -> bool:

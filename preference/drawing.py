@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +27,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.parallel import die_with
 from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.envs import MetaWorldEnv, make_env
+from robopref.embodied.gl import has_drawn
 from robopref.preference.scoring import Clips, Draw, View, open_clips
 
 
@@ -48,8 +50,7 @@ class Drawers:
     def __enter__(self) -> Self:
         if self._processes > 1:
             path = None if self._store is None else self._store.path
-            # A command that has not imported torch has no threads and no GL yet, so that its workers can share its imports.
-            fresh = sys.platform == "linux" and "torch" not in sys.modules
+            fresh = can_fork()
             if fresh and self._store is not None:
                 import metaworld.env_dict  # noqa: F401, 1 s, once for all workers
             context = get_context("fork" if fresh else "spawn")
@@ -84,6 +85,14 @@ class Drawers:
             raise RoboprefError(
                 f"A process that draws has died ({error}); if memory was short, set --processes 1 or a smaller --chunk."
             ) from error
+
+
+def can_fork() -> bool:
+    """Whether workers may share this process's imports: nothing of it has torch, has drawn or runs in another Python thread.
+
+    A fork has the locks of all threads but only one of them; so it is with a command that has just begun.
+    """
+    return sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1 and not has_drawn()
 
 
 class _Worker:

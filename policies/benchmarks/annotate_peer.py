@@ -24,6 +24,7 @@ from robopref.datasets.clips import Segment, frame_steps
 from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied import simstate
 from robopref.embodied.envs import MetaWorldEnv, make_env
+from robopref.embodied.gl import has_drawn
 from robopref.preference.pairs import choose_segments
 from robopref.preference.vlp import VLPScorer
 
@@ -39,7 +40,9 @@ def label(config: AnnotateConfig) -> dict[str, np.ndarray]:
         scores = score(config, segments)
     else:
         parts = [segments[bounds[0] : bounds[-1] + 1] for bounds in np.array_split(np.arange(len(segments)), config.processes)]
-        with get_context("fork").Pool(config.processes) as pool:
+        # A fork has the locks of all threads, but not the threads: not of a process that has drawn or computed.
+        fresh = __name__ == "__main__" and not has_drawn()
+        with get_context("fork" if fresh else "spawn").Pool(config.processes) as pool:
             scores = np.concatenate(pool.starmap(score, [(config, part) for part in parts]))
     difference = scores[pairs[:, 1]] - scores[pairs[:, 0]]
     return {"scores": scores, "pairs": pairs, "labels": 1 / (1 + np.exp(-difference))}
