@@ -33,8 +33,8 @@ LEAVE_OUT = {
 MEASURES = {
     "balanced_accuracy": "segments, balanced",
     "kendall_tau": "tau",
-    "itp_accuracy": "ITP",
     "ivp_accuracy": "IVP",
+    "itp_accuracy": "ITP",
     "ilp_loss": "ILP loss",
 }
 
