@@ -348,7 +348,7 @@ def verdicts(results: Mapping[tuple[str, str, str], pd.DataFrame]) -> list[str]:
             targets["not below scripted labels"] = float(same.to_numpy().mean())
             if len(units := by_data_seed(x)) > 1:
                 less = difference(units.to_numpy(), by_data_seed(same).to_numpy(), np.mean, paired=True)
-                what = f"difference {less.text(sign='+')}, {less.kind} over {less.units} data seeds, {verdict(less)}"
+                what = f"difference {less.text(sign='+')}, {less.kind} over {less.units} data seeds, {verdict(less, unit='sets')}"
                 told["not below scripted labels"] = f"; {what}"
         for what, target in targets.items():
             reached = "reached" if mean >= target else "missed"

@@ -188,7 +188,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame, against: tuple[str, ...] = ()) -> str:
-    """Normalised score by data set and variant, IQM over seeds; then mean and IQM over all sets, with spreads and differences.
+    """Normalised score by data set and variant, IQM over seeds; then IQM and mean over all sets, with spreads and differences.
 
     Data sets are fixed, the unit is the policy seed; differences are not paired.  A verdict that one data set carries is said.
     """
@@ -200,14 +200,14 @@ def summary(rows: pd.DataFrame, against: tuple[str, ...] = ()) -> str:
     whole = {name: table for name, table in grids.items() if table is not None and table.shape[1] == len(cells)}
     data = sorted(cells.index)
     for variant, table in whole.items():
-        for word, statistic in (("mean", np.mean), ("IQM", iqm_along)):
+        for word, statistic in (("IQM", iqm_along), ("mean", np.mean)):
             found = over_seeds(table, statistic)
             size = f"{len(data)} data set{'s' if len(data) > 1 else ''}, {len(table)} seed{'s' if len(table) > 1 else ''}"
             lines.append(f"{variant:14}{word:5}{found.centre:7.1f}  {found.said()} over seeds; {size}")
             for other in against:
                 if other in whole and other != variant:
                     less = difference(table, whole[other], statistic)
-                    alone = [f"without {data[k]} the other way round" for k in hangs_on(table, whole[other], statistic)]
+                    alone = [f"leaving out {data[k]} turns its sign" for k in hangs_on(table, whole[other], statistic)]
                     told = "; ".join([verdict(less), *alone])
                     lines.append(f"{'':14}less {other} {less.centre:+.1f}, {less.said(sign='+')}: {told}")
     return "\n".join(lines)

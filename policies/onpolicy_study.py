@@ -199,7 +199,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 def summary(rows: pd.DataFrame, base: str) -> str:
     """Lifetime return, last quarters and recovery by world and variant, over seeds; then over all worlds, divided by the base's.
 
-    The base's seeds are drawn, too, so the base itself has no spread there; IQM and mean of the quotients, each with a verdict.
+    IQM over the base's IQM and mean over its mean, each with a verdict.  The base's seeds are drawn, too; the base itself is 1.
     """
     if rows.empty:
         return "no rows yet"

@@ -124,7 +124,7 @@ def test_the_summary_by_hand():
     )
     lines = offline_study.summary(rows, ("otr",)).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("prof"))
-    mean, less, middle, less_middle = (" ".join(line.split()) for line in lines[at : at + 4])
+    middle, less_middle, mean, less = (" ".join(line.split()) for line in lines[at : at + 4])
     assert mean == "prof mean 21.0 range [20.0, 22.0] over seeds; 2 data sets, 3 seeds"
     assert less == "less otr +5.0, range [+3.0, +7.0]: above on all seeds"
     assert middle.startswith("prof IQM 21.0 range [20.0, 22.0]")
@@ -142,9 +142,9 @@ def test_the_summary_says_when_one_data_set_carries_a_verdict():
         ]
     )
     said = offline_study.summary(rows, ("otr",))
-    mean, middle = (line.strip() for line in said.splitlines() if "less otr" in line)
-    assert mean.startswith("less otr +12.7, 95 % interval") and mean.endswith("above; without b the other way round")
-    assert middle.startswith("less otr +8.1") and middle.endswith("without b the other way round"), "of 15 runs 3 are cut"
+    middle, mean = (line.strip() for line in said.splitlines() if "less otr" in line)
+    assert mean.startswith("less otr +12.7, 95 % interval") and mean.endswith("above; leaving out b turns its sign")
+    assert middle.startswith("less otr +8.1") and middle.endswith("leaving out b turns its sign"), "of 15 runs 3 are cut"
 
 
 def test_a_method_that_lacks_a_data_set_has_no_aggregate():

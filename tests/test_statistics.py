@@ -106,6 +106,9 @@ def test_a_paired_difference_sees_what_both_sides_share() -> None:
 def test_ratios_by_hand() -> None:
     values, base = np.array([[2.0, 9.0], [4.0, 9.0]]), np.array([[1.0, 3.0], [3.0, 3.0]])
     assert ends(ratio(values, base, np.mean)) == pytest.approx((2.25, (2 / 3 + 3) / 2, (4 + 3) / 2))
+    odd = np.array([1.0, 1.0, 1.0, 5.0])  # IQM 1, mean 2
+    assert ratio(np.array([2.0, 3.0, 3.0, 3.0]), odd).centre == 3 and ratio(odd, odd).centre == 1, "IQM over IQM"
+    assert ratio(np.array([2.0, 3.0, 3.0, 3.0]), odd, np.mean).centre == 2.75 / 2
     assert ends(ratio(np.full(5, 6.0), np.full(7, 3.0))) == (2, 2, 2)
     with pytest.raises(RoboprefError, match="compare by differences"):
         ratio(values, base - 1)
@@ -114,6 +117,12 @@ def test_ratios_by_hand() -> None:
 def test_the_verdict_of_an_interval() -> None:
     assert [verdict(Spread(1.5, low, 2, INTERVAL, 5), 1) for low in (1.1, 1.0, 0.9)] == ["above", NOT_APART, NOT_APART]
     assert verdict(Spread(-1, -2, -0.1, INTERVAL, 5)) == "below"
+
+
+def test_the_verdict_of_a_range_names_its_unit() -> None:
+    assert verdict(Spread(2, 1, 3, RANGE, 3), unit="sets") == "above on all sets"
+    assert verdict(Spread(0.5, 0.4, 0.6, RANGE, 3), 1) == "below on all seeds"
+    assert verdict(Spread(2, 1, 3, INTERVAL, 5), unit="sets") == "above"
 
 
 def test_what_a_verdict_hangs_on() -> None:
@@ -172,11 +181,19 @@ def test_percentiles_make_up_for_few_seeds() -> None:
 
 
 def test_how_many_degrees_of_freedom_a_spread_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "between", lambda centre, drawn, units, freedom: (units, freedom))
-    x, y = np.random.default_rng(0).uniform(1, 2, (7, 2)), np.random.default_rng(1).uniform(1, 2, (5, 2))
-    assert over_seeds(y) == (5, 8)
-    assert difference(x, y) == (5, 20) and difference(x[:5], y, paired=True) == (5, 8)
-    assert ratio(x, y) == (5, 20)
+    monkeypatch.setattr(statistics, "between", lambda centre, drawn, units, freedom: (units, round(freedom, 6)))
+    runs = np.array([4.0, 5.0, 6.0, 7.0, 8.0])
+    alike, one = np.stack([runs, runs + 3], 1), np.stack([runs, np.full(5, 6.0)], 1)
+    assert over_seeds(runs) == over_seeds(one) == (5, 4) and over_seeds(alike) == (5, 8)
+    assert over_seeds(np.stack([runs, 20 * runs], 1)) == (5, round(4 * 401**2 / (1 + 400**2), 6))  # variances 1 and 400
+    assert difference(alike, alike) == (5, 16) and difference(one, one) == (5, 8) and difference(one, np.ones((5, 2))) == (5, 4)
+    assert difference(alike, alike[:, ::-1] - 4, paired=True) == (5, 8), "there is no scatter: as many as there could be"
+    shaken = np.array([0.0, 3.0, 0.0, 3.0, 0.0])
+    assert difference(runs + shaken, runs, paired=True) == (5, 4)
+    seven = np.r_[runs, 5.0, 7.0]  # their mean's variance is 12 / 6 / 7
+    assert difference(seven, runs) == (5, round((2 / 7 + 0.5) ** 2 / ((2 / 7) ** 2 / 6 + 0.5**2 / 4), 6))
+    assert ratio(alike, alike * 2) == ratio(alike * 2, alike) == ratio(alike, alike)
+    assert ratio(runs, runs) == (5, 8) and ratio(1000 * runs, np.full(5, 2.0)) == (5, 4)
     assert over_goals(np.eye(4, 20)) == (20, 19)
 
 
@@ -211,7 +228,8 @@ def test_a_spread_holds_its_centre_and_moves_with_the_numbers(statistic, x: np.n
 @given(tables)
 def test_what_is_compared_with_itself_is_not_told_apart(x: np.ndarray) -> None:
     assert verdict(difference(x, x)) == NOT_APART
-    assert verdict(ratio(x, x, np.mean), 1) == NOT_APART
+    assert verdict(ratio(x, x, np.mean), 1) == verdict(ratio(x, x), 1) == NOT_APART
+    assert ratio(x, x).centre == ratio(x, x, np.mean).centre == 1
 
 
 def lognormal(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
@@ -247,6 +265,9 @@ def test_the_interval_over_members_is_of_their_iqm() -> None:
 def test_a_ratio_covers_only_when_its_denominator_is_drawn(seeds: int, tasks: int) -> None:
     rng = np.random.default_rng(2)
 
+    def of_middles() -> tuple[Spread, float]:
+        return ratio(lognormal(rng, (seeds, tasks)), lognormal(rng, (seeds, tasks))), 1.0
+
     def drawn() -> tuple[Spread, float]:
         return ratio(lognormal(rng, (seeds, tasks)), lognormal(rng, (seeds, tasks)), np.mean), 1.0
 
@@ -254,7 +275,45 @@ def test_a_ratio_covers_only_when_its_denominator_is_drawn(seeds: int, tasks: in
         return over_seeds(lognormal(rng, (seeds, tasks)) / lognormal(rng, (seeds, tasks)).mean(0), np.mean), 1.0
 
     assert 0.9 <= covered(drawn) <= 0.99
+    assert 0.9 <= covered(of_middles) <= 1
     assert covered(fixed) <= 0.87
+
+
+UNEVEN = np.array([1.0, 20.0, 1.0, 1.0])  # deviations of four tasks
+
+
+def tasks_alike(*sides: tuple[np.ndarray, int]) -> float:
+    """Degrees of freedom as if all tasks scattered alike."""
+    return float(sum(len(variances) * (seeds - 1) for variances, seeds in sides))
+
+
+@pytest.mark.parametrize("statistic", [iqm_along, np.mean])
+def test_intervals_cover_where_one_task_scatters_most(statistic) -> None:
+    rng = np.random.default_rng(7)
+
+    def runs() -> np.ndarray:
+        return rng.normal(0, UNEVEN, (5, 4))
+
+    assert 0.89 <= covered(lambda: (over_seeds(runs(), statistic), 0.0)) <= 1
+    assert 0.9 <= covered(lambda: (difference(runs(), runs(), statistic), 0.0)) <= 1
+    assert 0.9 <= covered(lambda: (ratio(np.exp(runs() / 40), np.exp(runs() / 40), statistic), 1.0)) <= 1
+
+
+def test_degrees_of_freedom_that_take_tasks_for_alike_cover_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    monkeypatch.setattr(statistics, "welch", tasks_alike)
+    assert covered(lambda: (over_seeds(rng.normal(0, UNEVEN, (5, 4)), np.mean), 0.0)) <= 0.89
+
+
+def test_how_often_three_runs_and_three_are_told_apart_by_chance() -> None:
+    rng = np.random.default_rng(9)
+
+    def apart(tasks: int, paired: bool = False) -> float:
+        found = [difference(rng.normal(size=(3, tasks)), rng.normal(size=(3, tasks)), paired=paired) for _ in range(2000)]
+        return float(np.mean([verdict(spread) != NOT_APART for spread in found]))
+
+    assert apart(1) == pytest.approx(0.1, abs=0.02) and apart(2) == pytest.approx(0.02, abs=0.01)
+    assert apart(1, paired=True) == pytest.approx(0.25, abs=0.03)
 
 
 def test_a_difference_covers_when_one_side_varies_more() -> None:
@@ -307,6 +366,6 @@ def test_success_of_one_policy_covers(success: float) -> None:
 
 
 def test_rounding_tells_nothing_apart() -> None:
-    same = np.full(5, 102.812)  # over its own mean this is a little more than 1
-    assert ratio(same, same, np.mean).low > 1
-    assert verdict(ratio(same, same, np.mean), 1) == verdict(difference(same, same + 1e-14)) == NOT_APART
+    same = np.full(5, 102.812)
+    assert ratio(same * (1 + 1e-13), same).low > 1 and difference(same, same + 1e-13).high < 0
+    assert verdict(ratio(same * (1 + 1e-13), same), 1) == verdict(difference(same, same + 1e-13)) == NOT_APART

@@ -90,54 +90,44 @@ def mean_of(values: np.ndarray) -> Spread:
 
 
 def lines(file: str, names: dict[str, str], *data: str) -> list[list[str]]:
-    """A row a variant that is there: IQM over seeds of each data set, then the mean over all and the IQM over all."""
+    """A row a variant that is there: IQM over seeds of each data set, then IQM and mean over the four of locomotion."""
     table, rows = rows_of(file), []
     for variant, says in names.items():
         here = table[table["variant"] == variant]
         if here.empty:
             continue
         cells = [fixed(iqm(by_seed(part, "score")), 1) if len(part := here[here["data"] == name]) else "" for name in data]
-        values = None if "" in cells else scores(file, variant, *data)
-        rows.append(
-            [says, *cells, "" if values is None else told(mean_of(values)), "" if values is None else told(over_seeds(values))]
-        )
+        values = scores(file, variant)
+        rows.append([says, *cells, told(over_seeds(values)), told(mean_of(values))])
     return rows
 
 
 def table(file: str) -> str:
-    """scores.csv or long.csv: every reward on every set, and the aggregates."""
+    """scores.csv or long.csv: every reward on every set, and the aggregates over the four of locomotion, door-human apart."""
     data = [*SETS, DOOR] if file == "scores" else [*SETS]
     names = REWARDS if file == "scores" else LONG
-    count = {4: "four", 5: "five"}[len(data)]
-    head = ["", *(SETS.get(name, name) for name in data), f"mean of {count}, 95 % interval", f"IQM of {count}"]
-    return markdown(head, lines(file, names, *data))
+    places = [SETS.get(name, f"{name} (in no aggregate)") for name in data]
+    return markdown(["", *places, "IQM of the four, 95 % interval", "mean of the four"], lines(file, names, *data))
 
 
 def summary() -> str:
-    """README's table: rewards for IQL after 120,000 steps, and for both learners after 30,000."""
+    """README's table: rewards for IQL after 120,000 steps, and for both learners after 30,000; four sets of locomotion."""
     rows = []
     for name, says in LONG.items():
         if name not in set(read("prof/long.csv")["variant"]):
             continue
-        values = scores("long", name)
-        few, cloned = ("", "")
+        tables = [scores("long", name)]
         if not name.endswith("_survival"):
-            few = told(mean_of(scores("scores", name, *SETS, DOOR)))
-            cloned = told(mean_of(scores("scores", "td3bc" if name == "iql" else f"td3bc_{name}", *SETS, DOOR)))
-        rows.append([says, told(mean_of(values)), told(over_seeds(values)), few, cloned])
-    head = [
-        "reward",
-        "IQL, 120,000 steps, four sets: mean",
-        "IQM",
-        "IQL, 30,000 steps, five sets: mean",
-        "TD3+BC, the same: mean",
-    ]
+            tables += [scores("scores", name), scores("scores", "td3bc" if name == "iql" else f"td3bc_{name}")]
+        cells = [told(spread) for values in tables for spread in (over_seeds(values), mean_of(values))]
+        rows.append([says, *cells, *[""] * (6 - len(cells))])
+    head = ["reward", "IQL, 120,000 steps: IQM", "mean", "IQL, 30,000 steps: IQM", "mean", "TD3+BC, 30,000 steps: IQM", "mean"]
     return markdown(head, rows)
 
 
 def verdicts(file: str) -> str:
-    """PROF less SEABO and OTR: differences of means and of IQMs, what they say, and the set on which a sign hangs."""
-    data = [*SETS, DOOR] if file == "scores" else [*SETS]
+    """PROF less SEABO and OTR over the four sets: differences of IQMs and of means, what they say, and what turns their sign."""
+    data = [*SETS]
     names = REWARDS if file == "scores" else LONG
     there, rows = set(read(f"prof/{file}.csv")["variant"]), []
     for ours in ("prof_survival", "prof", "td3bc_prof"):
@@ -145,25 +135,26 @@ def verdicts(file: str) -> str:
         for other in ("seabo_survival", "otr_survival", "seabo", "otr"):
             if ours not in there or learner + other not in there or (other.endswith("survival") and ours != "prof_survival"):
                 continue
-            mine, theirs = (scores(file, name, *data) for name in (ours, learner + other))
+            mine, theirs = (scores(file, name) for name in (ours, learner + other))
             cells = []
-            for statistic in (np.mean, iqm_along):
+            for statistic in (iqm_along, np.mean):
                 found = difference(mine, theirs, statistic)
-                hangs = ", ".join(data[number].replace("-", " ", 1) for number in hangs_on(mine, theirs, statistic))
-                cells += [told(found, sign=True), verdict(found) + (f"; its sign hangs on {hangs}" if hangs else "")]
+                turning = " or ".join(data[number].replace("-", " ", 1) for number in hangs_on(mine, theirs, statistic))
+                cells += [told(found, sign=True), verdict(found) + (f"; leaving out {turning} turns its sign" if turning else "")]
             rows.append([f"{names[ours].replace('*', '')} less {names[learner + other]}", *cells])
-    return markdown(["", "mean", "", "IQM", ""], rows)
+    return markdown(["", "IQM", "", "mean", ""], rows)
 
 
 def aggregate(file: str, variant: str, statistic: str = "mean", *data: str) -> Spread:
-    """For marks: mean or IQM of a variant over data sets (four of `long`, five of `scores`), and its interval."""
-    values = scores(file, variant, *(data or ([*SETS, DOOR] if file == "scores" else [*SETS])))
+    """For marks: mean or IQM of a variant over data sets, by default the four of locomotion, and its interval."""
+    values = scores(file, variant, *data)
     return mean_of(values) if statistic == "mean" else over_seeds(values)
 
 
-def above(variant: str, other: str, file: str = "long", *data: str) -> Spread:
-    """For marks: mean of a variant less that of another, and its interval."""
-    return difference(scores(file, variant, *data), scores(file, other, *data), np.mean)
+def above(variant: str, other: str, file: str = "long", statistic: str = "mean", *data: str) -> Spread:
+    """For marks: mean or IQM of a variant less that of another, and its interval."""
+    chosen = np.mean if statistic == "mean" else iqm_along
+    return difference(scores(file, variant, *data), scores(file, other, *data), chosen)
 
 
 def at(file: str, variant: str, data: str, statistic: str = "iqm") -> float:
@@ -207,12 +198,13 @@ def survival_worth() -> Spread:
 
 
 def td3bc() -> str:
-    """survival-td3bc.csv: means over seeds and their intervals."""
+    """survival-td3bc.csv: IQM and mean over seeds and their intervals."""
     names = {"td3bc": "true reward", "td3bc_otr": "OTR", "td3bc_seabo": "SEABO", "td3bc_prof": "PROF"}
     names |= {"td3bc_prof_survival": "PROF, survival 4"}
     rows = [
-        [data.replace("-", " ", 1), *(told(mean_of(scores("survival-td3bc", variant, data))) for variant in names)]
+        [f"{data.replace('-', ' ', 1)}, {word}", *(told(of(scores("survival-td3bc", variant, data))) for variant in names)]
         for data in ("hopper-medium-expert", "hopper-medium-replay")
+        for word, of in (("IQM", over_seeds), ("mean", mean_of))
     ]
     return markdown(["", *names.values()], rows)
 
