@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import astuple, replace
+from itertools import cycle
+from types import SimpleNamespace
 
 import mujoco
 import numpy as np
@@ -25,6 +28,7 @@ from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import read_preferences
 from robopref.embodied import simstate
 from robopref.embodied.envs import make_env
+from robopref.embodied.gl import choose_gl
 from robopref.embodied.render import Renderer
 from robopref.policies import bench
 from robopref.policies.benchmarks import annotate, annotate_peer, cir, collect, downstream, gtr, prof, render, turns, vlp
@@ -90,9 +94,18 @@ def test_prof(capsys, monkeypatch):
     assert min(measured.values()) > 0 and measured["peak_mb"] < 3000
 
 
-def test_plain_and_our_seabo_give_the_same_rewards():
+@pytest.mark.parametrize("search", prof.SEARCHES)
+def test_plain_and_our_seabo_give_the_same_rewards(search):
     data, expert = prof.made_up(2000, 0), prof.made_up(300, 1)
-    np.testing.assert_allclose(prof.plain_seabo(data, expert), prof.seabo_rewards(data, expert), rtol=1e-6)
+    np.testing.assert_allclose(prof.plain_seabo(data, expert, search), prof.seabo_rewards(data, expert), rtol=1e-6)
+
+
+def test_the_faster_plain_search_is_the_peer(monkeypatch):
+    for name, value in {"TRANSITIONS": 3000, "CANDIDATES": 2, "ROUNDS": 1}.items():
+        monkeypatch.setattr(prof, name, value)
+    taken = {"scipy's k-d tree": 3.0, "scikit-learn's brute force": 5.0}
+    monkeypatch.setattr(prof, "seconds", lambda side, *_: taken[side.keywords["search"]] if hasattr(side, "keywords") else 2.0)
+    assert prof.run()["fair"] == 1.5
 
 
 def test_a_table_holds_the_last_run_of_each(tmp_path, monkeypatch, capsys):
@@ -123,6 +136,13 @@ def test_a_table_says_which_machine_and_which_code():
     assert found is None or bench.code().startswith(found["commit"][:7])
 
 
+@pytest.fixture
+def chosen_gl(monkeypatch):
+    """mujoco.Renderer has the GL that was set when mujoco was first imported, here perhaps before this package."""
+    monkeypatch.setattr(mujoco.gl_context, "GLContext", importlib.import_module(f"mujoco.{choose_gl()}").GLContext)
+
+
+@pytest.mark.usefixtures("chosen_gl")
 def test_render(capsys, monkeypatch):
     monkeypatch.setattr(render, "ROUNDS", 1)
     monkeypatch.setattr(render, "SIZES", (64,))
@@ -134,6 +154,22 @@ def test_render(capsys, monkeypatch):
     assert [peer.model.vis.quality.offsamples for peer in made] == [4, 0]
 
 
+@pytest.mark.usefixtures("chosen_gl")
+def test_every_side_draws_the_same_clips_and_the_faster_plain_way_is_the_peer(monkeypatch):
+    frames, taken = set(), cycle([80.0, 24.0, 16.0, 99.0, 8.0])  # gymnasium, its plain way, mujoco's, our pretty and fast
+
+    def timed(act):
+        frames.add(len(act.args[-1]))
+        return next(taken)
+
+    monkeypatch.setattr(render, "ROUNDS", 2)
+    monkeypatch.setattr(render, "SIZES", (64,))
+    monkeypatch.setattr(render, "timed", timed)
+    measured = render.run()
+    assert frames == {render.CLIP}
+    assert measured == {"ratio": {"64": 10.0}, "fair": {"64": 2.0}}
+
+
 def counted(monkeypatch, module) -> list[MujocoRenderer]:
     """Every renderer of gymnasium's that a benchmark makes from now on."""
     made: list[MujocoRenderer] = []
@@ -142,6 +178,7 @@ def counted(monkeypatch, module) -> list[MujocoRenderer]:
     return made
 
 
+@pytest.mark.usefixtures("chosen_gl")
 def test_the_plain_renderer_has_the_flags_of_ours_and_shows_the_same():
     env = make_env(f"metaworld/{render.TASK}")
     static, dynamics = render.clip_states(env, seed=0)
@@ -154,6 +191,12 @@ def test_the_plain_renderer_has_the_flags_of_ours_and_shows_the_same():
             assert default._get_viewer("rgb_array").scn.flags[flag] == 1
         for name in ("offsamples", "shadowsize"):
             assert getattr(plain.model.vis.quality, name) == getattr(ours._model.vis.quality, name) == 0
+    with render.PlainRenderer(env, 64) as bare:
+        pictures = [
+            np.stack(bare.frames(static, dynamics)),
+            np.stack(render.peer_frames(plain, simstate.layout(env), static, dynamics)),
+        ]
+    np.testing.assert_array_equal(*pictures)  # mujoco's own renderer and gymnasium's with the same flags
     distances = {}
     for name, peer in (("plain", plain), ("default", default)):
         pictures = np.stack(render.peer_frames(peer, simstate.layout(env), static, dynamics))[:, ::-1, ::-1]
@@ -217,6 +260,38 @@ def test_the_plain_script_scores_the_clips_that_annotate_scores(tmp_path):
     # Of other pictures, from another place: labels need not agree, but they are of the same pairs.
     numbers = {clip: number for number, clip in enumerate(sorted({c for pair in segments for c in pair}, key=astuple))}
     assert found["pairs"].tolist() == [[numbers[clip] for clip in pair] for pair in segments]
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn", "method"), [("peer", False, "spawn"), ("__main__", True, "spawn"), ("__main__", False, "fork")]
+)
+def test_the_plain_script_forks_only_a_process_of_its_own(tmp_path, monkeypatch, name, drawn, method):
+    asked = []
+
+    class Pool:
+        def __init__(self, count):
+            asked.append(count)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def starmap(self, function, parts):
+            return [np.arange(len(part), dtype=float) for _, part in parts]
+
+    def get_context(kind):
+        asked.append(kind)
+        return SimpleNamespace(Pool=Pool)
+
+    monkeypatch.setattr(annotate_peer, "__name__", name)
+    monkeypatch.setattr(annotate_peer, "has_drawn", lambda: drawn)
+    monkeypatch.setattr(annotate_peer, "get_context", get_context)
+    episodes = annotate.record_episodes(tmp_path / "made", 3, steps=60)
+    config = AnnotateConfig(out=tmp_path / "x", episodes=episodes, pairs=4, clips=6, processes=2)
+    assert annotate_peer.label(config)["scores"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert asked == [method, 2]
 
 
 def test_gtr(capsys, monkeypatch):
@@ -340,9 +415,11 @@ def test_cir(capsys, monkeypatch):
     monkeypatch.setattr(cir.shutil, "which", lambda name: None)  # compiling takes half a minute
     monkeypatch.setattr(cir, "compose", lambda name, words: {"policy": {"width": 16, "batch": 16}})
     measured = last_line(capsys, "cir")
-    fair = measured.pop("fair")
-    assert list(measured) == ["ratio_256", "float32_256", "ratio_512", "float32_512"] and list(fair) == ["256", "512"]
-    assert min(*measured.values(), *fair.values()) > 0
+    by_width = {name: measured.pop(name) for name in ("precision", "fair", "fastest")}
+    assert list(measured) == ["ratio_256", "float32_256", "ratio_512", "float32_512"]
+    assert all(list(values) == ["256", "512"] for values in by_width.values())
+    assert min(*measured.values(), *by_width["fair"].values()) > 0
+    assert set(by_width["precision"].values()) <= {"float32", "bfloat16 products"}
 
 
 def put_flat(plain: torch.nn.Module, flat: torch.nn.Module, names: list[str], head: int) -> None:

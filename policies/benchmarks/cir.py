@@ -7,9 +7,12 @@ each in a process of its own as a user would start it, and either side has the n
 rows between the plain side and ours say what each trick is worth.  Three comparisons, and every row names its precision:
 
 * "ratio": ours in float32 or with bfloat16 products of hidden layers, whichever is faster, over the plain peer in float32;
+  "precision" says which it was;
 * "float32": ours in float32 over that peer;
 * "fair": ours in float32 over the fastest of the peer's rows, that is with what its author gets for a flag or a line (one kernel
-  for Adam, no gradients of critics while the actor learns, torch.compile).
+  for Adam; of CIR written plainly also no gradients of critics while the actor learns, and torch.compile of the critics) or
+  offers in another framework (JAX, where it is measured); "fastest" names the row.  torch.compile of stable-baselines3's
+  networks was not tried.
 
 Hidden layers in bfloat16 altogether cost return (docs/results/online), so they are shown and do not count.  What float32 can
 reach at most: cir_limits.py.
@@ -17,7 +20,7 @@ reach at most: cir_limits.py.
 Where there is a GPU, both are timed there too, kernel by kernel and as CUDA graphs; these rows have no peer.
 
 With ROBOPREF_SBX=PYTHON, the Python of an environment that has sbx-rl, stable-baselines3's SAC in JAX is measured too
-("ratio_sbx").
+("ratio_sbx" in the precision of "ratio_256", "float32_sbx").
 """
 
 from __future__ import annotations
@@ -139,10 +142,13 @@ class PlainCIR:
         return {"critic": critic_loss, "actor": actor_loss}
 
 
-def run() -> dict[str, float | dict[str, float]]:
+Measured = dict[str, float | dict[str, float] | dict[str, str]]
+
+
+def run() -> Measured:
     """Measure; print a table; return ours over the peer's rate, soft actor-critic (256) and CIR (512).
 
-    {"ratio_256", "float32_256", "ratio_512", "float32_512", "fair": {"256", "512"}}: see above.
+    {"ratio_256", "float32_256", "ratio_512", "float32_512", "precision", "fair", "fastest"}, the last three by width: see above.
     """
     sac, cir = (to_dataclass(CIRConfig, compose("train_online", [f"policy={name}"])["policy"]) for name in ("sac", "cir"))
     table = Table(title=f"Environment steps a second with their updates, {ENV.removeprefix('mujoco/')}")
@@ -150,8 +156,10 @@ def run() -> dict[str, float | dict[str, float]]:
     table.add_column("hidden layers")
     for name in (*(f"{threads} thread{'s' * (threads > 1)}" for threads in THREADS), "best of either"):
         table.add_column(name, justify="right")
-    measured: dict[str, float | dict[str, float]] = {}
+    measured: Measured = {}
     fair: dict[str, float] = {}
+    precision: dict[str, str] = {}
+    fastest: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for width, group in (("256", small(Path(folder), sac)), ("512", large(Path(folder), cir))):
             rates = rates_of(group)
@@ -161,16 +169,17 @@ def run() -> dict[str, float | dict[str, float]]:
                 cells = (f"{by_threads[threads]:.1f}" for threads in THREADS)
                 table.add_row(name, group[name].precision, *cells, f"{best[name] / peer:.2f}")
             table.add_section()
-            mine, float32, fair[width] = compare(group, best)
-            measured |= {f"ratio_{width}": round(mine / peer, 2), f"float32_{width}": round(float32 / peer, 2)}
-            if JAX in best:
-                measured["ratio_sbx"] = round(mine / best[JAX], 2)
+            mine, float32, rival = compare(group, best)
+            precision[width], fastest[width] = group[mine].precision, rival.strip()
+            fair[width] = round(best[float32] / best[rival], 2)
+            for name, rate in ({width: peer} | ({"sbx": best[JAX]} if JAX in best else {})).items():
+                measured |= {f"ratio_{name}": round(best[mine] / rate, 2), f"float32_{name}": round(best[float32] / rate, 2)}
         if torch.cuda.is_available():
             on_gpu = on_a_gpu(Path(folder), sac, cir)
             for name, by_threads in rates_of(on_gpu).items():
                 table.add_row(name, on_gpu[name].precision, *(f"{by_threads[threads]:.1f}" for threads in THREADS), "")
     Console().print(table)
-    return measured | {"fair": fair}
+    return measured | {"precision": precision, "fair": fair, "fastest": fastest}
 
 
 Warm = Callable[[int], Steps]
@@ -186,12 +195,13 @@ class Side(NamedTuple):
     precision: str = "float32"
 
 
-def compare(group: Mapping[str, Side], best: Mapping[str, float]) -> tuple[float, float, float]:
-    """Our best rate, our best in float32, and that over the fastest peer's, rounded; best: rates by side."""
-    ours = {name: rate for name, rate in best.items() if group[name].role == "ours"}
-    float32 = max(rate for name, rate in ours.items() if group[name].precision == "float32")
-    peer = max(rate for name, rate in best.items() if group[name].role == "peer")
-    return max(ours.values()), float32, round(float32 / peer, 2)
+def compare(group: Mapping[str, Side], best: Mapping[str, float]) -> tuple[str, str, str]:
+    """Names of our fastest side, of our fastest in float32, and of the fastest peer; best: rates by side."""
+    ours = [name for name in best if group[name].role == "ours"]
+    float32 = [name for name in ours if group[name].precision == "float32"]
+    peers = [name for name in best if group[name].role == "peer"]
+    fastest, of_float32, rival = (max(names, key=best.__getitem__) for names in (ours, float32, peers))
+    return fastest, of_float32, rival
 
 
 def rates_of(group: Mapping[str, Side]) -> dict[str, dict[int, float]]:
@@ -206,7 +216,7 @@ def small(folder: Path, config: CIRConfig) -> dict[str, Side]:
         "  one kernel for Adam": Side(partial(stable_baselines, fused=True), "peer"),
     }
     if SBX in os.environ:
-        sides[JAX] = Side(partial(in_jax, os.environ[SBX]))
+        sides[JAX] = Side(partial(in_jax, os.environ[SBX]), "peer")
     return sides | {
         "SAC, gradients by hand": Side(partial(ours, folder / "hand", config, keep=False)),
         "  + freed memory is kept": Side(partial(ours, folder / "sac", config), "ours"),

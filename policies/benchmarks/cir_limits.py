@@ -5,24 +5,29 @@ are timed alone: the products on the very arrays of an update, the pass as one o
 that is elementwise work, calls and Python; with none of it left, ours would be "at most" times as fast as its peer.  No
 environment here, no acting and no replay: the peers are updates of stable-baselines3's SAC and of CIR written plainly.
 
-    python -m robopref.policies.benchmarks.cir_limits
+    python -m robopref.policies.benchmarks.cir_limits [CSV]
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from robopref.configs.files import atomic_file
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import CIRConfig
+from robopref.policies.bench import code, machine
 from robopref.policies.benchmarks import cir
 from robopref.policies.cir import CIR
 from robopref.policies.experience import Experience
@@ -160,5 +165,13 @@ def run(threads: Sequence[int] = cir.THREADS) -> list[dict[str, float | str]]:
     return rows
 
 
+def main(argv: list[str]) -> None:
+    """argv: nothing, or the CSV that the rows are written to."""
+    rows = pd.DataFrame(run()).assign(machine=machine(), code=code())
+    for path in map(Path, argv):
+        with atomic_file(path) as temp:
+            rows.to_csv(temp, index=False, float_format="%.4g", lineterminator="\n")
+
+
 if __name__ == "__main__":
-    run()
+    main(sys.argv[1:])

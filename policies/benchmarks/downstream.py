@@ -1,14 +1,15 @@
-"""Policies: updates a second of P-IQL and CPL, five seeds in one batched program, against five programs one after the other.
+"""Policies: updates a second of P-IQL and CPL, five seeds in one batched program, against one network at a time.
 
 The plain side is both algorithms as one writes them down: eager PyTorch, a network at a time, a seed at a time, torch's Adam
 and dropout.  It takes the same losses of batches of the same size (a test compares one update), draws them in the same way, and
 runs in the same process, by turns.  Either side has the number of threads that suits it better.  Sizes are those of the paper
 (configs/policy) and of scale=quick; data are noise, which costs what real data cost.
 
-"ratio" and "paper" are those of one process each.  Who has seeds to train and two cores starts two processes with one thread
-each; "fair" and "fair_paper" let the plain side do so, a seed at a time in either process, with torch's fused Adam, and both
-processes always busy (five seeds would leave one idle at the end).  Ours may, too, five seeds in either, or have one process and
-two threads.
+"ratio" and "paper" are those of one process each; the plain one has its five seeds in memory as ours has, and takes an update of
+each by turns (a seed to its end before the next was no faster beyond 2 %: docs/lab.md).  Who has seeds to train and two cores
+starts two processes with one thread each; "fair" and "fair_paper" let the plain side do so, a seed at a time in either process,
+with torch's fused Adam, and both processes always busy (five seeds would leave one idle at the end).  Ours may, too, five seeds
+in either, or have one process and two threads.
 
 An update of an algorithm is the average over its schedule: P-IQL has steps of the reward and of IQL, CPL of cloning and of
 preferences.  Rates count seeds: updates x seeds / second.  The ratio that counts is that of scale=quick, sizes made for a
