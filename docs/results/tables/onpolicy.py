@@ -10,7 +10,7 @@ import pandas as pd
 from marks import fixed
 from shared import listed, markdown, read, short, told
 
-from robopref.embodied.statistics import Spread, over_seeds
+from robopref.embodied.statistics import NOT_APART, Spread, iqm_along, over_seeds, verdict
 from robopref.embodied.statistics import ratio as ratio_of
 
 AGENTS = {"gtr": "GTR", "ppo": "PPO", "ppo_kl": "KL", "c_chain": "C-CHAIN's control"}
@@ -54,7 +54,7 @@ STEADY_AGENTS = {
     "gtr": "GTR, sigma .5",
     "ppo": "PPO, clip .4",
     "ppo_.2": "PPO, clip .2",
-    "sb3": "the peer, three seeds",
+    "sb3": "Stable-Baselines3's PPO (three seeds: range)",
 }
 
 
@@ -78,16 +78,19 @@ def all_worlds(file: str, variant: str, worlds: tuple[str, ...], column: str = "
     return np.stack(found, 1)
 
 
-def over(file: str, variant: str, base: str, worlds: tuple[str, ...], column: str = "return") -> str:
-    """IQM over worlds and seeds, each world divided by the mean of `base` there; `base` itself has no spread over itself."""
-    found = ratio_of(all_worlds(file, variant, worlds, column), all_worlds(file, base, worlds, column))
-    return fixed(found.centre, 2) if variant == base else told(found, 2)
+STATISTICS = {"IQM": iqm_along, "mean": np.mean}
 
 
-def ratio(file: str, variant: str, worlds: str = "", base: str = "ppo", column: str = "return") -> Spread:
+def over(file: str, variant: str, base: str, worlds: tuple[str, ...], column: str = "return", statistic: str = "IQM") -> str:
+    """A statistic over worlds and seeds over that of `base`; `base` itself is 1."""
+    found = ratio_of(*(all_worlds(file, name, worlds, column) for name in (variant, base)), STATISTICS[statistic])
+    return "1" if variant == base else told(found, 2) + (", " + verdict(found, 1) if verdict(found, 1) != NOT_APART else "")
+
+
+def ratio(file: str, variant: str, statistic: str = "IQM", base: str = "ppo", worlds: str = "", column: str = "return") -> Spread:
     """For marks: the same, with worlds parted by commas; all of the file's by themselves."""
     where = tuple(worlds.split(",")) if worlds else worlds_of(file)
-    return ratio_of(all_worlds(file, variant, where, column), all_worlds(file, base, where, column))
+    return ratio_of(*(all_worlds(file, name, where, column) for name in (variant, base)), STATISTICS[statistic])
 
 
 def worlds_of(file: str) -> tuple[str, ...]:
@@ -130,21 +133,24 @@ def tuning() -> str:
     """tuning.csv: what clip, sigma and anchor were chosen by."""
     worlds, rows = ("hopper-friction", "walker2d-friction"), []
     for variant, says in TUNED.items():
-        both = over("tuning", variant, "ppo_.4", worlds) if len(lives("tuning", variant, worlds[1])) else ""
+        complete = len(lives("tuning", variant, worlds[1]))
+        both = [over("tuning", variant, "ppo_.4", worlds, statistic=name) if complete else "" for name in STATISTICS]
         let_go = kernel("tuning", variant, worlds[0]) if variant.startswith("gtr") else []
-        rows.append([says, *(cell(lives("tuning", variant, world)) for world in worlds), both, listed(let_go, 2)])
-    return markdown(["", "hopper, friction", "walker2d, friction", "both", "kernel, released"], rows)
+        rows.append([says, *(cell(lives("tuning", variant, world)) for world in worlds), *both, listed(let_go, 2)])
+    head = ["", "hopper, friction", "walker2d, friction", "both over PPO at clip .4: IQM", "mean", "kernel, released"]
+    return markdown(head, rows)
 
 
 def worlds() -> str:
     """worlds.csv: the report."""
     rows = [[world, *(cell(lives("worlds", agent, world)) for agent in AGENTS)] for world in WORLDS]
     for says, column, where in (
-        ("all, over PPO's mean", "return", WORLDS),
-        ("the four of MuJoCo", "return", MUJOCO),
-        ("last quarter of each phase, all, over PPO's mean", "end", WORLDS),
+        ("all, over PPO", "return", WORLDS),
+        ("the four of MuJoCo, over PPO", "return", MUJOCO),
+        ("last quarter of each phase, all, over PPO", "end", WORLDS),
     ):
-        rows.append([says, *(over("worlds", agent, "ppo", where, column) for agent in AGENTS)])
+        for name in STATISTICS:
+            rows.append([f"{says}: {name}", *(over("worlds", agent, "ppo", where, column, name) for agent in AGENTS)])
     for world in ("hopper-friction", "hopper-observation", "walker2d-friction"):
         means = [fixed(lives("worlds", agent, world, "recovery").mean(), 0) for agent in AGENTS]
         rows.append([f"iterations to recover, {world}", *means])
@@ -156,29 +162,30 @@ def long() -> str:
     worlds, rows = ("cheetah-friction", "hopper-friction"), []
     for variant, says in AGAIN.items():
         complete = all(len(lives("long", variant, world)) for world in worlds)
-        both = over("long", variant, "ppo", worlds) if complete else ""
+        both = [over("long", variant, "ppo", worlds, statistic=name) if complete else "" for name in STATISTICS]
         let_go = [kernel("long", variant, world, -1) if variant.startswith("gtr") else [] for world in worlds]
         cells = [", ".join(short(value) for value in pair) for pair in let_go]
-        rows.append([says, *(cell(lives("long", variant, world)) for world in worlds), both, *cells])
-    head = ["", "cheetah, friction", "hopper, friction", "both, over PPO's mean", "kernel, released: cheetah", "hopper"]
+        rows.append([says, *(cell(lives("long", variant, world)) for world in worlds), *both, *cells])
+    head = ["", "cheetah, friction", "hopper, friction", "both, over PPO: IQM", "mean", "kernel, released: cheetah", "hopper"]
     return markdown(head, rows)
 
 
 def fresh() -> str:
     """fresh.csv: sigma 1 on seeds that nothing was looked at on."""
-    return beside("fresh", FRESH, {world: world for world in worlds_of("fresh")}, "all, over PPO's mean")
+    return beside("fresh", FRESH, {world: world for world in worlds_of("fresh")}, "all, over PPO")
 
 
 def stationary() -> str:
     """stationary.csv: worlds that do not change."""
     names = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
-    return beside("stationary", STEADY_AGENTS, names, "all, over the mean of PPO at clip .4")
+    return beside("stationary", STEADY_AGENTS, names, "all, over PPO at clip .4")
 
 
 def beside(file: str, agents: dict[str, str], places: dict[str, str], says: str) -> str:
-    """A row a world, then all over the mean of PPO."""
+    """A row a world, then all over PPO."""
     rows = [[name, *(cell(lives(file, agent, world)) for agent in agents)] for world, name in places.items()]
-    rows.append([says, *(over(file, agent, "ppo", tuple(places)) for agent in agents)])
+    for name in STATISTICS:
+        rows.append([f"{says}: {name}", *(over(file, agent, "ppo", tuple(places), statistic=name) for agent in agents)])
     return markdown(["", *agents.values()], rows)
 
 
@@ -195,14 +202,18 @@ def drawer() -> str:
 
 
 def summary() -> str:
-    """README's table: lifetime return over PPO's mean."""
+    """README's table: lifetime return over PPO's."""
     rows = []
     for says, file, gtr, worlds in (
         ("six worlds that change, sigma .5", "worlds", "gtr", WORLDS),
         ("three of them, fresh seeds, sigma 1 (the default)", "fresh", "gtr_sigma_1", worlds_of("fresh")),
-        ("three worlds that stay, sigma 1", "stationary", "gtr_sigma_1", STEADY),
+        ("three worlds that do not change, sigma 1", "stationary", "gtr_sigma_1", STEADY),
     ):
         there = set(read(f"onpolicy/{file}.csv")["variant"])
-        kl = over(file, "ppo_kl", "ppo", worlds) if "ppo_kl" in there else ""
-        rows.append([says, over(file, gtr, "ppo", worlds), over(file, "ppo", "ppo", worlds), kl])
-    return markdown(["lifetime return over PPO's mean, five seeds", "GTR", "PPO", "KL"], rows)
+        both = [
+            over(file, agent, "ppo", worlds, statistic=name) if agent in there else ""
+            for agent in (gtr, "ppo_kl")
+            for name in STATISTICS
+        ]
+        rows.append([says, *both])
+    return markdown(["lifetime return over PPO's, five seeds", "GTR: IQM", "mean", "KL: IQM", "mean"], rows)
