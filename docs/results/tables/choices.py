@@ -71,6 +71,22 @@ def large() -> str:
     return markdown(["setting, 100 pairs, seed 0", "six tasks", ", ".join(SOME)], rows)
 
 
+ABSTENTION = {  # runs of abstention/runs.csv -> what they are called
+    "one": "one VLP, all labels",
+    "all": "four VLPs, all labels",
+    "one conf .3": "one VLP, the 30 % of least confidence left out",
+    "all conf 0.3": "four VLPs, the same",
+    "all dis 0.3": "four VLPs, the 30 % of most disagreement left out",
+}
+
+
+def abstention() -> str:
+    """Labels with and without the least sure 30 %: means over eleven tasks, two seeds of data and, of one VLP, the four."""
+    table = read("abstention/runs.csv").groupby("run")[["accuracy", "left_accuracy", "constant_accuracy"]].mean()
+    rows = [[says, *("-" if pd.isna(value) else short(value, 3) for value in table.loc[run])] for run, says in ABSTENTION.items()]
+    return markdown(["labels", "accuracy", "of the pairs left out", "a constant's"], rows)
+
+
 def left_out() -> str:
     """The factored VLP at the demo's sizes: means over eleven tasks and two seeds."""
     means = read("leave_out/factored.csv").groupby("variant")[list(MEASURES)].mean()
