@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from shared import by_seed, listed, markdown, read, told
 
-from robopref.embodied.statistics import Spread, difference, over_seeds, verdict
+from robopref.embodied.statistics import Spread, Statistic, difference, iqm_along, over_seeds, verdict
 
 EVALUATIONS = (5000, 10000, 15000, 20000, 25000)
 PARTS = (  # of the ablation, in the order of its command
@@ -75,15 +75,21 @@ def over_curve(file: str, env: str, variant: str) -> Spread:
     return over_seeds(curve(file, env, variant))
 
 
+def sooner(file: str, env: str) -> Spread:
+    """For marks: what CIR has over Stable-Baselines3's SAC, both with the true reward, in the mean of all evaluations."""
+    return difference(curve(file, env, "true"), curve(file, env, "sb3"))
+
+
 def authors(env: str, frame: str) -> list[float]:
     """For marks: mean and deviation of the authors' seeds."""
     return [float(number) for number in AUTHORS[env, int(frame)]]
 
 
 def against(env: str, frame: int) -> list[str]:
-    """What the authors' seeds have, and what lies within two deviations."""
+    """What the authors' seeds have, and what lies within two deviations; returns of dmc are 0 to 1,000."""
     mean, deviation = AUTHORS[env, frame]
-    return [f"{mean} +- {deviation}", f"{max(0, mean - 2 * deviation):,} to {mean + 2 * deviation:,}"]
+    low, high = mean - 2 * deviation, mean + 2 * deviation
+    return [f"{mean} +- {deviation}", f"{low:,} to {high:,}" if low > 0 else "any return: verifies nothing"]
 
 
 def verified() -> str:
@@ -114,6 +120,11 @@ def both(variant: str, whole: bool = False) -> np.ndarray:
     return np.stack(found, 1)
 
 
+def judged(found: Spread, comma: bool = False) -> str:
+    """A difference, its spread and what it says."""
+    return f"{told(found, 0, comma, sign=True)}: {verdict(found)}"
+
+
 def dmc() -> str:
     """Everybody with three seeds on both tasks; then what CIR has over the peers."""
     tasks = ("dmc/walker-walk", "dmc/cartpole-swingup")
@@ -123,9 +134,10 @@ def dmc() -> str:
         rows.append([AGENTS[variant], *single, *(told(over_seeds(both(variant, whole)), 0) for whole in (False, True))])
     for variant in there:
         if variant != "cir":
-            cells = [told(difference(both("cir", whole), both(variant, whole)), 0, sign=True) for whole in (False, True)]
-            rows.append([f"CIR over {AGENTS[variant]}", "", "", *cells])
-    return markdown(["", "walker-walk", "cartpole-swingup", "both", "both, mean"], rows)
+            pairs = [[at("dmc", env, name, 50_000) for name in ("cir", variant)] for env in tasks]
+            pairs += [[both(name, whole) for name in ("cir", variant)] for whole in (False, True)]
+            rows.append([f"CIR over {AGENTS[variant]}", *(judged(difference(*pair)) for pair in pairs)])
+    return markdown(["", "walker-walk, mean", "cartpole-swingup, mean", "both, IQM", "both, ten evaluations, IQM"], rows)
 
 
 def halfcheetah() -> str:
@@ -140,9 +152,7 @@ def halfcheetah() -> str:
         if len(rows_of("halfcheetah", env, variant)):
             pairs = [[at("halfcheetah", env, name, frame) for name in ("cir", variant)] for frame in (15_000, 25_000)]
             pairs.append([curve("halfcheetah", env, name) for name in ("cir", variant)])
-            cells = [
-                f"{told(found, 0, comma=True, sign=True)}: {verdict(found)}" for found in (difference(*pair) for pair in pairs)
-            ]
+            cells = [judged(difference(*pair), comma=True) for pair in pairs]
             rows.append([f"CIR over {AGENTS[variant]}", cells[0], cells[1], "", cells[2]])
     return markdown(["", "15,000 decisions", "25,000", "seeds at 25,000", "mean of five evaluations"], rows)
 
@@ -196,23 +206,25 @@ def parts(file: str, *tasks: str) -> str:
     return markdown(["", *(head for task in tasks for head in (f"{task}, end", "mean"))], rows)
 
 
-def worth(variant: str, when: str, *tables: str) -> Spread:
+def worth(variant: str, when: str, statistic: Statistic, *tables: str) -> Spread:
     """What a variant has over the full agent, at the end or over the curve, over all tasks of the tables."""
-    places = [(file, env) for file in tables or ("ablation",) for env in sorted(read(f"online/{file}.csv")["env"].unique())]
+    places = [(file, env) for file in tables for env in sorted(read(f"online/{file}.csv")["env"].unique())]
 
     def returns(name: str) -> np.ndarray:
         return np.stack([at(*place, name, 25_000) if when == "end" else curve(*place, name) for place in places], 1)
 
-    return difference(returns(variant), returns("full"))
+    return difference(returns(variant), returns("full"), statistic)
+
+
+def worth_by_both(variant: str, *tables: str) -> list[str]:
+    """The same at the end and over the curve, IQM and mean of each."""
+    return [judged(worth(variant, when, of, *tables)) for when in ("end", "curve") for of in (iqm_along, np.mean)]
 
 
 def worths() -> str:
     """What the ablations have over the full agent, at the end and over the curve; all that are there."""
-    rows = []
-    for variant in PARTS[1:]:
-        cells = [worth(variant, when) for when in ("end", "curve")]
-        rows.append([variant, *(text for found in cells for text in (told(found, 0, sign=True), verdict(found)))])
-    return markdown(["less the full agent", "end", "", "curve", ""], rows)
+    rows = [[variant, *worth_by_both(variant, "ablation")] for variant in PARTS[1:]]
+    return markdown(["less the full agent", "end: IQM", "mean", "curve: IQM", "mean"], rows)
 
 
 def worths_of_default() -> str:
@@ -220,9 +232,8 @@ def worths_of_default() -> str:
     rows = []
     for variant in ("cool", "cool_fresh"):
         for says, tables in (("two tasks of validation", ("validation",)), ("all four tasks", ("ablation", "validation"))):
-            cells = [worth(variant, when, *tables) for when in ("end", "curve")]
-            rows.append([variant, says, *(text for found in cells for text in (told(found, 0, sign=True), verdict(found)))])
-    return markdown(["less the full agent", "", "end", "", "curve", ""], rows)
+            rows.append([variant, says, *worth_by_both(variant, *tables)])
+    return markdown(["less the full agent", "", "end: IQM", "mean", "curve: IQM", "mean"], rows)
 
 
 def tied() -> list[float]:
@@ -251,7 +262,7 @@ def agents() -> str:
         values = at(file, env, variant, frame)
         cell = told(over_seeds(values), 0, comma=True) if len(values) else ""
         known = AUTHORS.get((env, frame)) if variant == "cir" else None
-        return f"{cell}, its authors' {known[0]}" if known else cell
+        return f"{cell}, its authors' {known[0]} +- {known[1]}" if known else cell
 
     def succeeded(file: str, env: str, variant: str) -> str:
         return listed(at(file, env, variant, 25_000, "success"), 1)
