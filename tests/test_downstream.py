@@ -196,6 +196,8 @@ def test_the_unit_of_success_is_the_data_seed():
     assert line[3:] == ["65.0", "65.0", "range", "[50.0,", "75.0]", "5", "3", "5"], "not the spread of 15 policies"
     (verdict,) = [line for line in said.splitlines() if "mine, piql" in line and "scripted labels" in line]
     assert verdict.endswith("missed; difference -5.0 [-10.0, +5.0], range over 3 data seeds, not told apart")
+    parts[2] = table({("scripted", "piql"): 0.7, ("mine", "piql"): 0.65}, test).assign(seed=2)
+    assert "-8.3 [-10.0, -5.0], range over 3 data seeds, below on all sets" in downstream.summary(pd.concat(parts))
 
 
 def test_scripted_labels_are_averaged_over_the_labellers_own_seeds():

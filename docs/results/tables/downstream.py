@@ -9,7 +9,7 @@ import pandas as pd
 from marks import fixed
 from shared import listed, markdown, read, told
 
-from robopref.embodied.statistics import NOT_APART, Spread, difference, over_seeds, verdict
+from robopref.embodied.statistics import Spread, difference, over_seeds, verdict
 from robopref.policies.downstream import TARGETS
 
 POLICIES = ("bc", "piql", "ipl", "cpl", "cpl_kl", "dpo")
@@ -135,14 +135,13 @@ def verdicts(*files: str) -> str:
 def paper(own: Spread, target: float) -> str:
     """How far the mean is from the paper's number, and whether that lies inside the range over sets of data."""
     less = own.centre - target
-    where = f"{'above' if less > 0 else 'below'} in all sets"
+    where = f"{'above' if less > 0 else 'below'} on all sets"
     return f"{fixed(less, 1, sign=True)}: {'inside the range' if own.low <= target <= own.high else where}"
 
 
 def judged(found: Spread) -> str:
     """A difference, its range, and what it says; the unit is the set of data."""
-    said = verdict(found)
-    return f"{told(found, sign=True)}: {said if said == NOT_APART else f'{said.split()[0]} in all sets'}"
+    return f"{told(found, sign=True)}: {verdict(found, unit='sets')}"
 
 
 def largest_range() -> float:
