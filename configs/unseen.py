@@ -36,4 +36,4 @@ class UnseenConfig:
     pretrain: PretrainConfig
     vlp: TrainVLPConfig
     contrastive: ContrastiveConfig
-    """What the baselines called contrastive look through."""
+    """Settings of the small contrastive model behind the baselines called contrastive."""

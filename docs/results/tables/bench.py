@@ -207,7 +207,7 @@ def made() -> str:
 
 
 def limits() -> str:
-    """What an update takes at least, a column an update (cir_limits.csv)."""
+    """The least time that an update can take, a column for each kind of update (cir_limits.csv)."""
     if not exists(LIMITS):
         return f"{MISSING.capitalize()}.\n"
     table = read(LIMITS).set_index("update")
@@ -221,7 +221,7 @@ def limits() -> str:
 
 
 def graphs() -> str:
-    """What a CUDA graph is worth (gpu.csv)."""
+    """Speed with and without a CUDA graph (gpu.csv)."""
     rows = []
     for agent, part in read("bench/gpu.csv").groupby("agent", sort=False):
         speed = {str(graph).lower(): steps for graph, steps in zip(part["cuda_graph"], part["steps_per_second"], strict=True)}

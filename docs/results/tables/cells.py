@@ -59,7 +59,7 @@ def minutes(name: str, *conditions: str) -> list[float]:
 
 
 def minute(name: str, *conditions: str) -> float:
-    """The same, of the slowest run alone."""
+    """Minutes of the slowest run alone."""
     return most(name, "seconds", *conditions) / 60
 
 

@@ -122,7 +122,7 @@ def published(policy: str) -> float:
 
 
 def verdicts(*files: str) -> str:
-    """What VLP's labels are worth less the paper's number, the true return's labels and cloning, on three data sets each."""
+    """Success from VLP's labels less the paper's number, the true return's labels and cloning, over three data sets."""
     rows = []
     for file in files:
         for policy in ("piql", "ipl", "cpl"):

@@ -72,7 +72,7 @@ HIDDEN = re.compile(  # what is no prose: code, code in a line, comments, target
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong where."""
+    """One error: its file, its line and what is wrong."""
 
     path: Path
     line: int
@@ -89,7 +89,7 @@ def files() -> list[Path]:
 
 @cache
 def call(words: str) -> object:
-    """What `MODULE.FUNCTION ARGUMENTS` returns; ValueError that names the words when it cannot be called."""
+    """Call `MODULE.FUNCTION ARGUMENTS` and return its result; ValueError that names the words when it cannot be called."""
     name, *arguments = shlex.split(words)
     module, _, function = name.rpartition(".")
     try:

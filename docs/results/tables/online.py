@@ -86,7 +86,7 @@ def authors(env: str, frame: str) -> list[float]:
 
 
 def against(env: str, frame: int) -> list[str]:
-    """What the authors' seeds have, and what lies within two deviations; returns of dmc are 0 to 1,000."""
+    """Our returns beside the authors' mean, deviation and range of two deviations; returns of dmc are 0 to 1,000."""
     mean, deviation = AUTHORS[env, frame]
     low, high = mean - 2 * deviation, mean + 2 * deviation
     return [f"{mean} +- {deviation}", f"{low:,} to {high:,}" if low > 0 else "any return: verifies nothing"]
