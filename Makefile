@@ -31,7 +31,7 @@ test: check   ## check, then all tests
 bench: setup   ## speed and memory against named peers (NAME=render for one of them, CSV=FILE for a table)
 	@for name in $(or $(NAME),render collect annotate vlp downstream cir gtr iql prof); do $(BIN)/robopref bench $$name $(if $(CSV),--csv $(CSV)) || exit; done
 
-numbers: setup   ## write the tables and marked numbers of README.md and docs/results anew from their CSVs
+numbers: setup   ## write the tables and marked numbers of README.md and docs anew from their CSVs
 	@$(BIN)/python docs/results/tables --write
 
 mutants: setup   ## change the core line by line and count what the tests notice; hours with SAMPLE=0

@@ -1,4 +1,7 @@
-"""Numbers in README.md and docs/results/*/README.md are what the CSVs say, and none stands there without its source."""
+"""Numbers in README.md, docs/*.md and docs/results/*/README.md are what the CSVs say; none stands there without its source.
+
+docs/lab.md, a log, and docs/tasks.md are not read (docs/results/tables/marks.py says why).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import shared
 # Numbers that no CSV has: times and memory noted by hand, runs that were not kept.  A count may fall, and not grow.
 NOTED = {
     "README.md": 4,
+    "docs/online.md": 1,
     "docs/results/bench/README.md": 40,
     "docs/results/downstream/README.md": 2,
     "docs/results/online/README.md": 5,
@@ -28,12 +32,14 @@ NOTED = {
 }
 # Settings that marks.KINDS does not know.
 SET = {
+    "docs/online.md": 1,
     "docs/results/bench/README.md": 1,
     "docs/results/downstream/README.md": 3,
     "docs/results/onpolicy/README.md": 2,
     "docs/results/policies/README.md": 3,
     "docs/results/prof/README.md": 4,
     "docs/results/vlp_paper/README.md": 6,
+    "docs/vlp.md": 1,
 }
 
 
@@ -103,6 +109,7 @@ def test_measurements_need_a_mark(sentence):
         "## 3 heads",
         "    robopref train policy=gtr frames=1000000",
         "```\n17\n```",
+        "Lyu et al., arXiv 2602.11800, Eq. 2-3; Wang et al., ICML 2024, Definition 1; Lee et al. 2021",
         "the 3<!--set--> best; in 17<!--noted--> minutes",
         "<!-- noted -->\n| 1 | 2 |\n<!-- /noted -->",
     ],

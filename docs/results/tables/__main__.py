@@ -1,4 +1,4 @@
-"""`python docs/results/tables [--write]`: compare the numbers of README.md and docs/results with the CSVs, or write them anew."""
+"""`python docs/results/tables [--write]`: compare the numbers of README.md and docs with the CSVs, or write them anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Numbers in README.md and docs/results/*/README.md that a test can read: what a mark looks like, and what it must say.
+"""Numbers in README.md, docs/*.md and docs/results/*/README.md that a test reads: what a mark looks like, and what it must say.
+
+Two pages stay out.  docs/lab.md is a log, whose numbers are those of its days.  Of docs/tasks.md tests/test_tasks.py holds each
+task's sentence, opposite and rule; no test reads its other numbers.
 
 How to mark a number
 * A table is generated between two comments; ARGUMENTS are words for the function MODULE.FUNCTION of this folder:
@@ -13,7 +16,7 @@ How to mark a number
 * What has no CSV, such as a time that was noted by hand, has `<!--noted-->` behind it (`<!--noted 3-->`: the last three), or a
   comment `noted` before and `/noted` behind a paragraph; tests/test_numbers.py counts them, and the count may not grow.
 * Settings and sizes need no mark where KINDS knows them ("50-step segments", "seed 0", "95 % interval").  One that it does not
-  know: `<!--set-->` behind it, counted likewise.
+  know: `<!--set-->` behind it, counted likewise.  What is `code` is not read, so formulae and values of settings may be that.
 
 `make numbers` writes all tables and marked numbers anew from the CSVs; the test compares them.
 """
@@ -59,6 +62,8 @@ KINDS = {  # of numbers that nobody measured, and what they look like
     r"(?! (?:a|per) (?:second|minute|hour)\b)",  # a rate was measured
     "product of counts": r"(?<![\w.])\d[\d,]* x (?=\d)",
     "which seed": r"\b[Ss]eeds? \d+(?:(?:, | and | to )\d+)*",
+    "place in a paper": r"\barXiv \d{4}\.\d{5}\b|\bEq\. \d(?:-\d)?|\bDefinition \d",
+    "year of a paper": r"\b(?:al\.|ICML|ICLR|NeurIPS|ECCV|NAACL|Nature) (?:19|20)\d\d\b",
     "layers": r"\[\d+(?:, ?\d+)*\](?:x\d)?",
     "setting": r"\b(?:[Ss]igma|alpha|beta|delta|kappa|lambda_\d|clip|penalty|temperature|survival|dropout"
     r"|[Ww]idth|batch|H|K =|T =) (?:of )?[.\d]+",
@@ -83,8 +88,9 @@ class Problem:
 
 
 def files() -> list[Path]:
-    """The Markdown files whose numbers are held."""
-    return [ROOT / "README.md", *sorted(RESULTS.glob("**/README.md"))]
+    """The Markdown files whose numbers are held: all but the log and the page of tasks."""
+    pages = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.stem not in ("lab", "tasks")]
+    return [ROOT / "README.md", *pages, *sorted(RESULTS.glob("**/README.md"))]
 
 
 @cache

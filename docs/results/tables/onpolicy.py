@@ -10,7 +10,7 @@ import pandas as pd
 from marks import fixed
 from shared import listed, markdown, read, short, told
 
-from robopref.embodied.statistics import NOT_APART, Spread, iqm_along, over_seeds, verdict
+from robopref.embodied.statistics import NOT_APART, Spread, iqm_along, over_goals, over_seeds, verdict
 from robopref.embodied.statistics import ratio as ratio_of
 
 AGENTS = {"gtr": "GTR", "ppo": "PPO", "ppo_kl": "KL", "c_chain": "C-CHAIN's control"}
@@ -199,6 +199,13 @@ def drawer() -> str:
         means = table[table["reward"] == reward].groupby([fifth, "seed"], observed=True)["success"].mean().unstack()
         rows.append([says, *(listed(row, 2) for row in means.to_numpy()[:5])])
     return markdown(["reward", *(f"{low:,} to {high:,}" for low, high in pairwise(edges))], rows)
+
+
+def on_starts(policy: str) -> Spread:
+    """For marks: success of the policies of vlp-evaluation.csv and its interval over the starts that all members met."""
+    table = read("onpolicy/vlp-evaluation.csv")
+    rows = table[table["policy"] == policy]
+    return over_goals(rows.pivot(index="member", columns="goal", values="success").to_numpy(np.float64))
 
 
 def summary() -> str:
