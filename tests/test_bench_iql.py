@@ -11,12 +11,16 @@ import torch
 
 from robopref.configs import cli
 from robopref.configs.policy import IQLConfig
+from robopref.policies import mixed
 from robopref.policies.benchmarks import iql
 from robopref.policies.iql import IQL
 from robopref.preference.members import member_rngs
 
 
-def test_the_last_line_is_the_ratios(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bfloat16 products"), (False, "float32")])
+def test_the_last_line_is_the_ratios(
+    fast: bool, precision: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def measured_here(
         group, threads, rounds, seconds, twice
     ):  # processes, which tests of other benchmarks start, take 40 seconds
@@ -29,12 +33,15 @@ def test_the_last_line_is_the_ratios(capsys: pytest.CaptureFixture[str], monkeyp
             rates[name] = dict.fromkeys(threads, 3 / (time.perf_counter() - started))
         return rates
 
+    monkeypatch.setattr(mixed, "has_bfloat16", lambda device: fast)
     monkeypatch.setattr(iql, "measure", measured_here)
     monkeypatch.setattr(iql, "prepare_processor", lambda threads: None)
     monkeypatch.setattr(iql, "compose", lambda name, words: {"policy": {"name": "iql", "hidden": [16, 16], "batch": 16}})
     assert cli.main(["bench", "iql"]) == 0
     measured = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert measured.pop("precision") == precision
     assert list(measured) == ["ratio", "ratio_float32", "ratio_one_seed", "fair"] and min(measured.values()) > 0
+    assert (measured["ratio"] == measured["ratio_float32"]) != fast
 
 
 def test_plain_and_batched_iql_take_the_same_step() -> None:

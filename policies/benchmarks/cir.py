@@ -14,8 +14,8 @@ rows between the plain side and ours say what each trick is worth.  Three compar
   offers in another framework (JAX, where it is measured); "fastest" names the row.  torch.compile of stable-baselines3's
   networks was not tried.
 
-Hidden layers in bfloat16 altogether cost return (docs/results/online), so they are shown and do not count.  What float32 can
-reach at most: cir_limits.py.
+Hidden layers in bfloat16 altogether cost return (docs/results/online), so they are shown and do not count.  Where the processor
+has no instructions for bfloat16 they are left out: a step takes seconds.  What float32 can reach at most: cir_limits.py.
 
 Where there is a GPU, both are timed there too, kernel by kernel and as CUDA graphs; these rows have no peer.
 
@@ -51,6 +51,7 @@ from robopref.policies.benchmarks.downstream import plain_mlp, plain_step
 from robopref.policies.benchmarks.turns import Steps, measure
 from robopref.policies.cir import LOG_STD_RANGE
 from robopref.policies.experience import Experience
+from robopref.policies.mixed import has_bfloat16
 from robopref.policies.online import Run, prepare_processor
 
 ENV = "mujoco/HalfCheetah-v5"
@@ -243,10 +244,8 @@ def large(folder: Path, config: CIRConfig) -> dict[str, Side]:
 def lower(folder: Path, config: CIRConfig) -> dict[str, Side]:
     """Ours in other precisions than float32."""
     bfloat16, mixed = (partial(ours, folder / name, replace(config, precision=name)) for name in ("bfloat16", "mixed"))
-    return {
-        "  + hidden layers in bfloat16": Side(bfloat16, precision="bfloat16"),
-        "  instead only their products": Side(mixed, "ours", "bfloat16 products"),
-    }
+    whole = {"  + hidden layers in bfloat16": Side(bfloat16, precision="bfloat16")} if has_bfloat16(torch.device("cpu")) else {}
+    return whole | {"  instead only their products": Side(mixed, "ours", "bfloat16 products")}
 
 
 def on_a_gpu(folder: Path, sac: CIRConfig, cir: CIRConfig) -> dict[str, Side]:

@@ -7,10 +7,11 @@ of HalfCheetah's widths, noise as data, which costs what real data cost.  It tak
 (a test compares them); such files often take values and advantages from before the value's step, a pass of 256 rows less.
 
 Ours is what `robopref train policy=iql_d4rl` runs: one seed, and five in one program.  Rates count seeds: seeds x steps / second.
-"ratio" is that of five seeds with hidden layers in mixed precision (policies/mixed.py), which `precision: auto` takes where the
-processor has instructions for it; "ratio_float32" that of five seeds where it has not; "ratio_one_seed" the first with one seed.
-The plain side is float32 throughout.  All sides take turns, each in a process of its own, and each has the number of threads that
-suits it better.
+"ratio" is that of five seeds in the precision that the command's `precision: auto` takes on this processor, which "precision"
+names: hidden layers in mixed precision (policies/mixed.py) where it has instructions for bfloat16 products, else float32, and the
+mixed one is left out, since its products would be emulated.  "ratio_float32" is that of five seeds in float32, "ratio_one_seed"
+the first with one seed.  The plain side is float32 throughout.  All sides take turns, each in a process of its own, and each has
+the number of threads that suits it better.
 
 "fair" lets both sides use both cores, in float32: the plain one trains a seed in either of two processes with one thread each,
 with torch's fused Adam and both processes always busy; ours five seeds in either, or five in one process with two threads.
@@ -36,6 +37,7 @@ from robopref.configs.policy import IQLConfig
 from robopref.policies.benchmarks.downstream import plain_mlp
 from robopref.policies.benchmarks.turns import Steps, measure
 from robopref.policies.iql import IQL
+from robopref.policies.mixed import is_mixed
 from robopref.policies.networks import LOG_STD_RANGE
 from robopref.policies.online import prepare_processor
 from robopref.policies.replay import Transitions, stack_episodes
@@ -117,20 +119,17 @@ class PlainIQL:
         return log
 
 
-def run() -> dict[str, float]:
-    """Measure; print a table; return {"ratio", "ratio_float32", "ratio_one_seed", "fair"}: of seeds x steps a second."""
+def run() -> dict[str, float | str]:
+    """Measure; print a table; return {"ratio", "ratio_float32", "ratio_one_seed", "fair", "precision"}: see above."""
     config = to_dataclass(IQLConfig, compose("train", ["policy=iql_d4rl"])["policy"])
-    mixed, whole = (replace(config, precision=precision) for precision in ("mixed", "float32"))
-    sides = {
-        "IQL in one plain file, one seed": (1, partial(plain, config)),
-        "one seed, float32": (1, partial(ours, whole, SEEDS[:1])),
-        "one seed, mixed": (1, partial(ours, mixed, SEEDS[:1])),
-        "five seeds, float32": (len(SEEDS), partial(ours, whole, SEEDS)),
-        "five seeds, mixed": (len(SEEDS), partial(ours, mixed, SEEDS)),
-    }
+    taken = "mixed" if is_mixed("auto", torch.device("cpu")) else "float32"
+    precisions = list(dict.fromkeys(("float32", taken)))
+    sides = {"IQL in one plain file, one seed": (1, partial(plain, config))}
+    for name, seeds in (("one seed", SEEDS[:1]), ("five seeds", SEEDS)):
+        sides |= {f"{name}, {one}": (len(seeds), partial(ours, replace(config, precision=one), seeds)) for one in precisions}
     two = {
         "two plain processes": (1, partial(plain, config, fused=True)),
-        "two of five seeds, float32": (len(SEEDS), partial(ours, whole, SEEDS)),
+        "two of five seeds, float32": (len(SEEDS), partial(ours, replace(config, precision="float32"), SEEDS)),
     }
     sides |= two
     rates = measure({name: make for name, (_, make) in sides.items()}, THREADS, ROUNDS, TURN_S, twice=list(two))
@@ -144,9 +143,10 @@ def run() -> dict[str, float]:
         cells = (f"{seeds * rates[name][threads]:.1f}" if threads in rates[name] else "-" for threads in THREADS)
         table.add_row(name, *cells, f"{best[name] / peer:.2f}")
     Console().print(table)
-    names = {"ratio": "five seeds, mixed", "ratio_float32": "five seeds, float32", "ratio_one_seed": "one seed, mixed"}
+    names = {"ratio": f"five seeds, {taken}", "ratio_float32": "five seeds, float32", "ratio_one_seed": f"one seed, {taken}"}
     fair = max(best["two of five seeds, float32"], best["five seeds, float32"]) / best["two plain processes"]
-    return {measure: round(best[name] / peer, 2) for measure, name in names.items()} | {"fair": round(fair, 2)}
+    ratios = {measure: round(best[name] / peer, 2) for measure, name in names.items()}
+    return ratios | {"fair": round(fair, 2), "precision": "bfloat16 products" if taken == "mixed" else taken}
 
 
 def noise() -> Transitions:

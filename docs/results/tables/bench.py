@@ -100,9 +100,9 @@ LINES = (
         "five seeds of IQL",
         "iql",
         Against(TWO, "fair", precision=FLOAT32),
-        Against(BY_TURNS, "ratio", 2.5, "ratio_float32", 2.5, MIXED),
+        Against(BY_TURNS, "ratio", 2.5, "ratio_float32", 2.5, "precision"),
     ),
-    Line("one seed of IQL", "iql", None, Against(BY_TURNS, "ratio_one_seed", precision=MIXED)),
+    Line("one seed of IQL", "iql", None, Against(BY_TURNS, "ratio_one_seed", precision="precision")),
     Line(
         "SEABO's labels of a million transitions",
         "prof",
