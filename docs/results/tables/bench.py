@@ -206,6 +206,13 @@ def made() -> str:
     return markdown(["benchmark", "machine", "code"], [[f"`{row[0]}`", *map(str, row[1:])] for row in rows.to_numpy().tolist()])
 
 
+def limit(agent: str, threads: str, measure: str = "at most") -> float:
+    """For marks: a number of cir_limits.csv, of the update of SAC or CIR on one thread or two."""
+    table = read(LIMITS)
+    chosen = table["update"].str.startswith(f"{agent},") & table["update"].str.contains(f" {threads} thread")
+    return float(table.loc[chosen, measure].item())
+
+
 def limits() -> str:
     """The least time that an update can take, a column for each kind of update (cir_limits.csv)."""
     if not exists(LIMITS):
