@@ -53,3 +53,5 @@ class ContrastiveConfig:
     threads: int = 2
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .errors import RoboprefError, UsageError, nearest
+from .stopping import Terminated
 
 # name -> (one line of help, "module:function"); imported only when called, so that help needs neither torch nor mujoco.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -75,13 +76,9 @@ def guarded(command: Callable[[], None]) -> int:
         print(f"error: {error.filename}: {error.strerror}: {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print("interrupted; what was finished is kept, and the same command continues", file=sys.stderr)
+        print(f"interrupted; {stop or 'what was finished is kept, and the same command continues'}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     return 0
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM (a job scheduler, `kill`, `timeout`): handled as Ctrl-C is, so that files written aside and workers go."""
 
 
 @contextmanager

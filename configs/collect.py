@@ -12,6 +12,8 @@ class CollectConfig:
 
     out: Path = Path("data/episodes")
     """Folder to write to; one Minari dataset a task, `OUT/TASK`."""
+    overwrite: bool = False
+    """Replace datasets of these tasks that were collected with other settings."""
     clips: Path | None = None
     """Folder for the drawn frames (one frame bank a task, `CLIPS/TASK`); nothing is drawn without it."""
     frame_size: int = 64

@@ -39,3 +39,5 @@ class D4RLProtocolConfig:
     """Processor threads of each."""
     device: str = "auto"
     """Where the agent learns; episodes are played on the processor."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""

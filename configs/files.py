@@ -10,7 +10,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 MANIFEST = "manifest.json"
+PARTIAL = "partial"
+NO_MATTER = ("out", "overwrite", "processes", "threads", "device", "log_every", "checkpoint_every")  # to what comes of a run
 RESERVE = 16 * 2**20  # bytes that others may write while we do
+UMASK = os.umask(0)  # there is no way to read it without setting it, and a thread that writes must not see another
+os.umask(UMASK)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -31,7 +35,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix) to write to; it takes the final name when the block ends well.
 
     After an error the temporary file is removed and what was under `path` stays.  A killed process leaves
-    `.NAME.*.partial*`, which nothing reads.  Raises RoboprefError naming `path` when the disk is full.
+    `.NAME.*.partial*`, which nothing reads and the next run in the folder removes (run_folder.py).  The file gets the
+    permissions that new files get, whichever library writes it.  Raises RoboprefError naming `path` when the disk is full.
     """
     path = Path(path)
     temp = _beside(path)
@@ -40,6 +45,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temp
             _sync(temp)
+            temp.chmod(0o666 & ~UMASK)  # safetensors writes for its owner alone
             os.replace(temp, path)
             _sync(path.parent)
     finally:
@@ -128,6 +134,22 @@ def plain(obj: Any) -> Any:
     return obj
 
 
+def without(tree: Any, names: Collection[str] = NO_MATTER) -> Any:
+    """Plain settings without the keys `names`, at any depth."""
+    if isinstance(tree, dict):
+        return {key: without(value, names) for key, value in tree.items() if key not in names}
+    return [without(value, names) for value in tree] if isinstance(tree, list) else tree
+
+
+def differences(there: Any, asked: Any, key: str = "") -> Iterator[str]:
+    """`KEY=VALUE there, VALUE asked for` of plain settings that differ; two spellings of a path are the same."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        for name in dict.fromkeys([*asked, *there]):
+            yield from differences(there.get(name), asked.get(name), f"{key}.{name}" if key else str(name))
+    elif there != asked and not (isinstance(there, str) and isinstance(asked, str) and _absolute(there) == _absolute(asked)):
+        yield f"{key}={there} there, {asked} asked for"
+
+
 def write_json(path: str | Path, obj: Any) -> None:
     """Write `plain(obj)`, indented, atomically."""
     text = json.dumps(plain(obj), indent=2, allow_nan=False)
@@ -148,7 +170,11 @@ def read_json(path: str | Path) -> Any:
 
 def _beside(path: Path) -> Path:
     # The suffix stays at the end because writers (imageio, numpy) choose the format by it.
-    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.{PARTIAL}{path.suffix}")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
 
 
 def _files(folder: Path) -> list[Path]:

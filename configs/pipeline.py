@@ -47,3 +47,5 @@ class PipelineConfig:
     cpl: CPLConfig
     ipl: IPLConfig
     """Not trained by the pipeline: settings of `python -m robopref.policies.study` and `.downstream`."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""

@@ -327,6 +327,8 @@ class OnlineConfig:
     """Decisions between two checkpoints."""
     device: str = "auto"
     threads: int = 1
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +349,8 @@ class OnPolicyConfig:
     checkpoint_every: int = 20
     processes: int = 1
     threads: int = 1
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""
 
 
 PolicyConfig = BCConfig | IQLConfig | TD3BCConfig | PIQLConfig | IPLConfig | CPLConfig
@@ -401,6 +405,8 @@ class TrainConfig:
     seabo: SEABOConfig = field(default_factory=SEABOConfig)
     otr: OTRConfig = field(default_factory=OTRConfig)
     uds: UDSConfig = field(default_factory=UDSConfig)
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""
 
 
 @dataclass(frozen=True)
@@ -425,3 +431,5 @@ class EvaluateConfig:
     """Members of the random reference (its seeds)."""
     processes: int = 1
     """Worker processes; members are shared among them."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""

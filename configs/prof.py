@@ -109,3 +109,5 @@ class PROFConfig:
     seed: int = 0
     processes: int = 2
     """Candidates that are run at the same time."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""

@@ -15,14 +15,14 @@ import pandas as pd
 
 from .errors import RoboprefError
 from .files import plain
+from .files import without as left_out
 
 SETTINGS = "settings"
-NO_MATTER = ("out", "processes", "threads", "device", "log_every", "checkpoint_every")  # to what comes of a run
 
 
 def fingerprint(decides: Any, without: Collection[str] = ()) -> str:
     """A short name for settings, digests of files and other plain values; keys in `without` do not count, at any depth."""
-    return hashlib.sha256(json.dumps(_without(plain(decides), without), sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(left_out(plain(decides), without), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
@@ -56,9 +56,3 @@ def to_do(path: Path, done: pd.DataFrame, key: list[str], wanted: Mapping[Any, s
                 "with other settings or inputs; choose another --out, or give the settings that they were made with"
             )
     return [where for where in wanted if where not in had]
-
-
-def _without(tree: Any, names: Collection[str]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _without(value, names) for key, value in tree.items() if key not in names}
-    return [_without(value, names) for value in tree] if isinstance(tree, list) else tree

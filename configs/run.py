@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .errors import RoboprefError
-from .files import MANIFEST, atomic_file, digest, plain, read_json, write_json
+from .files import MANIFEST, atomic_file, differences, digest, plain, read_json, without, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -109,13 +109,18 @@ def write_manifest(
 
 
 def is_complete(folder: str | Path, config: Any, inputs: Mapping[str, str | Path]) -> bool:
-    """Whether `folder` holds the finished result of this config on inputs of these contents, outputs still in place."""
+    """Whether `folder` holds the finished result of this config on inputs of these contents, outputs still in place.
+
+    What does not matter to the result (files.NO_MATTER), such as where it lies and on how many threads it was made, may differ.
+    """
     folder = Path(folder)
     if not (folder / MANIFEST).exists():
         return False
     manifest = read_json(folder / MANIFEST)
     try:
-        if manifest["config"] != plain(config) or manifest["inputs"].keys() != dict(inputs).keys():
+        if any(differences(without(manifest["config"]), without(plain(config)))):
+            return False
+        if manifest["inputs"].keys() != dict(inputs).keys():
             return False
         if any(_size(folder / name) != size for name, size in manifest["outputs"].items()):
             return False

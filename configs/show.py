@@ -45,6 +45,8 @@ class VideoConfig:
     """Of policies that were trained in a world that changes: film every goal in these phases of it, such as 4 5: before a switch
     and after it.
     """
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class AttentionConfig:
     """Processor threads of the encoder."""
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""
 
 
 @dataclass(frozen=True)

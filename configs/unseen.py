@@ -37,3 +37,5 @@ class UnseenConfig:
     vlp: TrainVLPConfig
     contrastive: ContrastiveConfig
     """Settings of the small contrastive model behind the baselines called contrastive."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""

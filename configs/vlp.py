@@ -33,6 +33,8 @@ class PretrainConfig:
     threads: int = 2
     device: str = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,5 @@ class TrainVLPConfig:
     """Machines that train together, started by torchrun or Slurm."""
     strategy: str = "ddp"
     """How Lightning Fabric starts and connects them."""
+    overwrite: bool = False
+    """Begin anew, and delete what another run has left in the folder."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import tyro
 from robopref.configs.collect import CollectConfig
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.parallel import in_processes
-from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.run import write_manifest
+from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.datasets.clips import render_bank
 from robopref.datasets.episodes import EpisodeStore, write_episodes
 from robopref.embodied.envs import MetaWorldEnv, make_env
@@ -52,10 +54,11 @@ def run(config: CollectConfig) -> Path:
         raise RoboprefError(f"--episodes {config.episodes}: ask for at least one episode a task and level.")
     started = time.time()
     names = expand_tasks(config.tasks)
-    # One task a job: tasks are of unequal length.
-    for _ in in_processes(collect_task, [(replace(config, tasks=(name,)),) for name in names], config.processes):
-        pass
-    write_manifest(config.out, "collect", asdict(config), {}, config.seed, started, outputs=list(names))
+    with run_folder(config.out, "collect", asdict(config), {}, words=FLAGS, shared=True):  # other tasks may be in it
+        # One task a job: tasks are of unequal length.
+        for _ in in_processes(collect_task, [(replace(config, tasks=(name,)),) for name in names], config.processes):
+            pass
+        write_manifest(config.out, "collect", asdict(config), {}, config.seed, started, outputs=list(names))
     return config.out
 
 
@@ -63,21 +66,22 @@ def collect_task(config: CollectConfig) -> None:
     """Collect the one task of `config` into OUT/TASK and draw its frames into CLIPS/TASK, unless they are there already."""
     (name,) = config.tasks
     path = config.out / name
-    asked = {key: value for key, value in asdict(config).items() if key not in ("out", "clips", "processes")}
+    asked = {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "clips", "processes")}
     started = time.time()
-    collected = is_complete(path, asked, {})
     drawn = config.clips is None or (config.clips / name / "frames.npy").exists()
-    if collected and drawn:
-        return
-    env = make_env(f"metaworld/{name}")  # half a second: one for both
-    if not collected:
-        provenance = {key: str(value) for key, value in asked.items()}
-        write_episodes(path, env.env_id, play(env, config), provenance)
-        write_manifest(path, "collect", asked, {}, config.seed, started)
-    if config.clips is not None and not (collected and drawn):  # frames of episodes that are gone would be wrong
-        with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
-            render_bank(EpisodeStore(path), config.clips / name, renderer, with_parts=config.parts)
-    env.close()
+    with ExitStack() as stack:
+        held = run_folder(path, "collect", asked, {}, overwrite=config.overwrite, words=FLAGS, whole=True)
+        collected = stack.enter_context(held)
+        if collected and drawn:
+            return
+        env = stack.enter_context(closing(make_env(f"metaworld/{name}")))  # half a second: one for both
+        if not collected:
+            provenance = {key: str(value) for key, value in asked.items()}
+            write_episodes(path, env.env_id, play(env, config), provenance)
+            write_manifest(path, "collect", asked, {}, config.seed, started)
+        if config.clips is not None:  # frames of episodes that are gone would be wrong
+            with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
+                render_bank(EpisodeStore(path), config.clips / name, renderer, with_parts=config.parts)
 
 
 def play(env: MetaWorldEnv, config: CollectConfig) -> Iterator[Episode]:

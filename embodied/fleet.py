@@ -10,6 +10,7 @@ Axes: S members, E copies, n environments of one process, do and da numbers in a
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
@@ -263,6 +264,8 @@ def serve(
     places: Sequence[tuple[int, int]],
 ) -> None:
     """What another process does: make its environments, then what it is asked until the pipe is closed."""
+    # Ctrl-C goes to all processes of a terminal, and the step that is under way still needs this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     crew = None
     while True:
         try:
@@ -272,7 +275,7 @@ def serve(
                 method, arguments = pipe.recv()
                 answer = getattr(crew, method)(*arguments)
             pipe.send((None, answer))
-        except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        except (EOFError, BrokenPipeError):
             return
         except Exception as error:
             told = error if isinstance(error, RoboprefError) else RoboprefError("".join(traceback.format_exception(error)))

@@ -26,6 +26,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnlineConfig
 from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import read_d4rl, reference_score, write_d4rl, write_minari
 from robopref.datasets.offline import OfflineData, ReferenceScore
 from robopref.embodied.control import ControlEnv, make_control
@@ -56,7 +58,7 @@ TRAINING, LEVELS, SUMMARY = "training", "levels/levels.json", "summary.csv"
 SNAPSHOT, SNAPSHOTS = "policy-snapshot", "snapshots"
 # Episode numbers, from which starts and actions are drawn; those of learning and of evaluation are lower (online.py).
 FIRST_EPISODE = {"reference": 2_000_000, "random": 10_000_000, "medium": 20_000_000, "expert": 30_000_000}
-NO_MATTER = ("out", "processes", "threads", "device", "checkpoint_every")  # to what a set holds
+NO_MATTER = ("out", "overwrite", "processes", "threads", "device", "checkpoint_every")  # to what a set holds
 DYNAMICS = "of gymnasium's environment, not of D4RL's (v2, mujoco_py): scores are alike in kind, and not the same measure"
 
 
@@ -108,10 +110,15 @@ def report(out: Path) -> None:
 def run(config: D4RLProtocolConfig) -> Path:
     """Learn, choose, play, write; return `config.out`.  What is done is kept, what was interrupted goes on."""
     check(config)
-    if is_complete(config.out, config, {}):
-        return config.out
+    with run_folder(config.out, "collect", config, {}, overwrite=config.overwrite, by_part=True) as complete:
+        if not complete:
+            make_sets(config)
+    return config.out
+
+
+def make_sets(config: D4RLProtocolConfig) -> None:
+    """The agent, the sets, and their summary."""
     started = time.time()
-    (config.out / MANIFEST).unlink(missing_ok=True)
     learn(config)
     alone = [name for name in SETS if name != "medium-expert"]
     for _ in in_processes(write_set, [(config, name) for name in alone], config.processes):
@@ -122,7 +129,6 @@ def run(config: D4RLProtocolConfig) -> Path:
         rows.to_csv(temp, index=False, float_format="%.4f", lineterminator="\n")
     outputs = [LEVELS, SUMMARY, "minari", *(f"{name}.hdf5" for name in SETS)]  # not training/, which may go when all is done
     write_manifest(config.out, "collect", config, {}, config.seed, started, outputs=outputs)
-    return config.out
 
 
 def check(config: D4RLProtocolConfig) -> None:
@@ -191,7 +197,10 @@ def learn(config: D4RLProtocolConfig) -> None:
         return
     started = time.time()
     (path.parent / MANIFEST).unlink(missing_ok=True)
-    curve = pd.read_csv(online.run(training(config), SnapshotRun) / online.EVALUATION)
+    learning = training(config)
+    if config.overwrite and not is_complete(learning.out, learning, online.inputs(learning)):  # hours, kept if they can be
+        learning = replace(learning, overwrite=True)
+    curve = pd.read_csv(online.run(learning, SnapshotRun) / online.EVALUATION)
     frames, returns = curve["frame"].tolist(), curve["return"].tolist()
     # Measured again, from other starts: the best of many noisy means is too high.
     lowest, highest = in_processes(measure, [(config, 0), (config, best(frames, returns))], config.processes)

@@ -6,6 +6,7 @@ Comes after training; goes to the report.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import gymnasium as gym
@@ -18,7 +19,8 @@ from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import atomic_file, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig
-from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.run import write_manifest
+from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.embodied.control import make_control
 from robopref.embodied.envs import make_env
 from robopref.embodied.evaluate import KNOW_SUCCESS, ActPolicy, EvaluationProtocol, Policy, evaluate, protocol_of, table
@@ -49,8 +51,14 @@ def run(config: EvaluateConfig) -> Path:
     check(config)
     folders = {Path(policy).name: Path(policy) for policy in config.policy if policy not in REFERENCES}
     inputs = {name: folder / "model.safetensors" for name, folder in folders.items()}
-    if is_complete(config.out, config, inputs):
-        return config.out
+    with run_folder(config.out, "evaluate", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
+        if not complete:
+            measure(config, inputs)
+    return config.out
+
+
+def measure(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
+    """Every episode of every member, to success.csv and summary.json."""
     started = time.time()
     make_world(config.env, 1).close()  # an unknown name is an error here, not in a worker
     jobs = [(policy, member) for policy in config.policy for member in range(count_members(policy, config))]
@@ -61,7 +69,6 @@ def run(config: EvaluateConfig) -> Path:
     write_json(config.out / "summary.json", summarise(outcomes, measure=MEASURES[protocol_asked(config)]))
     goals = range(config.first_goal, config.first_goal + config.goals)
     write_manifest(config.out, "evaluate", config, inputs, goals, started, outputs=["success.csv", "summary.json"])
-    return config.out
 
 
 def check(config: EvaluateConfig) -> None:

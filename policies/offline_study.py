@@ -36,7 +36,7 @@ from robopref.policies.online_study import named
 from robopref.policies.study import append_rows
 
 KEY = ["data", "variant", "seed"]
-NO_MATTER = ("out", "seeds", "threads", "device", "log_every", "checkpoint_every")
+NO_MATTER = ("out", "overwrite", "seeds", "threads", "device", "log_every", "checkpoint_every")
 FILES = ("data", "expert_data", "reward")  # of the settings; words, too
 ACTED = ("episodes", "first_goal")  # settings of the study that decide a row
 PROTOCOL: EvaluationProtocol = "return"

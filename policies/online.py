@@ -30,10 +30,12 @@ from robopref.configs.checkpoint import (
     unpack_training,
 )
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, atomic_file, digest, plain
+from robopref.configs.files import atomic_file, digest, plain
 from robopref.configs.parallel import keep_freed_memory
 from robopref.configs.policy import OnlineConfig, OnPolicyConfig
-from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
+from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
+from robopref.configs.run_folder import run_folder
+from robopref.configs.stopping import Stopping
 from robopref.embodied.control import ControlEnv, make_control
 from robopref.policies import feedback
 from robopref.policies.cir import CIR
@@ -203,8 +205,15 @@ def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
     kind: a Run that keeps or evaluates something else on the way.
     """
     files = inputs(config)
-    if is_complete(config.out, config, files):
-        return config.out
+    with run_folder(config.out, "train", config, files, overwrite=config.overwrite) as complete:
+        if not complete:
+            check(config)
+            finish(config, files, kind)
+    return config.out
+
+
+def check(config: OnlineConfig) -> None:
+    """RoboprefError for settings that nothing can be learnt with."""
     if config.action_repeat < 1 or config.eval_every < config.action_repeat or config.frames < config.action_repeat:
         raise RoboprefError(
             f"action_repeat={config.action_repeat}, eval_every={config.eval_every}, frames={config.frames}: the first must be at "
@@ -214,8 +223,11 @@ def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
         raise RoboprefError(f"hold={config.hold}: an action is held for at least one decision, give a number from 1 on")
     if config.seed < 0:
         raise RoboprefError(f"seed={config.seed}: give a number from 0 on")
+
+
+def finish(config: OnlineConfig, files: Mapping[str, Path], kind: type[Run]) -> None:
+    """From the checkpoint on, if there is one, to a finished folder."""
     started = time.time()
-    (config.out / MANIFEST).unlink(missing_ok=True)
     seed_everything(config.seed)
     try:
         prepare_processor(config.threads)
@@ -225,7 +237,6 @@ def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
     save(config, agent)
     checkpoint.unlink(missing_ok=True)
     write_manifest(config.out, "train", config, files, config.seed, started, outputs=["model.safetensors", EVALUATION])
-    return config.out
 
 
 def learn(config: OnlineConfig, checkpoint: Path, kind: type[Run] = Run) -> CIR:
@@ -240,7 +251,8 @@ def live(state: Run, checkpoint: Path) -> None:
     config = state.config
     first = state.load(checkpoint) if checkpoint.exists() else 0
     last, repeat = config.frames // config.action_repeat, config.action_repeat
-    with MetricsLogger(config.out, resume_step=first * repeat if first else -1) as logger:
+    metrics_log = MetricsLogger(config.out, resume_step=first * repeat if first else -1)
+    with metrics_log as logger, Stopping(config.checkpoint_every) as stopping:
         clock, since = time.perf_counter(), first
         for number in range(first, last):
             metrics, done = state.decide(number), number + 1
@@ -256,8 +268,9 @@ def live(state: Run, checkpoint: Path) -> None:
                 logger.log(done * repeat, state.feedback.ask())
             if done % (config.eval_every // repeat) == 0 or done == last:
                 logger.log(done * repeat, state.evaluate(done * repeat))
-            if (asked or done % config.checkpoint_every == 0) and done < last:  # asked: see experience.py
+            if (stopping.due(done) or asked) and done < last:  # asked: see experience.py
                 state.save(checkpoint, done)
+                stopping.leave(f"step {done * repeat} of {config.frames}", checkpoint)
 
 
 def prepare_processor(threads: int) -> None:
@@ -348,5 +361,5 @@ def start(env: ControlEnv, seed: int, episode: int) -> np.ndarray:
 
 def identity(config: OnlineConfig) -> dict[str, Any]:
     """What must not change when a run goes on."""
-    settings = {key: value for key, value in plain(config).items() if key not in ("out", "threads", "device")}
+    settings = {key: value for key, value in plain(config).items() if key not in ("out", "overwrite", "threads", "device")}
     return settings | {name: digest(path) for name, path in inputs(config).items()}

@@ -10,6 +10,7 @@ Axes: S members, E environments a member, T decisions an iteration, do and da nu
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import product
 from pathlib import Path
@@ -21,9 +22,11 @@ import torch
 
 from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, atomic_file, digest, plain
+from robopref.configs.files import atomic_file, digest, plain
 from robopref.configs.policy import OnPolicyConfig
-from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
+from robopref.configs.run import MetricsLogger, seed_everything, write_manifest
+from robopref.configs.run_folder import run_folder
+from robopref.configs.stopping import Stopping
 from robopref.embodied.control import make_control
 from robopref.embodied.fleet import ENDED, Fleet, Opening
 from robopref.policies import feedback as asking
@@ -263,11 +266,16 @@ class Run:
 def run(config: OnPolicyConfig) -> Path:
     """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on."""
     files = inputs(config)
-    if is_complete(config.out, config, files):
-        return config.out
-    check(config)
+    with run_folder(config.out, "train", config, files, overwrite=config.overwrite) as complete:
+        if not complete:
+            check(config)
+            finish(config, files)
+    return config.out
+
+
+def finish(config: OnPolicyConfig, files: Mapping[str, Path]) -> None:
+    """From the checkpoint on, if there is one, to a finished folder."""
     started = time.time()
-    (config.out / MANIFEST).unlink(missing_ok=True)
     seed_everything(config.seeds[0])
     try:
         prepare_processor(config.threads)
@@ -277,7 +285,6 @@ def run(config: OnPolicyConfig) -> Path:
     save(state)
     checkpoint.unlink(missing_ok=True)
     write_manifest(config.out, "train", config, files, config.seeds, started, outputs=["model.safetensors", EPISODES])
-    return config.out
 
 
 def asker(config: OnPolicyConfig, seed: int, sizes: tuple[int, int]) -> Feedback:
@@ -318,7 +325,7 @@ def learn(config: OnPolicyConfig, checkpoint: Path) -> Run:
 def live(state: Run, checkpoint: Path) -> None:
     """Iteration after iteration."""
     config, first = state.config, state.frames
-    with MetricsLogger(config.out, resume_step=first or -1) as logger:
+    with MetricsLogger(config.out, resume_step=first or -1) as logger, Stopping(config.checkpoint_every) as stopping:
         while state.frames < config.frames:
             clock, before, known = time.perf_counter(), state.frames, len(state.episodes)
             metrics = state.iterate()
@@ -328,9 +335,10 @@ def live(state: Run, checkpoint: Path) -> None:
                 }
             rate = (state.frames - before) * len(config.seeds) / (time.perf_counter() - clock)
             logger.log(state.frames, metrics | {"charts/frames_per_second": rate})
-            if state.iteration % config.checkpoint_every == 0 and state.frames < config.frames:
+            if stopping.due(state.iteration) and state.frames < config.frames:
                 state.save(checkpoint)
                 write_episodes(state)
+                stopping.leave(f"step {state.frames} of {config.frames}", checkpoint)
     write_episodes(state)
 
 
@@ -399,5 +407,6 @@ def of_time(values: np.ndarray, steps: int) -> np.ndarray:
 
 def identity(config: OnPolicyConfig) -> dict[str, Any]:
     """What must not change when a run goes on."""
-    settings = {key: value for key, value in plain(config).items() if key not in ("out", "threads", "processes", "frames")}
+    free = ("out", "overwrite", "threads", "processes", "frames")
+    settings = {key: value for key, value in plain(config).items() if key not in free}
     return settings | {name: digest(path) for name, path in inputs(config).items()}

@@ -20,6 +20,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
 from robopref.configs.run import write_manifest
+from robopref.configs.run_folder import run_folder
 from robopref.configs.show import ReportConfig, VideoConfig
 from robopref.datasets import collect
 from robopref.datasets.clips import FrameBank
@@ -46,6 +47,19 @@ def run(config: PipelineConfig) -> Path:
     """Run every stage; return the report.  Prints a line a stage and, last, where the report is."""
     started = time.time()
     job = Job(config)
+    page = config.out / "report.html"
+    with run_folder(config.out, "pipeline", config, {}, overwrite=config.overwrite) as complete:
+        if complete and page.exists():
+            print(f"already done, report: {page.resolve()}", flush=True)
+        else:
+            run_stages(job, started)
+            print(f"report: {page.resolve()}", flush=True)
+    return page
+
+
+def run_stages(job: Job, started: float) -> None:
+    """One after the other, a line each."""
+    config = job.config
     for number, stage in enumerate(job.stages, 1):
         clock = time.time()
         print(f"[{number}/{len(job.stages)}] {stage.__name__.replace('_', '-')} ...", flush=True)
@@ -54,9 +68,6 @@ def run(config: PipelineConfig) -> Path:
         if stage == job.video:
             # The report reads this manifest, so it is written before the report and not after.
             write_manifest(config.out, "pipeline", config, {}, config.seed, started)
-    page = config.out / "report.html"
-    print(f"report: {page.resolve()}", flush=True)
-    return page
 
 
 class Job:

@@ -15,9 +15,10 @@ import tyro
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, atomic_file
+from robopref.configs.files import atomic_file
+from robopref.configs.run_folder import stage_of
 from robopref.configs.show import ReportConfig
-from robopref.policies.results import PARTS, gather
+from robopref.policies.results import gather
 
 
 def main(argv: list[str]) -> None:
@@ -30,11 +31,10 @@ def main(argv: list[str]) -> None:
 def run(config: ReportConfig) -> Path:
     """Write the page and return its path.  Raises `RoboprefError` for a folder that is no run."""
     folder = Path(config.run)
-    if not folder.is_dir() or not ((folder / MANIFEST).exists() or any((folder / part).is_dir() for part in PARTS)):
-        raise RoboprefError(
-            f"{folder} is no run folder: it has neither {MANIFEST} nor any of {', '.join(PARTS)}. "
-            "Name one that `robopref pipeline` made, for example runs/quick."
-        )
+    stage = stage_of(folder)
+    if stage != "pipeline":
+        holds = "no run" if stage is None else f"a run of `{stage}`"
+        raise RoboprefError(f"{folder} holds {holds}: name a folder that `robopref pipeline` made, for example runs/quick")
     try:
         page = render(gather(folder))
     except UndefinedError as error:

@@ -21,12 +21,12 @@ import yaml
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.configs.files import atomic_file, digest
+from robopref.configs.files import NO_MATTER, atomic_file, digest
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
-from robopref.configs.rows import NO_MATTER, fingerprint, read_rows, to_do
+from robopref.configs.rows import fingerprint, read_rows, to_do
 from robopref.datasets import collect
 from robopref.embodied.statistics import summarise
 from robopref.embodied.tasks import expand_tasks

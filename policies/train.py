@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
 from robopref.configs.errors import RoboprefError, UsageError, nearest
-from robopref.configs.files import MANIFEST, digest, plain
+from robopref.configs.files import digest, plain
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.policy import (
     POLICIES,
@@ -36,6 +37,8 @@ from robopref.configs.policy import (
     TrainConfig,
 )
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
+from robopref.configs.run_folder import run_folder
+from robopref.configs.stopping import Stopping
 from robopref.policies import offline, online, onpolicy
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
@@ -127,22 +130,23 @@ def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
         raise RoboprefError(f"policy={first.policy.name} learns from no reward in the data: train one at a time")
     for config in configs:
         offline.check(config)
-    inputs = [offline.inputs(config) for config in configs]
-    if all(is_complete(config.out, config, files) for config, files in zip(configs, inputs, strict=True)):
-        return
-    started = time.time()
     if not first.seeds or min(first.seeds) < 0:
         raise RoboprefError(f"seeds={list(first.seeds)}: give one or more numbers from 0 on, for example seeds=[0,1,2]")
-    for config in configs:
-        (config.out / MANIFEST).unlink(missing_ok=True)  # it would vouch for the old model after a kill beside the new one
-    seed_everything(first.seeds[0])
-    try:
-        learn(configs, inputs, out)
-    finally:
-        torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
-    outputs = ["model.safetensors", "config.json"]
-    for config, files in zip(configs, inputs, strict=True):
-        write_manifest(config.out, "train", config, files, config.seeds, started, outputs=outputs)
+    inputs = [offline.inputs(config) for config in configs]
+    if not first.overwrite and all(is_complete(one.out, one, files) for one, files in zip(configs, inputs, strict=True)):
+        return
+    started = time.time()
+    with ExitStack() as held:
+        for config, files in zip(configs, inputs, strict=True):
+            held.enter_context(run_folder(config.out, "train", config, files, overwrite=config.overwrite))
+        seed_everything(first.seeds[0])
+        try:
+            learn(configs, inputs, out)
+        finally:
+            torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
+        outputs = ["model.safetensors", "config.json"]
+        for config, files in zip(configs, inputs, strict=True):
+            write_manifest(config.out, "train", config, files, config.seeds, started, outputs=outputs)
 
 
 def learn(configs: Sequence[TrainConfig], inputs: Sequence[Mapping[str, Path]], out: Path) -> None:
@@ -167,7 +171,7 @@ def learn(configs: Sequence[TrainConfig], inputs: Sequence[Mapping[str, Path]], 
     checkpoint = out / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, learner, rngs, identity) if checkpoint.exists() else 0
 
-    with MetricsLogger(out, resume_step=first if first else -1) as logger:
+    with MetricsLogger(out, resume_step=first if first else -1) as logger, Stopping(config.checkpoint_every) as stopping:
         clock, last = time.perf_counter(), first
         steps = range(first + 1, learner.steps + 1)
         for step in track(steps, f"training {out.name}", disable=not sys.stdout.isatty()):
@@ -176,8 +180,9 @@ def learn(configs: Sequence[TrainConfig], inputs: Sequence[Mapping[str, Path]], 
                 rate = (step - last) / (time.perf_counter() - clock)
                 logger.log(step, scalars(metrics, out) | {"charts/updates_per_second": rate})
                 clock, last = time.perf_counter(), step
-            if step % config.checkpoint_every == 0 and step < learner.steps:
+            if stopping.due(step) and step < learner.steps:
                 save_checkpoint(checkpoint, learner, rngs, identity, step)
+                stopping.leave(f"step {step} of {learner.steps}", checkpoint)
 
     for number, one in enumerate(configs):
         save(one, learner, data, about[number], number)

@@ -20,7 +20,8 @@ from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import write_json
 from robopref.configs.hydra import to_dataclass
 from robopref.configs.policy import SwitchConfig
-from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.run import write_manifest
+from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.configs.show import VideoConfig
 from robopref.datasets.clips import frame_steps
 from robopref.embodied.camera import Camera
@@ -58,11 +59,19 @@ def run(config: VideoConfig) -> Path:
     model = None if config.model is None else find_model(config.model)
     if model is not None:
         inputs["--model"] = model / WEIGHTS
-    if is_complete(config.out, config, inputs):
-        return config.out
-    started = time.time()
-    if not config.env.startswith("metaworld/") or config.phases:
-        return film_control(config, names, inputs, started)
+    with run_folder(config.out, "video", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
+        if complete:
+            return config.out
+        started = time.time()
+        if not config.env.startswith("metaworld/") or config.phases:
+            film_control(config, names, inputs, started)
+        else:
+            film_meta_world(config, names, model, inputs, started)
+    return config.out
+
+
+def film_meta_world(config: VideoConfig, names: list[str], model: Path | None, inputs: dict[str, Path], started: float) -> None:
+    """Every policy on every goal of a Meta-World task: scored by a VLP where one is given, drawn from simulator states."""
     env = make_env(config.env)
     env.reset(seed=config.first_goal)
     instruction = config.instruction or canonical(env.task_name)
@@ -98,10 +107,9 @@ def run(config: VideoConfig) -> Path:
     write_video(config.out / "grid.mp4", grid(films, columns), config.fps)
     write_json(config.out / "films.json", {"instruction": instruction, "env": config.env, "episodes": said})
     write_manifest(config.out, "video", config, inputs, goals, started, outputs)
-    return config.out
 
 
-def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path], started: float) -> Path:
+def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path], started: float) -> None:
     """The same in dmc/..., mujoco/... or a world that changes: no success, no VLP; drawn while it happens."""
     if config.model is not None:
         raise RoboprefError(f"--model: a VLP scores Meta-World's tasks, and not while they change; this is {config.env}")
@@ -140,7 +148,6 @@ def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path],
     write_video(config.out / "grid.mp4", grid(films, columns), config.fps)
     write_json(config.out / "films.json", {"env": config.env, "episodes": said})
     write_manifest(config.out, "video", config, inputs, goals, started, outputs)
-    return config.out
 
 
 def world_of(policy: str, config: VideoConfig) -> SwitchingEnv:

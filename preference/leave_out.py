@@ -23,11 +23,11 @@ import yaml
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file
+from robopref.configs.files import NO_MATTER, atomic_file
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
-from robopref.configs.rows import NO_MATTER, fingerprint, read_rows, to_do
+from robopref.configs.rows import fingerprint, read_rows, to_do
 from robopref.datasets import collect
 from robopref.datasets.clips import FrameBank, render_clips
 from robopref.datasets.episodes import EpisodeStore

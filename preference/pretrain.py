@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,11 @@ from robopref.configs.checkpoint import (
     unpack_optimizer,
 )
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import plain
+from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.hydra import run_hydra, to_dataclass
-from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
+from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
+from robopref.configs.run_folder import run_folder
+from robopref.configs.stopping import Stopping
 from robopref.configs.vlp import PretrainConfig
 from robopref.datasets.clips import FrameBank, Parts
 from robopref.embodied.parts import BACKGROUND, ROBOT
@@ -51,8 +52,14 @@ def run(config: PretrainConfig) -> Path:
     """Train the backbone of `config`; return its folder.  A finished one is kept, an interrupted one goes on."""
     tasks = expand_tasks(config.tasks)
     inputs = {name: config.clips / name / "index.parquet" for name in tasks}
-    if is_complete(config.out, config, inputs):
-        return config.out
+    with run_folder(config.out, "pretrain", config, inputs, overwrite=config.overwrite) as complete:
+        if not complete:
+            learn(config, tasks, inputs)
+    return config.out
+
+
+def learn(config: PretrainConfig, tasks: Sequence[str], inputs: Mapping[str, Path]) -> None:
+    """From the checkpoint on, if there is one, to a finished folder."""
     started = time.time()
     device = choose_device(config.device)
     torch.set_num_threads(config.threads)
@@ -81,43 +88,44 @@ def run(config: PretrainConfig) -> Path:
     logger = MetricsLogger(config.out, resume_step=first if first else -1)
 
     clock = time.time()
-    for step in range(first + 1, config.steps + 1):
-        rows = rng.choice(train_rows, config.batch)
-        images, target = shift_colours(to_images(bank.frames(rows), device), rng), targets[rows].to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps)
-        metrics = {}
-        if lesson is None:
-            state_loss = loss = F.smooth_l1_loss(encoder.state(encoder.locate(encoder.near(images))), target, beta=0.1)
-        else:
-            shown, answer = lesson.draw(bank, round(PARTED_SHARE * config.batch), rng, device)
-            near = encoder.near(torch.cat([images, shown]))
-            state_loss = F.smooth_l1_loss(encoder.state(encoder.locate(near[: len(images)])), target, beta=0.1)
-            part_loss = lesson.loss(encoder.look(near[len(images) :]), answer)
-            loss = state_loss + PART_WEIGHT * part_loss
-            metrics["losses/parts"] = part_loss.item()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if step % config.log_every == 0 or step == config.steps:
-            metrics |= {
-                "losses/state": state_loss.item(),
-                "charts/frames_per_second": step_rate(first, step, clock) * config.batch,
-            }
-            if step % (4 * config.log_every) == 0 or step == config.steps:
-                metrics["eval/state_error_sd"] = state_error(encoder, bank, test_rows, targets, device)
-            logger.log(step, metrics)
-        if step % config.checkpoint_every == 0 and step < config.steps:
-            tensors, meta = pack_optimizer(optimizer, "optimizer")
-            rng_tensors, rng_meta = rng_state(rng)
-            model = {f"model.{k}": v for k, v in encoder.state_dict().items()}
-            meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": _resumable(config)}
-            save_tensors(checkpoint, model | tensors | rng_tensors, meta)
+    with Stopping(config.checkpoint_every) as stopping:
+        for step in range(first + 1, config.steps + 1):
+            rows = rng.choice(train_rows, config.batch)
+            images, target = shift_colours(to_images(bank.frames(rows), device), rng), targets[rows].to(device)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * schedule(step, config.steps)
+            metrics = {}
+            if lesson is None:
+                state_loss = loss = F.smooth_l1_loss(encoder.state(encoder.locate(encoder.near(images))), target, beta=0.1)
+            else:
+                shown, answer = lesson.draw(bank, round(PARTED_SHARE * config.batch), rng, device)
+                near = encoder.near(torch.cat([images, shown]))
+                state_loss = F.smooth_l1_loss(encoder.state(encoder.locate(near[: len(images)])), target, beta=0.1)
+                part_loss = lesson.loss(encoder.look(near[len(images) :]), answer)
+                loss = state_loss + PART_WEIGHT * part_loss
+                metrics["losses/parts"] = part_loss.item()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if step % config.log_every == 0 or step == config.steps:
+                metrics |= {
+                    "losses/state": state_loss.item(),
+                    "charts/frames_per_second": step_rate(first, step, clock) * config.batch,
+                }
+                if step % (4 * config.log_every) == 0 or step == config.steps:
+                    metrics["eval/state_error_sd"] = state_error(encoder, bank, test_rows, targets, device)
+                logger.log(step, metrics)
+            if stopping.due(step) and step < config.steps:
+                tensors, meta = pack_optimizer(optimizer, "optimizer")
+                rng_tensors, rng_meta = rng_state(rng)
+                model = {f"model.{k}": v for k, v in encoder.state_dict().items()}
+                meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": _resumable(config)}
+                save_tensors(checkpoint, model | tensors | rng_tensors, meta)
+                stopping.leave(f"step {step} of {config.steps}", checkpoint)
     logger.close()
     SmallBackbone.save(config.out, encoder)
     checkpoint.unlink(missing_ok=True)
     write_manifest(config.out, "pretrain", config, inputs, config.seed, started, outputs=["model.safetensors"])
-    return config.out
 
 
 class PartLesson:
@@ -225,4 +233,4 @@ def state_error(
 
 def _resumable(config: PretrainConfig) -> dict[str, object]:
     """What must not change when training is resumed; paths and thread counts may."""
-    return plain({k: v for k, v in asdict(config).items() if k not in ("clips", "out", "threads", "device")})
+    return without(plain(config), (*NO_MATTER, "clips"))

@@ -6,6 +6,7 @@ averaged.  So a run on n ranks is the run on one, up to rounding and dropout mas
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,11 @@ from torch import Tensor
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.run import choose_device
+
+
+def starts_first() -> bool:
+    """Whether this process will be the first rank, before any is started: launchers tell the others by their environment."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 class Ranks:

@@ -7,6 +7,8 @@ cross-modal model.  Each clip and each sentence of a batch is encoded once, what
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,9 +27,11 @@ from robopref.configs.checkpoint import (
     unpack_optimizer,
 )
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import plain
+from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
+from robopref.configs.run_folder import run_folder
+from robopref.configs.stopping import Stopping
 from robopref.configs.vlp import TrainVLPConfig
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks
@@ -36,21 +40,12 @@ from robopref.preference.factored import FactoredVLP, match_loss, progress_loss
 from robopref.preference.features import cached_features
 from robopref.preference.orders import OrderSampler
 from robopref.preference.pretrain import schedule, step_rate
-from robopref.preference.ranks import Ranks
+from robopref.preference.ranks import Ranks, starts_first
 from robopref.preference.vlp import KIND, VLP, build, vlp_loss
 
 CHECKPOINT = "vlp-training"
 STATE_FRAMES = 20_000  # at most, that the factored model learns to read the state from
-PLACES = (
-    "clips",
-    "out",
-    "features",
-    "threads",
-    "device",
-    "devices",
-    "num_nodes",
-    "strategy",
-)  # may differ when training is resumed
+PLACES = (*NO_MATTER, "clips", "features", "devices", "num_nodes", "strategy")  # may differ when training is resumed
 
 
 def main(argv: list[str]) -> None:
@@ -62,8 +57,20 @@ def run(config: TrainVLPConfig) -> Path:
     """Train VLP as `config` says; return its folder.  A finished one is kept, an interrupted one goes on."""
     tasks = expand_tasks(config.tasks)
     inputs = {name: config.clips / name / "index.parquet" for name in tasks}
-    if is_complete(config.out, config, inputs):
-        return config.out
+    alone = config.devices * config.num_nodes == 1
+    folder = (
+        run_folder(config.out, "train-vlp", config, inputs, overwrite=config.overwrite)
+        if alone or starts_first()
+        else nullcontext(not config.overwrite and is_complete(config.out, config, inputs))
+    )
+    with folder as complete:
+        if not complete:
+            learn(config, tasks, inputs)
+    return config.out
+
+
+def learn(config: TrainVLPConfig, tasks: Sequence[str], inputs: Mapping[str, Path]) -> None:
+    """From the checkpoint on, if there is one, to a finished folder."""
     started = time.time()
     ranks = Ranks(config.device, config.devices, config.num_nodes, config.strategy)
     if config.batch % ranks.size:
@@ -95,7 +102,7 @@ def run(config: TrainVLPConfig) -> Path:
         model.fit_state(features[::every], bank.states[::every])
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
     checkpoint = config.out / "checkpoint.safetensors"
-    resumable = plain({k: v for k, v in asdict(config).items() if k not in PLACES})
+    resumable = without(plain(config), PLACES)
     first = 0
     if checkpoint.exists():
         tensors, meta = load_tensors(checkpoint, CHECKPOINT)
@@ -110,32 +117,33 @@ def run(config: TrainVLPConfig) -> Path:
 
     clock = time.time()
     model.train()
-    for step in range(first + 1, config.steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
-        if isinstance(model, FactoredVLP):
-            loss, metrics = factored_training_loss(model, features, sampler, texts, config, rng, ranks)
-        else:
-            loss, metrics = training_loss(model, features, sampler, texts, config, rng, ranks)
-        descend(loss, model, optimizer, ranks)
-        if step % config.log_every == 0 or step == config.steps:
-            ranks.average(metrics.values())
-            rate = {"charts/tuples_per_second": step_rate(first, step, clock) * config.batch}
-            if logger is not None:
-                logger.log(step, {f"losses/{k}": float(v) for k, v in metrics.items()} | rate)
-        if ranks.first and step % config.checkpoint_every == 0 and step < config.steps:
-            tensors, meta = pack_optimizer(optimizer, "optimizer")
-            rng_tensors, rng_meta = rng_state(rng)
-            weights = {f"model.{k}": v for k, v in model.state_dict().items()}
-            meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": resumable}
-            save_tensors(checkpoint, weights | tensors | rng_tensors, meta)
+    with Stopping(config.checkpoint_every, signals=ranks.size == 1) as stopping:
+        for step in range(first + 1, config.steps + 1):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
+            if isinstance(model, FactoredVLP):
+                loss, metrics = factored_training_loss(model, features, sampler, texts, config, rng, ranks)
+            else:
+                loss, metrics = training_loss(model, features, sampler, texts, config, rng, ranks)
+            descend(loss, model, optimizer, ranks)
+            if step % config.log_every == 0 or step == config.steps:
+                ranks.average(metrics.values())
+                rate = {"charts/tuples_per_second": step_rate(first, step, clock) * config.batch}
+                if logger is not None:
+                    logger.log(step, {f"losses/{k}": float(v) for k, v in metrics.items()} | rate)
+            if ranks.first and stopping.due(step) and step < config.steps:
+                tensors, meta = pack_optimizer(optimizer, "optimizer")
+                rng_tensors, rng_meta = rng_state(rng)
+                weights = {f"model.{k}": v for k, v in model.state_dict().items()}
+                meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": resumable}
+                save_tensors(checkpoint, weights | tensors | rng_tensors, meta)
+                stopping.leave(f"step {step} of {config.steps}", checkpoint)
     if logger is not None:
         logger.close()
         save(config, model, backbone, bank)
         checkpoint.unlink(missing_ok=True)
         write_manifest(config.out, "train-vlp", config, inputs, config.seed, started, outputs=["model.safetensors"])
     ranks.wait()
-    return config.out
 
 
 def training_loss(

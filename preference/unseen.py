@@ -23,6 +23,7 @@ from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.memory import PeakMemory
 from robopref.configs.parallel import in_processes
 from robopref.configs.run import write_manifest
+from robopref.configs.run_folder import run_folder
 from robopref.configs.unseen import UnseenConfig
 from robopref.configs.vlp import TrainVLPConfig
 from robopref.datasets import collect
@@ -46,6 +47,12 @@ def run(config: UnseenConfig) -> Path:
     if unknown:
         raise UsageError(f"only: there is no variant {unknown[0]!r}.{nearest(unknown[0], config.variants)}")
     variants = {name: variant(config.vlp, name, config.variants[name]) for name in config.only or config.variants}
+    with run_folder(config.out, "unseen", config, {}, overwrite=config.overwrite, shared=not config.overwrite):
+        return make_table(config, variants, started)
+
+
+def make_table(config: UnseenConfig, variants: dict[str, TrainVLPConfig], started: float) -> Path:
+    """The table of the variants, from what is not there yet on."""
     stages: tuple[Callable[[], object], ...] = (
         lambda: collect_all(config),
         lambda: learn_all(config, variants),

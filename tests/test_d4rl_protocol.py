@@ -267,7 +267,11 @@ def test_a_killed_command_goes_on_and_redoes_nothing(
     before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
     run(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished, and kept as it is"
-    run(replace(config, steps=30, threads=2))
+    other = replace(config, steps=30, threads=2)
+    with pytest.raises(RoboprefError, match=r"other settings .steps=.* there, 30 asked for"):
+        run(other)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    run(replace(other, overwrite=True))
     assert (config.out / "training" / ROWS).stat().st_mtime_ns == before[config.out / "training" / ROWS]
     assert 30 <= len(read_d4rl(config.out / "expert.hdf5")) < 30 + LIMIT
 
@@ -278,7 +282,7 @@ def test_an_agent_that_has_not_learnt_is_an_error(made: D4RLProtocolConfig, monk
 
     monkeypatch.setattr(d4rl_protocol, "measure", measure)
     with pytest.raises(RoboprefError, match="has not learnt yet, give more than frames=400"):
-        run(replace(made, reference_episodes=1))
+        run(replace(made, reference_episodes=1, overwrite=True))
 
 
 def test_the_command_on_hopper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

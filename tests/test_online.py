@@ -139,7 +139,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, monkeyp
     monkeypatch.setattr(online.Run, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         online.run(settings(tmp_path))
-    with pytest.raises(RoboprefError, match="another seed"):
+    with pytest.raises(RoboprefError, match=r"other settings .seed=0 there, 1 asked for"):
         online.run(settings(tmp_path, seed=1))
 
 

@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_to_the_very_same_end(penalty: str, tmp_path: Path,
     onpolicy.run(whole)
     run_killed(monkeypatch, killed)
     assert (killed.out / "checkpoint.safetensors").exists() and not (killed.out / "manifest.json").exists()
-    with pytest.raises(RoboprefError, match=r"checkpoint\.safetensors"):
+    with pytest.raises(RoboprefError, match=r"other settings \(policy\.clip=.* there, 0\.3 asked for\)"):
         onpolicy.run(replace(killed, policy=replace(killed.policy, clip=0.3)))
     onpolicy.run(replace(killed, processes=2))
     for name in ("model.safetensors", "episodes.csv"):

@@ -11,6 +11,8 @@ import pytest
 from small_run import SUCCESS, make_run
 
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import write_json
+from robopref.configs.run_folder import BEGUN
 from robopref.configs.show import ReportConfig
 from robopref.datasets.preferences import read_preferences, write_preferences
 from robopref.policies.figures import curves, success_chart
@@ -131,7 +133,7 @@ def test_same_run_same_page(folder: Path, html: str) -> None:
 def test_missing_part_is_said(folder: Path, tmp_path: Path, gone: str) -> None:
     run_folder = copied(folder, tmp_path)
     victim = run_folder / gone
-    shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
+    shutil.rmtree(victim) if victim.is_dir() else victim.replace(run_folder / BEGUN)  # as in a run that was interrupted
     page = Page(run(ReportConfig(run_folder, out=tmp_path / "page.html")).read_text(encoding="utf-8"))
     if gone != "manifest.json":
         assert "Missing from this run" in page.text and gone in page.text
@@ -158,6 +160,7 @@ def test_damaged_files_are_said(folder: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (tmp_path / "episodes").mkdir()
+    write_json(tmp_path / BEGUN, {"stage": "pipeline"})
     page = Page(run(ReportConfig(tmp_path)).read_text(encoding="utf-8"))
     assert not page.open and "There is no manifest" in page.text and "vlp/metrics.csv is not there" in page.text
 
@@ -170,10 +173,17 @@ def test_a_file_of_another_version_is_an_error(folder: Path, tmp_path: Path) -> 
     assert not (tmp_path / "page.html").exists()
 
 
+def test_nothing_is_written_into_a_run_of_another_stage(folder: Path) -> None:
+    before = sorted(folder.joinpath("vlp").iterdir())
+    with pytest.raises(RoboprefError, match="holds a run of `train-vlp`: name a folder that `robopref pipeline` made"):
+        run(ReportConfig(folder / "vlp"))
+    assert sorted(folder.joinpath("vlp").iterdir()) == before
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("sun")
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(RoboprefError, match="is no run folder"):
+        with pytest.raises(RoboprefError, match="holds no run: name a folder that `robopref pipeline` made"):
             run(ReportConfig(path))
     assert [item.name for item in tmp_path.iterdir()] == ["holiday.txt"]
 

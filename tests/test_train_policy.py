@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.hydra import compose
 from robopref.configs.policy import BCConfig, CPLConfig, IPLConfig, IQLConfig, PIQLConfig, PolicyConfig, TrainConfig
 from robopref.configs.run import choose_device
+from robopref.configs.stopping import Terminated
 from robopref.datasets.episodes import write_episodes
 from robopref.datasets.preferences import COLUMNS, write_preferences
 from robopref.embodied.rollout import Episode
 from robopref.policies import train
+from robopref.policies.bc import BC
 from robopref.policies.networks import load_policy
 from robopref.preference.reward import LearnedReward
 
@@ -108,6 +112,24 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(
     assert not (parts / "checkpoint.safetensors").exists()
 
 
+def test_a_terminated_run_keeps_the_step_it_was_in(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, update = settings(inputs, tmp_path / "stopped", "bc", checkpoint_every=1000), BC.update
+
+    def stopped(self: BC, step: int, *rest: object) -> object:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, step, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BC, "update", stopped)
+    with pytest.raises(Terminated, match=r"step 7 of 12 is kept in .*stopped/checkpoint\.safetensors"):
+        train.run(config)
+    monkeypatch.setattr(BC, "update", update)
+    whole = train.run(settings(inputs, tmp_path / "whole", "bc"))
+    assert (train.run(config) / "model.safetensors").read_bytes()[-1000:] == (whole / "model.safetensors").read_bytes()[-1000:]
+
+
 @pytest.mark.parametrize("name", ["piql", "cpl"])
 def test_pairs_without_a_label_teach_nothing(inputs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     """Trained from a file with abstentions, a policy is the one trained from a file without those pairs, to the bit."""
@@ -126,13 +148,17 @@ def test_pairs_without_a_label_teach_nothing(inputs: tuple[Path, Path], tmp_path
     assert not all(torch.equal(tensor, ties[key]) for key, tensor in few.items())
 
 
-def test_a_finished_run_is_kept_and_other_settings_train_anew(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_finished_run_is_kept_and_other_settings_are_refused_or_replace_it(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     config = settings(inputs, tmp_path / "out", "bc")
     model = train.run(config) / "model.safetensors"
     before = model.stat().st_mtime_ns
     train.run(config)
     assert model.stat().st_mtime_ns == before
-    train.run(dataclasses.replace(config, seeds=(0, 1, 2)))
+    other = dataclasses.replace(config, seeds=(0, 1, 2))
+    with pytest.raises(RoboprefError, match=r"other settings \(seeds=\[.*\] there, \[0, 1, 2\] asked for\): choose another out="):
+        train.run(other)
+    assert model.stat().st_mtime_ns == before and (tmp_path / "out" / "manifest.json").exists()
+    train.run(dataclasses.replace(other, overwrite=True))
     assert load_model(tmp_path / "out", "policy")[1]["seeds"] == [0, 1, 2]
 
 
@@ -148,7 +174,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
         train.run(config)
     assert not (tmp_path / "out" / "manifest.json").exists()
     other = dataclasses.replace(config, policy=dataclasses.replace(POLICIES["bc"], learning_rate=0.5))
-    with pytest.raises(RoboprefError, match=r"another learning_rate.*choose another out="):
+    with pytest.raises(RoboprefError, match=r"learning_rate=.* there, 0.5 asked for.*choose another out="):
         train.run(other)
 
 

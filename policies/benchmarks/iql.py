@@ -125,8 +125,8 @@ def run() -> dict[str, float | str]:
     taken = "mixed" if is_mixed("auto", torch.device("cpu")) else "float32"
     precisions = list(dict.fromkeys(("float32", taken)))
     sides = {"IQL in one plain file, one seed": (1, partial(plain, config))}
-    for name, seeds in (("one seed", SEEDS[:1]), ("five seeds", SEEDS)):
-        sides |= {f"{name}, {one}": (len(seeds), partial(ours, replace(config, precision=one), seeds)) for one in precisions}
+    for name, chosen in (("one seed", SEEDS[:1]), ("five seeds", SEEDS)):
+        sides |= {f"{name}, {one}": (len(chosen), partial(ours, replace(config, precision=one), chosen)) for one in precisions}
     two = {
         "two plain processes": (1, partial(plain, config, fused=True)),
         "two of five seeds, float32": (len(SEEDS), partial(ours, replace(config, precision="float32"), SEEDS)),
@@ -145,7 +145,7 @@ def run() -> dict[str, float | str]:
     Console().print(table)
     names = {"ratio": f"five seeds, {taken}", "ratio_float32": "five seeds, float32", "ratio_one_seed": f"one seed, {taken}"}
     fair = max(best["two of five seeds, float32"], best["five seeds, float32"]) / best["two plain processes"]
-    ratios = {measure: round(best[name] / peer, 2) for measure, name in names.items()}
+    ratios: dict[str, float | str] = {measure: round(best[name] / peer, 2) for measure, name in names.items()}
     return ratios | {"fair": round(fair, 2), "precision": "bfloat16 products" if taken == "mixed" else taken}
 
 

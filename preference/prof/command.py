@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import atomic_file, plain, write_json
 from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.prof import PROFConfig
-from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.run import write_manifest
+from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
 from robopref.embodied.fields import Described, described
@@ -48,8 +49,14 @@ def run(config: PROFConfig) -> Path:
     inputs = {f"file {number}": path for number, path in enumerate(config.files)}
     sets = {"data": config.data, "experts": config.expert_data}
     inputs |= {name: Path(where) for name, where in sets.items() if where is not None and Path(where).exists()}
-    if is_complete(config.out, config, inputs):
-        return config.out
+    with run_folder(config.out, "prof", config, inputs, overwrite=config.overwrite) as complete:
+        if not complete:
+            search(config, inputs)
+    return config.out
+
+
+def search(config: PROFConfig, inputs: Mapping[str, Path]) -> None:
+    """Write, rank and improve, and leave the chosen code and the table."""
     started = time.time()
     world = described(config.env, config.fields)
     data = clipped(load_offline(config.data))  # as learners see it
@@ -59,12 +66,11 @@ def run(config: PROFConfig) -> Path:
         check_sizes(world, part)
     writer = Recorded(make_writer(config, world, experts), config.out / TRANSCRIPT, config.writer)
     with Comparison(data, experts, config.ranking, config.seed) as comparison:
-        search = Search(world, experts.take([0]), comparison, Sandbox(config.sandbox), writer, config)
-        chosen = search.run([(path.stem, read_code(path)) for path in config.files])
-    write(config.out, world, search, chosen)
+        found = Search(world, experts.take([0]), comparison, Sandbox(config.sandbox), writer, config)
+        chosen = found.run([(path.stem, read_code(path)) for path in config.files])
+    write(config.out, world, found, chosen)
     outputs = [REWARD, COLUMNS, RANKING, TRANSCRIPT, "candidates"]
     write_manifest(config.out, "prof", config, inputs, config.seed, started, outputs)
-    return config.out
 
 
 def make_writer(config: PROFConfig, world: Described, experts: OfflineData) -> Writer:
