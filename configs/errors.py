@@ -1,8 +1,9 @@
-"""The one exception that a user is meant to read, and the hint that goes with a mistyped name."""
+"""The one exception that a user is meant to read, the hint for a mistyped name, and the line for what was dealt with."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -21,3 +22,8 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 class UsageError(RoboprefError):
     """A mistyped command, key or choice: the command line exits with status 2, as argument parsers do."""
+
+
+def warn(message: str) -> None:
+    """One line on stderr: what was found in an input and dealt with, so that nothing is done to it in silence."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -9,10 +9,15 @@ next_observations, infos/*, metadata/*.  What a row's successor is must be found
 * An episode ends where `terminals` or `timeouts` says so.  Without `timeouts` (files of the first version) also after D4RL's
   number of steps, as `d4rl` has it.  The AntMaze files of the first version have timeouts at wrong places: there it ends where
   infos/goal changes (if it does).  Where a row's next observation is not the row that follows, an episode ends too (ours).
-* With next_observations every row is a transition.
+* Flags that contradict the limit of steps, the next observations or the rows are repaired, which is said on stderr and in
+  `facts`, or refused (ours; datasets/episode_ends.py).  Nothing is learnt from a step that leads from one episode into the next.
+* With next_observations every row is a transition, but for ends where they are the next episode's first.
 * Without, the last row of an episode that was cut, or that the file ends in, has no next observation: it is dropped, as
-  `d4rl.qlearning_dataset` does, with its reward, and `facts` says how many and how much.  After a terminal nothing of the next
-  observation is used by a learner of values: it is the row's own once more (ours), and the transition is kept.
+  `d4rl.qlearning_dataset` does; its reward counts in the episode's return, and `facts` says how many and how much.  After a
+  terminal nothing of the next observation is used by a learner of values: it is the row's own once more (ours), and the
+  transition is kept.
+
+Actions are as recorded.  Learners, rewards that label and reward code are given them in [-1, 1], where policies act (`clipped`).
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,12 +35,13 @@ import numpy as np
 import tyro
 
 from robopref.configs.cli import guarded
-from robopref.configs.errors import RoboprefError, UsageError, nearest
+from robopref.configs.errors import RoboprefError, UsageError, nearest, warn
 from robopref.configs.files import atomic_file, check_space
-from robopref.datasets.d4rl_names import PATHS, env_of, name_of, reference_score, step_limit, url_of
+from robopref.datasets.d4rl_names import PATHS, env_of, name_of, reference_score, step_limit, task_of, url_of
 from robopref.datasets.download import DownloadError, download
+from robopref.datasets.episode_ends import BLOCK, SAME, Rows, find_ends, read_flags
 from robopref.datasets.minari_sets import read_minari, write_minari
-from robopref.datasets.offline import OfflineData, ReferenceScore
+from robopref.datasets.offline import REPAIRED, OfflineData, ReferenceScore, check_finite, said
 
 __all__ = [
     "clipped",
@@ -52,9 +58,10 @@ FOLDER = Path("data/d4rl")
 MIRROR = "ROBOPREF_D4RL_URL"  # environment variable
 ENDINGS = (".hdf5", ".h5")
 LOST, LOST_REWARD = "dropped_steps", "dropped_reward"  # in `facts`
-OURS = "robopref"  # of metadata/: name, env_id and facts of what write_d4rl has written, as JSON
-SAME = 1e-4  # relative or absolute, by which an observation may differ from the one announced by the row before
-BLOCK = 65_536  # rows looked at together
+OURS = "robopref"  # of metadata/: name, env_id, facts and what else only we say of what write_d4rl has written, as JSON
+LOW, HIGH = "metadata/action_low", "metadata/action_high"  # (da,) the box of actions, which D4RL's form has no place for
+ROUNDING = 1e-5  # by which a scaled action may leave [-1, 1]
+NUMBERS = "fiub"  # kinds of types that are read as numbers
 REMEDY = "Download it again, or point to another file."
 
 
@@ -89,12 +96,13 @@ def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = 
 
 
 def read_d4rl(path: str | Path, name: str | None = None, env_id: str | None = None, limit: int | None = None) -> OfflineData:
-    """A flat HDF5 file of D4RL's form, in float32; actions as recorded, even beyond [-1, 1] (`clipped`).
+    """A flat HDF5 file of D4RL's form, in float32; actions as recorded, in their world's units (`clipped`).
 
     name: of the set, if the file is not called by it; decides on reference scores, environment and episodes of old files.
-    env_id: for files of other origin, `adroit/door`.  limit: steps after which episodes were cut, for files without
-    `timeouts`; default: D4RL's of the set.  Peak memory is about twice the observations.  Raises RoboprefError naming the file
-    for what is missing, damaged, of different lengths or not finite.
+    env_id: for files of other origin, `adroit/door`.  limit: steps after which episodes were cut, for files without `timeouts`
+    or with some that are never true; default: D4RL's of the set, then the environment's.  Peak memory is about twice the
+    observations.  What was repaired is said in one line on stderr.  Raises RoboprefError naming the file for what is missing,
+    damaged, of different lengths or not finite, and where flags leave open where episodes end.
     """
     path = Path(path)
     try:
@@ -109,12 +117,19 @@ def read_d4rl(path: str | Path, name: str | None = None, env_id: str | None = No
 def write_d4rl(path: str | Path, data: OfflineData) -> Path:
     """Write a set as flat HDF5 that D4RL's tools read; `read_d4rl` gives back the same.
 
-    Every episode that is not terminated has its timeout at its last row; next_observations are complete.
+    Every episode that is not terminated has its timeout at its last row; next_observations are complete.  The box of actions,
+    where it is known, is metadata/action_low and metadata/action_high.
     """
     path = Path(path)
     flags = {"terminals": data.terminals, "timeouts": np.zeros(len(data), bool)}
     flags["timeouts"][data.first[1:] - 1] = ~data.terminated
-    ours = {"name": data.name, "env_id": data.env_id, "facts": data.facts}
+    ours: dict[str, Any] = {"name": data.name, "env_id": data.env_id, "facts": data.facts}
+    ends = data.first[1:-1] - 1
+    alike = np.isclose(data.observations[data.rows[ends] + 1], data.observations[data.rows[ends + 1]], rtol=SAME, atol=SAME)
+    if alike.all(1).any():
+        ours["joined"] = ends[alike.all(1)].tolist()
+    if data.last_rewards is not None:
+        ours["last_rewards"] = data.last_rewards.tolist()
     with atomic_file(path) as aside:
         check_space(aside.parent, 2 * data.observations.nbytes + data.actions.nbytes + data.rewards.nbytes)
         with h5py.File(aside, "w") as file:
@@ -129,100 +144,138 @@ def write_d4rl(path: str | Path, data: OfflineData) -> Path:
             file[f"metadata/{OURS}"] = json.dumps(ours)
             if data.env_id is not None:
                 file["metadata/env_id"] = data.env_id
+            if data.box is not None:
+                file[LOW], file[HIGH] = data.box
             if data.score is not None:
                 file["metadata/ref_min_score"], file["metadata/ref_max_score"] = data.score.minimum, data.score.maximum
     return path
 
 
-def clipped(data: OfflineData, low: float = -1.0, high: float = 1.0) -> OfflineData:
-    """The same with every action within [low, high]: human demonstrations have more, environments clip them."""
-    return replace(data, actions=np.clip(data.actions, low, high))
+def clipped(data: OfflineData) -> OfflineData:
+    """The same with actions in [-1, 1], as policies act: scaled from the box of their world, and clipped to it as worlds clip.
+
+    That they leave the box, as human demonstrations do, and that nothing tells the box, is said in one line on stderr.
+    RoboprefError where actions could be in any units.
+    """
+    box = box_of(data)
+    if box is None:
+        reach = np.abs(data.actions).max()
+        if data.box is not None or reach > 1 + ROUNDING:
+            told = "is not told" if data.box is None else f"is {said(data.box)}"
+            raise RoboprefError(
+                f"{data.name}: the box of its actions {told}, and they reach {reach:.3g}: nobody knows which of them is 1 for a "
+                f"policy; give an action space with finite bounds (Minari), {LOW} and {HIGH} (HDF5), or the env_id"
+            )
+        warn(f"{data.name}: neither a box of actions nor an environment of robopref's is told: they are taken as of [-1, 1]")
+        box = -np.ones(data.dims[1]), np.ones(data.dims[1])
+    actions, (low, high) = data.actions, box
+    if not (low == -1).all() or not (high == 1).all():
+        actions = ((actions.astype(np.float64) - low) / (high - low) * 2 - 1).astype(np.float32)
+    beyond = (np.abs(actions) > 1 + ROUNDING).any(1).mean()
+    if beyond:
+        warn(f"{data.name}: {100 * beyond:.1f} % of the steps have actions beyond {said(box)}, clipped as the environment does")
+    ones = np.ones(data.dims[1])
+    return replace(data, actions=np.clip(actions, -1.0, 1.0), box=(-ones, ones))
+
+
+def box_of(data: OfflineData) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lowest and highest action (da,) of the world that a set was recorded in: as the set says, else as the environment does.
+
+    None where neither gives finite bounds.
+    """
+    if data.box is not None and np.isfinite(data.box).all():
+        return data.box
+    if task_of(data.name) or task_of(data.env_id or ""):  # the box of all of D4RL's
+        return -np.ones(data.dims[1]), np.ones(data.dims[1])
+    if data.env_id is None:
+        return None
+    from robopref.embodied.control import world_box  # the environments are heavy, and seldom needed to read a set
+
+    box = world_box(data.env_id)
+    return box if box is not None and box[0].shape == data.actions.shape[1:] else None
 
 
 def _read(file: h5py.File, path: Path, name: str | None, env_id: str | None, limit: int | None) -> OfflineData:
     missing = [key for key in ("observations", "actions", "rewards", "terminals") if not isinstance(file.get(key), h5py.Dataset)]
     if missing:
         raise RoboprefError(f"{path}: no {', '.join(missing)} in it; it holds {', '.join(file) or 'nothing'}. {REMEDY}")
-    ours = _ours(file, path)
+    ours, told = _ours(file, path), _facts(file)
     name = name or ours.get("name") or name_of(path)
+    env_id = env_id or (ours["env_id"] if ours else env_of(name) or _env_of(told))
+    notes: list[str] = []
     observations, actions = _rows(file["observations"], path), _rows(file["actions"], path)
-    rewards, terminals = _column(file["rewards"], path).astype(np.float32), _column(file["terminals"], path) != 0
+    rewards, terminals = _numbers(file["rewards"], path), _flags(file, "terminals", path, notes)
     lengths = {"observations": len(observations), "actions": len(actions), "rewards": len(rewards), "terminals": len(terminals)}
-    if len(set(lengths.values())) > 1 or not len(rewards):
+    if len(set(lengths.values())) > 1:
         raise RoboprefError(f"{path}: {', '.join(f'{n} {key}' for key, n in lengths.items())}: not one a step. {REMEDY}")
+    if not len(rewards):
+        raise RoboprefError(f"{path}: holds no step. {REMEDY}")
 
-    ends = terminals | _cuts(file, path, name, terminals, limit or step_limit(name))
-    ends[-1] = True  # also where the last episode is incomplete
-    if "next_observations" in file:
-        following = _rows(file["next_observations"], path)
-        if following.shape != observations.shape:
-            raise RoboprefError(f"{path}: next_observations {following.shape}, observations {observations.shape}. {REMEDY}")
-        ends |= _breaks(observations, following)
-        after = following[ends]
-        del following  # as large as the observations
-        kept = np.ones(len(ends), bool)
-    else:
-        after = observations[ends]
-        kept = ~ends | terminals
+    timeouts, joined = _timeouts(file, path, name, len(terminals), notes)
+    following = _rows(file["next_observations"], path) if "next_observations" in file else None
+    if following is not None and following.shape != observations.shape:
+        raise RoboprefError(f"{path}: next_observations {following.shape}, observations {observations.shape}. {REMEDY}")
+    if ours and following is not None and (terminals[-1] or (timeouts is not None and timeouts[-1])):
+        joined = ours["joined"]  # as write_d4rl leaves a file, which may have been changed since
+    limit = limit or step_limit(name)
+    if limit is None and joined is None and env_id is not None:
+        limit = _limit_of(env_id)
+    rows = Rows(path, observations, following, limit, joined)
+    found = find_ends(rows, terminals, timeouts)
+    notes += found.notes
+    ends, kept = found.ends, found.paired
+    after = observations[ends]
+    if following is not None:
+        after[~found.own[ends]] = following[ends & ~found.own]
+    del following, rows  # as large as the observations
     stops = np.flatnonzero(ends) + 1
     recorded = np.diff(stops, prepend=0)  # (E,) rows
     steps = recorded - ~kept[ends]  # (E,) transitions
     if not steps.any():
         raise RoboprefError(f"{path}: no step in it has a next observation. {REMEDY}")
-    facts = ours["facts"] if ours else _facts(file)
+    held = steps > 0  # an episode of one row without a next one is gone
+    facts, last_rewards = ours["facts"] if ours else told, None
+    if ours and len(ours["last_rewards"] or ()) == held.sum():
+        last_rewards = np.array(ours["last_rewards"], np.float32)
     if not kept.all():
         facts |= {LOST: str(int((~kept).sum())), LOST_REWARD: repr(float(rewards[~kept].sum(dtype=np.float64)))}
+        last_rewards = np.where(kept, np.float32(0), rewards)[ends][held]
         actions, rewards = actions[kept], rewards[kept]
-    held = steps > 0  # an episode of one row without a next one is gone
+    if notes:
+        facts |= {REPAIRED: "; ".join(notes)}
+        warn(f"{path}: {facts[REPAIRED]}")
     return OfflineData(
         observations=_joined(observations, after, recorded, steps),
         actions=actions,
         rewards=rewards,
         first=np.concatenate([[0], np.cumsum(steps[held])]).astype(np.int64),
-        terminated=terminals[ends][held],
+        terminated=found.terminals[ends][held],
         name=name,
-        env_id=env_id or (ours["env_id"] if ours else env_of(name)),
+        env_id=env_id,
         score=_score(file) if ours else _score(file) or reference_score(name) or reference_score(env_id or ""),
         facts=facts,
+        box=_box(file, path, actions.shape[1]),
+        last_rewards=last_rewards,
     )
 
 
-def _cuts(file: h5py.File, path: Path, name: str, terminals: np.ndarray, limit: int | None) -> np.ndarray:
-    """(N,) bool, where an episode ended although nothing was terminal."""
-    cuts = np.zeros(len(terminals), bool)
+def _timeouts(
+    file: h5py.File, path: Path, name: str, steps: int, notes: list[str]
+) -> tuple[np.ndarray | None, Sequence[int] | None]:
+    """(N,) bool, where episodes ended although nothing was terminal; None: not told.  With them () where they need no witness."""
     if name.startswith("antmaze") and name.endswith("-v0") and "infos/goal" in file:
-        goals = _rows(file["infos/goal"], path)
-        if len(goals) != len(cuts):
-            raise RoboprefError(f"{path}: {len(goals)} infos/goal for {len(cuts)} steps. {REMEDY}")
-        cuts[:-1] = (goals[1:] != goals[:-1]).any(1)
-        if cuts.any():
-            return cuts
-    if "timeouts" in file:
-        timeouts = _column(file["timeouts"], path) != 0
-        if len(timeouts) != len(cuts):
-            raise RoboprefError(f"{path}: {len(timeouts)} timeouts for {len(cuts)} steps. {REMEDY}")
-        return timeouts
-    if limit is not None:
-        number = np.arange(len(cuts))
-        begins = np.concatenate([[0], np.flatnonzero(terminals[:-1]) + 1])  # rows after a terminal
-        step = number - begins[np.searchsorted(begins, number, side="right") - 1]
-        return step % limit == limit - 1
-    if not terminals.any() and "next_observations" not in file:
-        raise RoboprefError(
-            f"{path}: nothing in it says where episodes end: no terminal, no timeouts, no next_observations, and {name} is no "
-            "name of D4RL; give the name, or the steps of an episode as `limit`"
-        )
-    return cuts
-
-
-def _breaks(observations: np.ndarray, following: np.ndarray) -> np.ndarray:
-    """(N,) bool, where the observation announced by a row is not the one of the row after it."""
-    breaks = np.zeros(len(observations), bool)
-    for start in range(0, len(observations) - 1, BLOCK):
-        next_row = observations[start + 1 : start + 1 + BLOCK]
-        announced = following[start : start + len(next_row)]
-        breaks[start : start + len(next_row)] = ~np.isclose(announced, next_row, rtol=SAME, atol=SAME).all(1)
-    return breaks
+        goals, changed = _rows(file["infos/goal"], path), np.zeros(steps, bool)
+        if len(goals) != steps:
+            raise RoboprefError(f"{path}: {len(goals)} infos/goal for {steps} steps. {REMEDY}")
+        changed[:-1] = (goals[1:] != goals[:-1]).any(1)
+        if changed.any():
+            return changed, ()
+    if "timeouts" not in file:
+        return None, None
+    timeouts = _flags(file, "timeouts", path, notes)
+    if len(timeouts) != steps:
+        raise RoboprefError(f"{path}: {len(timeouts)} timeouts for {steps} steps. {REMEDY}")
+    return timeouts, None
 
 
 def _joined(observations: np.ndarray, after: np.ndarray, recorded: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -242,30 +295,80 @@ def _joined(observations: np.ndarray, after: np.ndarray, recorded: np.ndarray, s
     return out
 
 
-def _rows(values: h5py.Dataset, path: Path) -> np.ndarray:
-    """(N, d) float32."""
-    if values.ndim != 2:
-        raise RoboprefError(f"{path}: {values.name} are {values.shape}; numbers in rows (N, d) are read here. {REMEDY}")
-    rows: np.ndarray = values.astype(np.float32)[()]
+def _rows(values: Any, path: Path) -> np.ndarray:
+    """(N, d) float32, finite, from numbers of any type."""
+    if not isinstance(values, h5py.Dataset):
+        raise RoboprefError(f"{path}: {values.name} has the parts {', '.join(values)}; one array (N, d) is read here. {REMEDY}")
+    if values.ndim != 2 or values.dtype.kind not in NUMBERS or not values.shape[1]:
+        kind = "pictures" if values.ndim > 3 else "numbers" if values.dtype.kind in NUMBERS else "no numbers"
+        advice = "Write one number a row as (N, 1)." if values.ndim == 1 else REMEDY
+        raise RoboprefError(
+            f"{path}: {values.name} are {kind}, {values.shape} of {values.dtype}; numbers in rows (N, d) are read here. {advice}"
+        )
+    rows: np.ndarray = (values if values.dtype.kind != "b" else values[()]).astype(np.float32)[
+        ()
+    ]  # HDF5 converts no truth values
+    check_finite(rows, f"{path}: {values.name.removeprefix('/')}")
     return rows
 
 
-def _column(values: h5py.Dataset, path: Path) -> np.ndarray:
+def _column(values: Any, path: Path) -> np.ndarray:
     """(N,) of what is (N,) or (N, 1)."""
-    if values.ndim == 0 or values.size != len(values):
-        raise RoboprefError(f"{path}: {values.name} are {values.shape}, not one number a step. {REMEDY}")
+    if not isinstance(values, h5py.Dataset) or values.ndim == 0 or values.size != len(values):
+        raise RoboprefError(f"{path}: {values.name} are {getattr(values, 'shape', 'a group')}, not one number a step. {REMEDY}")
     column: np.ndarray = values[()].reshape(-1)
     return column
 
 
+def _numbers(values: h5py.Dataset, path: Path) -> np.ndarray:
+    """(N,) float32, finite."""
+    column = _column(values, path)
+    if column.dtype.kind not in NUMBERS:
+        raise RoboprefError(f"{path}: {values.name} are of type {column.dtype}, not numbers. {REMEDY}")
+    numbers = column.astype(np.float32)
+    check_finite(numbers, f"{path}: {values.name.removeprefix('/')}")
+    return numbers
+
+
+def _flags(file: h5py.File, key: str, path: Path, notes: list[str]) -> np.ndarray:
+    """(N,) bool; what was odd about them goes to notes."""
+    flags, worded = read_flags(_column(file[key], path), f"{path}: {key}")
+    notes += [f"{key} are words, read as true and false"] * worded
+    return flags
+
+
+def _box(file: h5py.File, path: Path, size: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lowest and highest action (da,), where the file says so."""
+    if LOW not in file or HIGH not in file:
+        return None
+    low, high = (_column(file[key], path).astype(np.float64) for key in (LOW, HIGH))
+    if low.shape != (size,) or high.shape != (size,):
+        raise RoboprefError(f"{path}: {LOW} and {HIGH} hold {len(low)} and {len(high)} numbers, an action {size}. {REMEDY}")
+    return low, high
+
+
+def _env_of(facts: Mapping[str, str]) -> str | None:
+    """robopref's name of the environment that another's file names in its metadata: SUITE/NAME, or gymnasium's of MuJoCo."""
+    told = facts.get("env_id")
+    return told if told is None or "/" in told else f"mujoco/{told}" if _limit_of(f"mujoco/{told}") else None
+
+
+def _limit_of(env_id: str) -> int | None:
+    """Steps after which an environment of robopref's cuts its episodes."""
+    from robopref.embodied.control import step_limit as limit_of  # the environments are heavy, and seldom needed to read a set
+
+    return limit_of(env_id)
+
+
 def _ours(file: h5py.File, path: Path) -> dict[str, Any]:
-    """What `write_d4rl` has said of the set; empty for files of others."""
+    """What `write_d4rl` has said of the set; empty for files of others.  joined: ends after which the next row goes on."""
     said = file.get(f"metadata/{OURS}")
     if said is None:
         return {}
     try:
         found = json.loads(said[()])
-        return {"name": str(found["name"]), "env_id": found["env_id"], "facts": dict(found["facts"])}
+        ours = {"name": str(found["name"]), "env_id": found["env_id"], "facts": dict(found["facts"])}
+        return ours | {"joined": [int(row) for row in found.get("joined", ())], "last_rewards": found.get("last_rewards")}
     except (ValueError, KeyError, TypeError) as error:
         raise RoboprefError(f"{path}: metadata/{OURS} is damaged ({error}). {REMEDY}") from error
 
@@ -275,7 +378,7 @@ def _facts(file: h5py.File) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.size == 1:
+        if isinstance(item, h5py.Dataset) and item.size == 1 and item.name.removeprefix("/") not in (LOW, HIGH):
             value = item[()] if item.ndim == 0 else item[()].reshape(-1)[0]
             found[name] = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -329,9 +432,10 @@ def main(argv: list[str]) -> None:
 
 def describe(data: OfflineData) -> Mapping[str, str]:
     """What a set holds, in lines for the eye."""
-    returns, lengths = data.returns, data.lengths
+    returns, lengths = data.returns_of(data.rewards), data.lengths
     whole = float(returns.sum() + float(data.facts.get(LOST_REWARD, 0.0))) / data.episodes
-    beyond = (np.abs(data.actions) > 1).any(1).mean()
+    box = box_of(data) or (-np.ones(1), np.ones(1))
+    beyond = ((data.actions < box[0]) | (data.actions > box[1])).any(1).mean()
     lines = {
         "set": data.name,
         "environment": data.env_id or "none of robopref's",
@@ -344,7 +448,9 @@ def describe(data: OfflineData) -> Mapping[str, str]:
     if data.score is not None:
         lines["normalised score"] = f"{100 * float(data.score(np.array(whole))):.2f}, times 100, of the mean return as recorded"
     if beyond:
-        lines["actions"] = f"{100 * beyond:.1f} % of the steps beyond [-1, 1], the largest {np.abs(data.actions).max():.3f}"
+        lines["actions"] = f"{100 * beyond:.1f} % of the steps beyond {said(box)}, the largest {np.abs(data.actions).max():.3f}"
+    elif said(box) != "[-1, 1]":
+        lines["actions"] = f"in {said(box)}, which policies act in as [-1, 1]"
     return lines | {f"  {name}": value for name, value in data.facts.items()}
 
 

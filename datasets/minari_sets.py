@@ -4,13 +4,18 @@ Read straight from their HDF5, with no environment to make and no spaces to rebu
 installed here can be read too; sets in Minari's other format go through its storage.
 
 Sets of the namespace D4RL carry reference scores, those of mujoco do not: they are new data of today's environments.
+
+An episode that terminates or is truncated before its last step ends there, and what follows is another one (ours): Minari's
+collector goes on in a world that says it has ended, as long as nobody resets it.  Where observations jump there, the world was
+reset, and which of the steps leads across is not told: such a set is refused.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +26,145 @@ from gymnasium.spaces import Box
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.dataset.minari_storage import METADATA_FILE_NAME, MinariStorage
+from minari.serialization import deserialize_space
 
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, warn
 from robopref.configs.files import atomic_folder, check_space, read_json
-from robopref.datasets.offline import OfflineData, ReferenceScore
+from robopref.datasets.episode_ends import STANDS_OUT, change_sizes, read_flags
+from robopref.datasets.offline import REPAIRED, OfflineData, ReferenceScore, check_finite
 
 TOLD = ("dataset_id", "description", "algorithm_name", "code_permalink", "author", "minari_version")  # becomes `facts`
+DATA = "main_data.hdf5"
 REMEDY = "Download it again, or point to another set."
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An episode as it lies in a set."""
+
+    observations: np.ndarray  # (T + 1, do) float32
+    actions: np.ndarray  # (T, da) float32
+    rewards: np.ndarray  # (T,) float32
+    terminations: np.ndarray  # (T,) bool
+    truncations: np.ndarray  # (T,) bool
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Numbers of the steps, but the last, that ended an episode."""
+        return np.flatnonzero((self.terminations | self.truncations)[:-1])
 
 
 def read_minari(path: Path) -> OfflineData:
     """All episodes of a set: its folder, or the one above `data`, as Minari keeps it.
 
-    float32; rewards and ends as recorded.  Observations of goals ({observation, desired_goal, achieved_goal}) become the
-    observation and the desired goal, one after the other (ours).  Raises RoboprefError naming the folder for what is no set,
-    is damaged, or has pictures or several parts for observations.
+    float32; rewards, actions and ends as recorded.  Observations of goals ({observation, desired_goal, achieved_goal}) become the
+    observation and the desired goal, one after the other (ours).  What was repaired is said in one line on stderr.  Raises
+    RoboprefError naming the folder for what is no set, is damaged, or has pictures or several parts for observations.
     """
     folder = path if (path / METADATA_FILE_NAME).exists() or not (path / "data").is_dir() else path / "data"
     if not (folder / METADATA_FILE_NAME).exists():
         raise RoboprefError(f"{path}: no Minari set: it has no {METADATA_FILE_NAME}")
     metadata = read_json(folder / METADATA_FILE_NAME)
-    observations, actions, rewards, lengths, terminated = [], [], [], [], []
+    episodes: list[Recorded] = []
     try:
         for episode in _episodes(folder, metadata):
-            observations.append(_flat(episode["observations"], folder))
-            actions.append(_flat(episode["actions"], folder))
-            rewards.append(np.asarray(episode["rewards"], np.float32).reshape(-1))
-            lengths.append(len(rewards[-1]))
-            terminated.append(bool(np.asarray(episode["terminations"])[-1]))
-            if len(observations[-1]) != lengths[-1] + 1:
-                found = f"{len(observations[-1])} observations for {lengths[-1]} steps"
-                raise RoboprefError(f"{folder}, episode {len(lengths) - 1}: {found}. {REMEDY}")
+            episodes.append(_recorded(episode, f"{folder}, episode {len(episodes)}"))
     except (OSError, KeyError, ValueError, IndexError) as error:
-        raise RoboprefError(f"{folder}: damaged, after {len(lengths)} whole episodes ({error}). {REMEDY}") from error
-    if not lengths:
+        raise RoboprefError(f"{folder}: damaged, after {len(episodes)} whole episodes ({error}). {REMEDY}") from error
+    if not episodes:
         raise RoboprefError(f"{folder}: holds no episode. {REMEDY}")
+    notes = []
+    steps = sum(len(episode.rewards) for episode in episodes)
+    if metadata.get("total_steps", steps) != steps:
+        notes.append(f"{METADATA_FILE_NAME} tells of {metadata['total_steps']} steps, the episodes hold {steps}: these were read")
+    if unsaid := sum(not (episode.terminations[-1] or episode.truncations[-1]) for episode in episodes):
+        notes.append(f"{unsaid} of {len(episodes)} episodes end without a flag: taken as cut by time")
+    if earlier := [(number, episode.inside[0]) for number, episode in enumerate(episodes) if len(episode.inside)]:
+        number, step = earlier[0]
+        check_continuous(folder, episodes)
+        notes.append(
+            f"{len(earlier)} episodes end before their last step (episode {number} at {step}): the rest is another episode"
+        )
+        episodes = [part for episode in episodes for part in _split(episode)]
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    facts = metadata["facts"] if "facts" in metadata else {key: str(metadata[key]) for key in TOLD if key in metadata}
+    if notes:
+        facts |= {REPAIRED: "; ".join(notes)}
+        warn(f"{folder}: {facts[REPAIRED]}")
+    last_rewards = metadata.get("last_rewards")
     return OfflineData(
-        observations=np.concatenate(observations),
-        actions=np.concatenate(actions),
-        rewards=np.concatenate(rewards),
-        first=np.cumsum([0, *lengths], dtype=np.int64),
-        terminated=np.array(terminated, bool),
+        observations=np.concatenate([episode.observations for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        rewards=np.concatenate([episode.rewards for episode in episodes]),
+        first=np.cumsum([0, *(len(episode.rewards) for episode in episodes)], dtype=np.int64),
+        terminated=np.array([episode.terminations[-1] for episode in episodes], bool),
         name=str(metadata.get("name") or metadata.get("dataset_id") or path.name),
         env_id=_environment(metadata),
         score=None if low is None or high is None else ReferenceScore(float(low), float(high)),
-        facts=metadata["facts"] if "facts" in metadata else {key: str(metadata[key]) for key in TOLD if key in metadata},
+        facts=facts,
+        box=_box(metadata, folder),
+        last_rewards=None if last_rewards is None else np.array(last_rewards, np.float32),
     )
+
+
+def check_continuous(folder: Path, episodes: Sequence[Recorded]) -> None:
+    """RoboprefError where an episode that ended before its last step jumps there as it does nowhere else: the world was reset."""
+    sizes = change_sizes(np.concatenate([episode.observations for episode in episodes]))
+    starts = np.cumsum([0, *(len(episode.observations) for episode in episodes)])
+    usual = np.ones(len(sizes), bool)
+    usual[starts[1:-1] - 1] = False  # from one episode to the next
+    ends = [(number, int(step)) for number, episode in enumerate(episodes) for step in episode.inside]
+    # a world is reset in the step that ends an episode, or in the next one, which does nothing else
+    changes = {end: slice(starts[end[0]] + end[1], min(starts[end[0]] + end[1] + 2, starts[end[0] + 1] - 1)) for end in ends}
+    for change in changes.values():
+        usual[change] = False
+    most = STANDS_OUT * sizes[usual].max(initial=0.0)
+    for (number, step), change in changes.items():
+        if usual.any() and sizes[change].max() > most:
+            raise RoboprefError(
+                f"{folder}, episode {number}: it ends at step {step}, goes on, and jumps as at a reset: which step leads from "
+                "one episode into the next is not told; write it as two episodes"
+            )
+
+
+def _recorded(episode: Any, where: str) -> Recorded:
+    """An episode, whole and finite; ValueError for what is missing, else RoboprefError that begins with `where`."""
+    missing = [key for key in ("observations", "actions", "rewards", "terminations") if key not in _keys(episode)]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)} in the next one")
+    rewards = np.asarray(episode["rewards"], np.float32).reshape(-1)
+    terminations = _flags(episode["terminations"], f"{where}: terminations")
+    known = "truncations" in _keys(episode)
+    truncations = _flags(episode["truncations"], f"{where}: truncations") if known else np.zeros(len(terminations), bool)
+    read = Recorded(
+        _flat(episode["observations"], where, "observations"),
+        _flat(episode["actions"], where, "actions"),
+        rewards,
+        terminations,
+        truncations,
+    )
+    steps = len(rewards)
+    lengths = {name: len(values) for name, values in vars(read).items() if len(values) != steps + (name == "observations")}
+    if lengths or not steps:
+        found = ", ".join(f"{length} {name}" for name, length in lengths.items()) or "nothing"
+        raise RoboprefError(f"{where}: {found} for {steps} steps, where there is one a step and one more observation. {REMEDY}")
+    for name in ("observations", "actions", "rewards"):
+        check_finite(getattr(read, name), f"{where}: {name}")
+    return read
+
+
+def _split(episode: Recorded) -> Iterator[Recorded]:
+    """An episode as the several that its flags say it is."""
+    stops = [*(episode.inside + 1).tolist(), len(episode.rewards)]
+    for start, stop in zip([0, *stops], stops, strict=False):
+        steps = slice(start, stop)
+        yield Recorded(
+            episode.observations[start : stop + 1],
+            episode.actions[steps],
+            episode.rewards[steps],
+            episode.terminations[steps],
+            episode.truncations[steps],
+        )
 
 
 def write_minari(path: Path, data: OfflineData) -> Path:
@@ -75,6 +172,9 @@ def write_minari(path: Path, data: OfflineData) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     bound = max(1.0, float(np.abs(data.actions).max()))  # human demonstrations leave [-1, 1]
+    low, high = np.full(data.dims[1], -bound), np.full(data.dims[1], bound)
+    if data.box is not None:
+        low, high = np.minimum(data.box[0], data.actions.min(0)), np.maximum(data.box[1], data.actions.max(0))
 
     def buffers() -> Iterator[EpisodeBuffer]:
         for number, (start, end) in enumerate(zip(data.first, data.first[1:], strict=False)):
@@ -94,7 +194,7 @@ def write_minari(path: Path, data: OfflineData) -> Path:
         storage = MinariStorage.new(
             aside.resolve(),  # Minari 0.5 joins a relative path to itself when it asks for the file's size
             observation_space=Box(-np.inf, np.inf, (data.dims[0],), np.float32),
-            action_space=Box(-bound, bound, (data.dims[1],), np.float32),
+            action_space=Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32),
         )
         storage.update_episodes(buffers())
         metadata: dict[str, Any] = {
@@ -107,33 +207,80 @@ def write_minari(path: Path, data: OfflineData) -> Path:
             metadata["env_id"] = data.env_id
         if data.score is not None:  # Minari itself drops these of a set without an environment
             metadata |= {"ref_min_score": data.score.minimum, "ref_max_score": data.score.maximum}
+        if data.box is not None:  # the space above has room for what was recorded beyond it
+            metadata["action_box"] = [bounds.tolist() for bounds in data.box]
+        if data.last_rewards is not None:
+            metadata["last_rewards"] = data.last_rewards.tolist()
         storage.update_metadata(metadata)
     return path
 
 
 def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[Any]:
+    name = metadata.get("dataset_id", "ID")
+    alone = f"{folder}: {METADATA_FILE_NAME} is there, the episodes are not: get them with `minari download {name}`"
     if metadata.get("data_format", "hdf5") != "hdf5":
         if not {"observation_space", "action_space"} <= metadata.keys():  # Minari would make the environment to learn of them
             raise RoboprefError(f"{folder}: {METADATA_FILE_NAME} has no spaces. {REMEDY}")
+        if metadata.get("total_episodes") and not (folder / "0").exists():  # a folder an episode
+            raise RoboprefError(alone)
         storage = MinariStorage.read(folder)
         yield from storage.get_episodes(range(storage.total_episodes))
         return
-    with h5py.File(folder / "main_data.hdf5", "r") as file:
-        for number in range(int(metadata["total_episodes"])):
+    if not (folder / DATA).exists():
+        name = metadata.get("dataset_id", "ID")
+        raise RoboprefError(
+            f"{folder}: {METADATA_FILE_NAME} alone, without {DATA}: get the episodes with `minari download {name}`"
+        )
+    with h5py.File(folder / DATA, "r") as file:
+        held, told = sum(key.startswith("episode_") for key in file), int(metadata["total_episodes"])
+        if held > told:
+            raise RoboprefError(
+                f"{folder}: {held} episodes where {METADATA_FILE_NAME} tells of {told}: a writing was cut. {REMEDY}"
+            )
+        for number in range(told):
             yield file[f"episode_{number}"]
 
 
-def _flat(values: Any, folder: Path) -> np.ndarray:
+def _keys(episode: Any) -> Collection[str]:
+    """What there is of an episode, of either format."""
+    return episode.keys() if isinstance(episode, h5py.Group | dict) else vars(episode).keys()
+
+
+def _flags(values: Any, what: str) -> np.ndarray:
+    """(T,) bool."""
+    return read_flags(np.asarray(values[()]).reshape(-1), what)[0]
+
+
+def _flat(values: Any, where: str, what: str) -> np.ndarray:
     """(T, d) float32."""
     if isinstance(values, h5py.Group | dict):
         parts = [values[name] for name in ("observation", "desired_goal") if name in values]
         parts = [part for part in parts if not isinstance(part, h5py.Group | dict)]  # the kitchen's goals are of several parts
-        if not parts:
-            raise RoboprefError(f"{folder}: observations have the parts {', '.join(values)}, none of which is `observation`")
-        return np.concatenate([_flat(part, folder) for part in parts], axis=1)
-    if values.ndim != 2:
-        raise RoboprefError(f"{folder}: numbers in rows are read here, not arrays of shape {values.shape[1:]}")
+        if not parts or what != "observations":
+            raise RoboprefError(f"{where}: {what} have the parts {', '.join(values)}, none of which is `observation`")
+        return np.concatenate([_flat(part, where, what) for part in parts], axis=1)
+    if values.ndim != 2 or values.dtype.kind not in "fiub":
+        kind = "pictures" if values.ndim > 3 else "arrays"
+        raise RoboprefError(
+            f"{where}: {what} are {kind} of shape {values.shape[1:]} and {values.dtype}; numbers in rows are read here"
+        )
     return np.asarray(values[()], np.float32)
+
+
+def _box(metadata: dict[str, Any], folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lowest and highest action (da,) of the set's space, None where it is not told; RoboprefError for a space that is no box."""
+    if "facts" in metadata:  # ours: its space has room for more
+        box = metadata.get("action_box")
+        return None if box is None else (np.array(box[0], np.float64), np.array(box[1], np.float64))
+    if "action_space" not in metadata:
+        return None
+    try:
+        space = deserialize_space(metadata["action_space"])
+    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise RoboprefError(f"{folder}: its action_space is of no kind that Minari reads ({error}). {REMEDY}") from error
+    if not isinstance(space, Box):
+        raise RoboprefError(f"{folder}: its actions are {space}; those of a Box are learnt from here")
+    return space.low.astype(np.float64), space.high.astype(np.float64)
 
 
 def _environment(metadata: dict[str, Any]) -> str | None:

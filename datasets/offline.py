@@ -9,12 +9,14 @@ Axes: E episodes, M transitions, R = M + E observation rows, do and da numbers i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from robopref.configs.errors import RoboprefError
+
+REPAIRED = "repaired"  # of facts: what was wrong in the file and was put right when it was read
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,16 @@ class OfflineData:
     """All episodes of a data set."""
 
     observations: np.ndarray  # (R, do) float32
-    actions: np.ndarray  # (M, da) float32, as the environment takes them
+    actions: np.ndarray  # (M, da) float32, as recorded: in the units of their world, until `datasets.d4rl.clipped`
     rewards: np.ndarray  # (M,) float32, the environment's own
     first: np.ndarray  # (E + 1,) int64, number of each episode's first transition; the last entry is M
     terminated: np.ndarray  # (E,) bool, whether an episode ended for good; else it was cut by time, or the file ends in it
     name: str  # in messages and tables
     env_id: str | None = None  # as `robopref evaluate` takes it: mujoco/hopper, adroit/door
     score: ReferenceScore | None = None
-    facts: dict[str, str] = field(default_factory=dict)  # what the file says of how it was made
+    facts: dict[str, str] = field(default_factory=dict)  # what the file says of how it was made, and what was repaired in it
+    box: tuple[np.ndarray, np.ndarray] | None = None  # (da,) lowest and highest action of their world; None: not said
+    last_rewards: np.ndarray | None = None  # (E,) float32, of last steps that nothing follows, so that they are no transition
 
     def __post_init__(self) -> None:
         episodes, transitions = len(self.first) - 1, len(self.actions)
@@ -50,13 +54,18 @@ class OfflineData:
             "rewards": self.rewards.shape == (transitions,),
             "terminated": self.terminated.shape == (episodes,),
             "first": episodes > 0 and self.first[0] == 0 and self.first[-1] == transitions and (np.diff(self.first) > 0).all(),
+            "last_rewards": self.last_rewards is None or self.last_rewards.shape == (episodes,),
+            "box": self.box is None or all(bound.shape == self.actions.shape[1:] for bound in self.box),
         }
         wrong = [name for name, right in shapes.items() if not right]
         if wrong:
             raise RoboprefError(f"{self.name}: {' and '.join(wrong)} do not fit {transitions} actions in {episodes} episodes")
         for name in ("observations", "actions", "rewards"):
-            if not np.isfinite(getattr(self, name)).all():
-                raise RoboprefError(f"{self.name}: {name} hold NaN or infinity; get the file again")
+            check_finite(getattr(self, name), f"{self.name}: {name}")
+        if self.box is not None and not (self.box[0] < self.box[1]).all():
+            raise RoboprefError(
+                f"{self.name}: the box of its actions is {said(self.box)}: write bounds that rise in every number"
+            )
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -100,8 +109,8 @@ class OfflineData:
 
     @property
     def returns(self) -> np.ndarray:
-        """(E,) float64, sums of the environment's rewards."""
-        return self.returns_of(self.rewards)
+        """(E,) float64, sums of the environment's rewards as recorded, that of a last step which is no transition included."""
+        return self.returns_of(self.rewards) + (0.0 if self.last_rewards is None else self.last_rewards)
 
     def returns_of(self, values: np.ndarray) -> np.ndarray:
         """(E,) float64, sums of `values` (M,), such as other rewards, over episodes."""
@@ -115,14 +124,28 @@ class OfflineData:
             raise RoboprefError(f"{self.name} holds episodes 0 to {self.episodes - 1}, asked for {chosen.tolist()}")
         numbers = np.concatenate([np.arange(self.first[e], self.first[e + 1]) for e in chosen])
         rows = np.concatenate([np.arange(self.first[e] + e, self.first[e + 1] + e + 1) for e in chosen])
-        return OfflineData(
+        return replace(
+            self,
             observations=self.observations[rows],
             actions=self.actions[numbers],
             rewards=self.rewards[numbers],
             first=np.concatenate([[0], np.cumsum(self.lengths[chosen])]),
             terminated=self.terminated[chosen],
-            name=self.name,
-            env_id=self.env_id,
-            score=self.score,
-            facts=self.facts,
+            last_rewards=None if self.last_rewards is None else self.last_rewards[chosen],
         )
+
+
+def check_finite(values: np.ndarray, what: str) -> None:
+    """RoboprefError, beginning with `what`, that names the first row of values (N, ...) with NaN or infinity."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int((~finite.reshape(len(values), -1).all(1)).argmax())
+        raise RoboprefError(f"{what} hold NaN or infinity, first in row {row}: leave that episode out, or get the file again")
+
+
+def said(box: tuple[np.ndarray, np.ndarray]) -> str:
+    """Bounds in words: [-2, 2] where they are those of every number of an action."""
+    low, high = box
+    if (low == low[0]).all() and (high == high[0]).all():
+        return f"[{low[0]:g}, {high[0]:g}]"
+    return " x ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high, strict=True))

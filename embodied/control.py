@@ -20,6 +20,8 @@ from robopref.embodied.envs import make_env
 
 SUITES = ("dmc", "mujoco", "metaworld", "adroit")
 ADROIT = {"pen": 100, "hammer": 200, "door": 200, "relocate": 200}  # steps of an episode in D4RL
+DMC_STEPS = 1000  # of every task of the suite
+METAWORLD_STEPS = 500
 ROUNDING = 1e-6  # by which an action may be outside [-1, 1]
 
 
@@ -162,14 +164,41 @@ def make_control(env_id: str, repeat: int = 1) -> ControlEnv:
         return ControlEnv(DMCEnv(name), env_id, repeat)
     if suite == "adroit":
         return ControlEnv(AdroitEnv(name), env_id, repeat)
-    known = [spec for spec in gym.registry if "/" not in spec]
-    # mujoco/halfcheetah is HalfCheetah-v5
-    full = next((spec for spec in known if spec.lower() == f"{name.lower()}-v5"), name)
     try:
-        env = gym.make(full, disable_env_checker=True)
+        env = gym.make(registered(name), disable_env_checker=True)
     except gym.error.Error as error:
+        known = [spec for spec in gym.registry if "/" not in spec]
         raise RoboprefError(f"mujoco has no environment {name!r}.{nearest(name, known)}") from error
     return ControlEnv(env, env_id, repeat)
+
+
+def registered(name: str) -> str:
+    """What gymnasium calls an environment of mujoco/NAME: halfcheetah is HalfCheetah-v5."""
+    return next((spec for spec in gym.registry if "/" not in spec and spec.lower() == f"{name.lower()}-v5"), name)
+
+
+def step_limit(env_id: str) -> int | None:
+    """Frames after which an environment cuts its episodes, without making it; None where it cuts none or is not known."""
+    suite, _, name = env_id.partition("/")
+    if suite == "mujoco":
+        full = registered(name)
+        return gym.registry[full].max_episode_steps if full in gym.registry else None
+    return ADROIT.get(name) if suite == "adroit" else {"dmc": DMC_STEPS, "metaworld": METAWORLD_STEPS}.get(suite)
+
+
+def world_box(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Lowest and highest action (da,) float64 that the environment itself takes, which agents reach as -1 and 1 (`forces`).
+
+    None for an environment that is not known or not installed, and where actions have no finite bounds.
+    """
+    try:
+        env = make_control(env_id)
+    except RoboprefError:
+        return None
+    ones = np.ones(env.action_space.shape or ())
+    low, high = env.forces(-ones), env.forces(ones)
+    env.close()
+    return low, high
 
 
 def flat(observation: dict[str, Any]) -> np.ndarray:

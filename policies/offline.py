@@ -4,12 +4,13 @@ Comes from datasets.d4rl (files of D4RL's form, Minari folders, names of D4RL; r
 preference/imitation and from reward code that runs in its sandbox; goes to bc.py, iql.py and td3bc.py by way of train.py.
 Everything here is the same for the same files and settings, so that an interrupted run makes it anew.
 
-In this order: actions are clipped; expert episodes are chosen, by the data's own reward, and added where they are from elsewhere,
-so that all rewards and learners of a comparison have the same data; transitions are labelled; rewards are scaled.  With seabo,
-otr, uds and code the data's reward decides on nothing else.
+In this order: actions are brought to [-1, 1]; expert episodes are chosen, by the data's own reward, and added where they are
+from elsewhere, so that all rewards and learners of a comparison have the same data; transitions are labelled; rewards are scaled.
+With seabo, otr, uds and code the data's reward decides on nothing else.
 
-Actions are clipped to [-1, 1], where policies act and environments clip them: human demonstrations hold more.  IQL's code clips
-to 1 - 1e-5, which squashed Gaussians need; ours is a plain one around a tanh, and has a density everywhere.
+Policies act in [-1, 1], which make_control stretches to the box of the world; actions come from that box, are scaled by it and
+clipped to it, as environments do: human demonstrations hold more.  IQL's code clips to 1 - 1e-5, which squashed Gaussians need;
+ours is a plain one around a tanh, and has a density everywhere.
 
 Axes: M transitions.
 """

@@ -149,7 +149,7 @@ def try_one(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> 
     started = time.process_time()
     data = clipped(load_offline(run.data))  # as the run saw it
     values = WrittenReward(path, run.sandbox)(data.obs, data.actions, data.next_obs)
-    agreement = correlation(data.returns_of(values), data.returns)
+    agreement = correlation(data.returns_of(values), data.returns_of(data.rewards))  # both over the same transitions
     mark = made_with(name, path, config, run)
     if not config.seeds:
         row = {"candidate": name, "seed": NO_POLICY, "agreement": agreement, "score": np.nan, "seconds": 0.0}

@@ -40,14 +40,14 @@ def rollouts(gain: float, episodes: int = 6) -> OfflineData:
             action = np.clip(gain * (obs[1] + 0.3 * obs[3]) + 0.1 * rng.normal(size=1), -1, 1).astype(np.float32)
             obs, reward, terminated, _, _ = env.step(action)
             observations.append(obs)
-            actions.append(action)
+            actions.append(env.forces(action.astype(np.float64)))  # as the world takes them, in [-3, 3]
             rewards.append(reward)
             if terminated or step == 39:
                 break
         first.append(len(actions))
         ended.append(terminated)
     return OfflineData(
-        np.array(observations, np.float32), np.array(actions), np.array(rewards, np.float32), np.array(first), np.array(ended),
+        np.array(observations, np.float32), np.array(actions, np.float32), np.array(rewards, np.float32), np.array(first), np.array(ended),
         "pendulum", "mujoco/InvertedPendulum-v5", ReferenceScore(0.0, 40.0),
     )  # fmt: skip
 
@@ -219,7 +219,7 @@ def test_candidates_are_judged_on_actions_as_the_run_saw_them_clipped(files):
         return spearmanr(returns, [float(wild.rewards[part].sum()) for part in ends]).statistic
 
     (told,) = pd.read_csv("worth.csv")["agreement"]
-    assert told == pytest.approx(agreement(np.clip(wild.actions, -1, 1)), abs=1e-4)  # as written
+    assert told == pytest.approx(agreement(np.clip(wild.actions / 3, -1, 1)), abs=1e-4)  # as written
     assert told != pytest.approx(agreement(wild.actions), abs=1e-3)
 
 

@@ -9,16 +9,18 @@ Axes: E episodes, M transitions of the data, N of the experts.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from robopref.configs.errors import RoboprefError
-from robopref.datasets.offline import OfflineData
+from robopref.datasets.offline import OfflineData, said
 
 CHUNK = 16384  # transitions that are copied at a time
 
 
 def best_episodes(data: OfflineData, count: int, worth: np.ndarray | None = None) -> OfflineData:
-    """The `count` episodes of highest return, the best first; of equals, the earlier.
+    """The `count` episodes of highest return as recorded, the best first; of equals, the earlier.
 
     worth (E,): what to go by instead of the return.  RoboprefError when there are fewer episodes.
     """
@@ -42,11 +44,16 @@ def antmaze_worth(data: OfflineData) -> np.ndarray:
 
 
 def check_alike(data: OfflineData, experts: OfflineData) -> None:
-    """RoboprefError unless observations and actions of both are of the same size."""
+    """RoboprefError unless observations and actions of both are of the same size and in the same units."""
     if data.dims != experts.dims:
         raise RoboprefError(
             f"{data.name} has {data.dims[0]} observation and {data.dims[1]} action numbers, its experts from {experts.name} "
             f"{experts.dims[0]} and {experts.dims[1]}: take experts of the same environment"
+        )
+    if data.box is not None and experts.box is not None and not all(map(np.array_equal, data.box, experts.box)):
+        raise RoboprefError(
+            f"{data.name} has actions in {said(data.box)}, its experts from {experts.name} in {said(experts.box)}: "
+            "bring both to [-1, 1] first (`datasets.d4rl.clipped`)"
         )
 
 
@@ -100,15 +107,14 @@ def _fingerprints(data: OfflineData) -> np.ndarray:
 
 
 def _joined(data: OfflineData, more: OfflineData) -> OfflineData:
-    """The episodes of both; name, environment, score and facts are those of `data`."""
-    return OfflineData(
+    """The episodes of both; name, environment, score, facts and box are those of `data`."""
+    last = [np.zeros(part.episodes, np.float32) if part.last_rewards is None else part.last_rewards for part in (data, more)]
+    return replace(
+        data,
         observations=np.concatenate([data.observations, more.observations]),
         actions=np.concatenate([data.actions, more.actions]),
         rewards=np.concatenate([data.rewards, more.rewards]),
         first=np.concatenate([data.first, len(data) + more.first[1:]]),
         terminated=np.concatenate([data.terminated, more.terminated]),
-        name=data.name,
-        env_id=data.env_id,
-        score=data.score,
-        facts=data.facts,
+        last_rewards=None if data.last_rewards is None and more.last_rewards is None else np.concatenate(last),
     )
