@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from robopref.embodied.statistics import INTERVAL, Spread
@@ -185,3 +186,13 @@ def test_a_cell_is_found_by_its_columns():
     assert marks.call("cell quick/labels.csv auc seed=0") == shared.where("quick/labels.csv", seed=0)["auc"].iloc[0]
     assert marks.call("mean quick/labels.csv n") == 150
     assert len(marks.call("each quick/labels.csv auc seed=0,2")) == 2
+
+
+@pytest.mark.parametrize("split", ["vlp_paper", "vlp_ml45"])
+def test_labellers_that_were_measured_later_met_the_same_clips_and_pairs(split):
+    first, later = (shared.read(f"{split}/{name}.csv") for name in ("table", "without_pixels"))
+    columns = [name for name in first if name in later and name != "made_from"]
+    for model in ("constant", "scripted"):
+        rows = [table.loc[table["model"] == model, columns].sort_values(["task", "wording"]) for table in (first, later)]
+        pd.testing.assert_frame_equal(*(one.reset_index(drop=True) for one in rows), check_exact=True)
+        assert len(rows[0]) == 25
