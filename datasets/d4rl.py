@@ -161,13 +161,15 @@ def clipped(data: OfflineData) -> OfflineData:
     if box is None:
         reach = np.abs(data.actions).max()
         if data.box is not None or reach > 1 + ROUNDING:
-            told = "is not told" if data.box is None else f"is {said(data.box)}"
+            told = "not told" if data.box is None else said(data.box)
             raise RoboprefError(
-                f"{data.name}: the box of its actions {told}, and they reach {reach:.3g}: nobody knows which of them is 1 for a "
-                f"policy; give an action space with finite bounds (Minari), {LOW} and {HIGH} (HDF5), or the env_id"
+                f"{data.name}: the box of its actions is {told}, and they reach {reach:.3g}: they cannot be scaled to [-1, 1], "
+                f"where policies act; give a space with finite bounds (Minari), {LOW} and {HIGH} (HDF5), or the env_id"
             )
         warn(f"{data.name}: neither a box of actions nor an environment of robopref's is told: they are taken as of [-1, 1]")
         box = -np.ones(data.dims[1]), np.ones(data.dims[1])
+    elif data.box is not None and not np.isfinite(data.box).all():
+        warn(f"{data.name}: the box of its actions is {said(data.box)}: taken as that of {data.env_id or data.name}, {said(box)}")
     actions, (low, high) = data.actions, box
     if not (low == -1).all() or not (high == 1).all():
         actions = ((actions.astype(np.float64) - low) / (high - low) * 2 - 1).astype(np.float32)

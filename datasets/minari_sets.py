@@ -66,14 +66,14 @@ def read_minari(path: Path) -> OfflineData:
         raise RoboprefError(f"{path}: no Minari set: it has no {METADATA_FILE_NAME}")
     metadata = read_json(folder / METADATA_FILE_NAME)
     episodes: list[Recorded] = []
+    notes: list[str] = []
     try:
         for episode in _episodes(folder, metadata):
-            episodes.append(_recorded(episode, f"{folder}, episode {len(episodes)}"))
+            episodes.append(_recorded(episode, f"{folder}, episode {len(episodes)}", notes))
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise RoboprefError(f"{folder}: damaged, after {len(episodes)} whole episodes ({error}). {REMEDY}") from error
     if not episodes:
         raise RoboprefError(f"{folder}: holds no episode. {REMEDY}")
-    notes = []
     steps = sum(len(episode.rewards) for episode in episodes)
     if metadata.get("total_steps", steps) != steps:
         notes.append(f"{METADATA_FILE_NAME} tells of {metadata['total_steps']} steps, the episodes hold {steps}: these were read")
@@ -127,21 +127,25 @@ def check_continuous(folder: Path, episodes: Sequence[Recorded]) -> None:
             )
 
 
-def _recorded(episode: Any, where: str) -> Recorded:
-    """An episode, whole and finite; ValueError for what is missing, else RoboprefError that begins with `where`."""
+def _recorded(episode: Any, where: str, notes: list[str]) -> Recorded:
+    """An episode, whole and finite; what is odd about its flags goes to notes.
+
+    ValueError for what is missing, RoboprefError that begins with `where` for the rest.
+    """
     missing = [key for key in ("observations", "actions", "rewards", "terminations") if key not in _keys(episode)]
     if missing:
         raise ValueError(f"no {', '.join(missing)} in the next one")
     rewards = np.asarray(episode["rewards"], np.float32).reshape(-1)
-    terminations = _flags(episode["terminations"], f"{where}: terminations")
-    known = "truncations" in _keys(episode)
-    truncations = _flags(episode["truncations"], f"{where}: truncations") if known else np.zeros(len(terminations), bool)
+    flags = {"terminations": np.zeros(0, bool), "truncations": np.zeros(len(rewards), bool)}
+    for key in (key for key in flags if key in _keys(episode)):
+        flags[key], worded = read_flags(np.asarray(episode[key][()]).reshape(-1), f"{where}: {key}")
+        if worded and (note := f"{key} are words, read as true and false") not in notes:
+            notes.append(note)
     read = Recorded(
         _flat(episode["observations"], where, "observations"),
         _flat(episode["actions"], where, "actions"),
         rewards,
-        terminations,
-        truncations,
+        **flags,
     )
     steps = len(rewards)
     lengths = {name: len(values) for name, values in vars(read).items() if len(values) != steps + (name == "observations")}
@@ -227,10 +231,7 @@ def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[Any]:
         yield from storage.get_episodes(range(storage.total_episodes))
         return
     if not (folder / DATA).exists():
-        name = metadata.get("dataset_id", "ID")
-        raise RoboprefError(
-            f"{folder}: {METADATA_FILE_NAME} alone, without {DATA}: get the episodes with `minari download {name}`"
-        )
+        raise RoboprefError(alone)
     with h5py.File(folder / DATA, "r") as file:
         held, told = sum(key.startswith("episode_") for key in file), int(metadata["total_episodes"])
         if held > told:
@@ -244,11 +245,6 @@ def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[Any]:
 def _keys(episode: Any) -> Collection[str]:
     """What there is of an episode, of either format."""
     return episode.keys() if isinstance(episode, h5py.Group | dict) else vars(episode).keys()
-
-
-def _flags(values: Any, what: str) -> np.ndarray:
-    """(T,) bool."""
-    return read_flags(np.asarray(values[()]).reshape(-1), what)[0]
 
 
 def _flat(values: Any, where: str, what: str) -> np.ndarray:

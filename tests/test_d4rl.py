@@ -64,7 +64,10 @@ def same(one: OfflineData, other: OfflineData) -> bool:
     arrays = ("observations", "actions", "rewards", "first", "terminated")
     equal = all(np.array_equal(getattr(one, key), getattr(other, key)) for key in arrays)
     types = all(getattr(one, key).dtype == getattr(other, key).dtype for key in arrays)
-    return equal and types and all(getattr(one, key) == getattr(other, key) for key in ("name", "env_id", "score", "facts"))
+    boxes = np.array_equal(np.array(one.box, object), np.array(other.box, object))
+    lasts = np.array_equal(np.array(one.last_rewards, object), np.array(other.last_rewards, object))
+    told = all(getattr(one, key) == getattr(other, key) for key in ("name", "env_id", "score", "facts"))
+    return equal and types and boxes and lasts and told
 
 
 @st.composite
@@ -81,6 +84,8 @@ def sets(draw: st.DrawFn) -> OfflineData:
         env_id=draw(st.sampled_from([None, "mujoco/hopper"])),
         score=draw(st.sampled_from([None, ReferenceScore(-20.272305, 3234.3)])),
         facts=draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2)),
+        box=draw(st.sampled_from([None, (-np.ones(2), np.ones(2)), (np.array([-2.0, 0.0]), np.array([0.1, np.inf]))])),
+        last_rewards=draw(st.sampled_from([None, rng.normal(size=len(lengths)).astype(np.float32)])),
     )
 
 
@@ -114,7 +119,8 @@ def test_clipping_changes_actions_alone() -> None:
     inside = clipped(data)
     assert np.abs(inside.actions).max() == 1 and data.actions.max() > 1
     assert np.array_equal(inside.actions, np.clip(data.actions, -1, 1))
-    assert same(replace(inside, actions=data.actions), data)
+    assert same(replace(inside, actions=data.actions, box=None), data)
+    assert inside.box is not None and np.array(inside.box).tolist() == [[-1] * 28, [1] * 28]
 
 
 # --- where episodes end
@@ -135,6 +141,17 @@ def test_without_them_a_cut_episodes_last_row_is_dropped_and_a_terminals_kept(tm
     assert data.observations[:, 0].tolist() == [0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]
     assert data.rewards.tolist() == [0, 1, 2, 3, 4, 5, 7, 8]
     assert data.facts == {"dropped_steps": "2", "dropped_reward": "15.0"}
+
+
+def test_a_dropped_rows_reward_counts_in_its_episodes_return(tmp_path: Path) -> None:
+    data = read_d4rl(flat(tmp_path / "a.hdf5", terminals=at(10, 2), timeouts=at(10, 6)))
+    assert data.returns.tolist() == [0 + 1 + 2, 3 + 4 + 5 + 6, 7 + 8 + 9] and data.rewards.tolist() == [0, 1, 2, 3, 4, 5, 7, 8]
+    assert data.last_rewards is not None and data.last_rewards.tolist() == [0, 6, 9]
+    assert data.take([2, 0]).returns.tolist() == [24, 3]
+    told = np.stack([np.arange(1, 11.0)] * 2, 1)
+    told[[2, 6]] = -1
+    whole = read_d4rl(flat(tmp_path / "a.hdf5", terminals=at(10, 2), timeouts=at(10, 6), next_observations=told))
+    assert whole.last_rewards is None and whole.returns.tolist() == [3, 18, 24]
 
 
 def test_an_episode_of_one_row_without_a_next_one_is_gone(tmp_path: Path) -> None:
@@ -249,6 +266,21 @@ def test_metadata_becomes_facts_but_weights_do_not(tmp_path: Path) -> None:
         ({"rewards": np.zeros((10, 2))}, "/rewards are .10, 2., not one number a step"),
         ({"next_observations": np.zeros((10, 3))}, r"next_observations \(10, 3\), observations \(10, 2\)"),
         ({"rewards": np.full(10, np.nan)}, "rewards hold NaN"),
+        ({"rewards": np.where(np.arange(10) == 4, np.inf, 1.0)}, "rewards hold NaN or infinity, first in row 4"),
+        ({"observations": np.eye(10, 2, -7) * np.nan}, "observations hold NaN or infinity, first in row 0"),
+        ({"observations": np.full((10, 2), 1e300)}, "observations hold NaN or infinity, first in row 0"),  # more than float32 has
+        ({"actions": np.where(np.arange(10)[:, None] == 9, np.nan, 0.0)}, "actions hold NaN or infinity, first in row 9"),
+        ({"next_observations": np.full((10, 2), np.nan)}, "next_observations hold NaN or infinity, first in row 0"),
+        (
+            {"observations": np.arange(10.0)},
+            r"observations are numbers, \(10,\) of float64; .* Write one number a row as \(N, 1\)",
+        ),
+        ({"observations": np.zeros((10, 0))}, r"observations are numbers, \(10, 0\)"),
+        ({"observations": np.array([[b"a"]] * 10)}, "observations are no numbers"),
+        ({"observations": np.zeros((10, 4, 4, 3), np.uint8)}, r"observations are pictures, \(10, 4, 4, 3\) of uint8"),
+        ({"rewards": np.array([b"1"] * 10)}, "rewards are of type .*, not numbers"),
+        ({"timeouts": None, "timeouts/of": np.zeros(10, bool)}, "timeouts are a group, not one number a step"),
+        ({"metadata/action_low": np.zeros(2), "metadata/action_high": np.ones(2)}, "hold 2 and 2 numbers, an action 1"),
         ({"metadata/robopref": "{"}, "metadata/robopref is damaged"),
     ],
 )
@@ -257,6 +289,26 @@ def test_damage_is_named(tmp_path: Path, keys: dict[str, Any], said: str) -> Non
     with pytest.raises(RoboprefError, match=said) as error:
         read_d4rl(path)
     assert str(error.value).startswith((str(path), "a: "))
+
+
+def test_a_file_without_rows_or_keys_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.hdf5").write_bytes(b"")
+    with pytest.raises(RoboprefError, match=r"empty.hdf5: truncated or not HDF5"):
+        read_d4rl(tmp_path / "empty.hdf5")
+    h5py.File(tmp_path / "bare.hdf5", "w").close()
+    with pytest.raises(RoboprefError, match=r"bare.hdf5: no observations, actions, rewards, terminals in it; it holds nothing"):
+        read_d4rl(tmp_path / "bare.hdf5")
+    with pytest.raises(RoboprefError, match=r"none.hdf5: holds no step"):
+        read_d4rl(flat(tmp_path / "none.hdf5", 0))
+
+
+@pytest.mark.parametrize("kind", [">f8", "<f4", ">i4", np.int64, np.uint8, np.float16, bool])
+def test_numbers_of_all_types_are_the_same_numbers(tmp_path: Path, kind: Any) -> None:
+    number = np.arange(10) % 2
+    path = flat(tmp_path / "a.hdf5", observations=np.stack([number, number], 1).astype(kind), rewards=number.astype(kind))
+    data = read_d4rl(path)
+    assert data.observations[:, 0].tolist() == number.tolist() and data.rewards.tolist() == number[:9].tolist()
+    assert {array.dtype for array in (data.observations, data.rewards)} == {np.dtype(np.float32)}
 
 
 def test_what_is_no_hdf5_or_cut_or_not_there_is_named(tmp_path: Path) -> None:
@@ -409,6 +461,214 @@ def test_damaged_minari_sets_are_named(tmp_path: Path) -> None:
     (path / "main_data.hdf5").write_bytes(b"")
     with pytest.raises(RoboprefError, match="damaged, after 0 whole episodes"):
         read_minari(path)
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_an_end_inside_an_episode_is_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str], data_format: str) -> None:
+    observations = np.random.default_rng(0).normal(size=(11, 3)).cumsum(0)
+    inside = buffer(observations, 10, True)
+    inside.terminations[3], inside.truncations[6] = True, True
+    path = tmp_path / "set"
+    foreign(path, Box(-np.inf, np.inf, (3,), np.float64), [buffer(observations[:6], 5, False), inside], data_format)
+    data = read_minari(path)
+    assert data.lengths.tolist() == [5, 4, 3, 3] and data.terminated.tolist() == [False, True, False, True]
+    assert data.terminals.tolist() == at(15, 8, 14).tolist() and data.rewards[5:].tolist() == list(range(10))
+    expected = np.concatenate([observations[:6], observations[:5], observations[4:8], observations[7:]])
+    assert np.array_equal(data.observations, expected.astype(np.float32))
+    assert "1 episodes end before their last step (episode 1 at 3): the rest is another episode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("after", [4, 5])  # the step that ends the episode resets the world, or the next one does
+def test_an_end_inside_an_episode_with_a_reset_is_refused(tmp_path: Path, after: int) -> None:
+    observations = np.random.default_rng(0).normal(size=(11, 3)).cumsum(0)
+    observations[after:] += 100
+    inside = buffer(observations, 10, False)
+    inside.terminations[3] = True
+    path = foreign(tmp_path / "set", Box(-np.inf, np.inf, (3,), np.float64), [inside])
+    with pytest.raises(
+        RoboprefError, match=r"set, episode 0: it ends at step 3, goes on, and jumps as at a reset: .* two episodes"
+    ):
+        read_minari(path)
+
+
+def test_an_episode_without_an_end_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_end = buffer(np.ones((4, 3)), 3, False)
+    open_end.truncations[:] = False
+    path = foreign(tmp_path / "set", Box(-np.inf, np.inf, (3,), np.float64), [open_end, buffer(np.ones((4, 3)), 3, True)])
+    data = read_minari(path)
+    assert data.terminated.tolist() == [False, True] and data.lengths.tolist() == [3, 3]
+    assert capsys.readouterr().err == f"warning: {path}: 1 of 2 episodes end without a flag: taken as cut by time\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "said"),
+    [
+        ("observations", np.zeros((3, 3)), "set, episode 1: 3 observations for 3 steps, where there is one a step and one more"),
+        ("actions", np.zeros((2, 2)), "set, episode 1: 2 actions for 3 steps"),
+        ("terminations", np.zeros(2, bool), "set, episode 1: 2 terminations for 3 steps"),
+        ("truncations", np.zeros(4, bool), "set, episode 1: 4 truncations for 3 steps"),
+        ("truncations", np.full(3, np.nan), "set, episode 1: truncations hold nan in row 0"),
+        ("terminations", None, r"damaged, after 1 whole episodes \(no terminations in the next one\)"),
+        ("observations", np.full((4, 3), np.inf), "set, episode 1: observations hold NaN or infinity, first in row 0"),
+        ("rewards", np.array([0, 0, np.nan]), "set, episode 1: rewards hold NaN or infinity, first in row 2"),
+        ("observations", np.zeros((4, 8, 8, 3), np.uint8), r"set, episode 1: observations are pictures of shape \(8, 8, 3\)"),
+        ("actions", np.zeros(3, np.int64), r"set, episode 1: actions are arrays of shape \(\) and int64"),
+    ],
+)
+def test_a_minari_episode_that_does_not_fit_is_named(tmp_path: Path, key: str, values: Any, said: str) -> None:
+    path = foreign(tmp_path / "set", Box(-np.inf, np.inf, (3,), np.float64), [buffer(np.ones((4, 3)), 3, True)] * 2)
+    with h5py.File(path / "main_data.hdf5", "a") as file:
+        del file[f"episode_1/{key}"]
+        if values is not None:
+            file[f"episode_1/{key}"] = values
+    with pytest.raises(RoboprefError, match=said):
+        read_minari(path)
+
+
+def test_minari_flags_may_be_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = foreign(tmp_path / "set", Box(-np.inf, np.inf, (3,), np.float64), [buffer(np.ones((4, 3)), 3, True)])
+    with h5py.File(path / "main_data.hdf5", "a") as file:
+        del file["episode_0/terminations"], file["episode_0/truncations"]
+        file["episode_0/terminations"], file["episode_0/truncations"] = (
+            np.array([b"False"] * 3),
+            np.array([b"False"] * 2 + [b"True"]),
+        )
+    assert read_minari(path).terminated.tolist() == [False]
+    assert "terminations are words, read as true and false; truncations are words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"total_episodes": 1}, "2 episodes where metadata.json tells of 1: a writing was cut"),
+        ({"total_episodes": 3}, "damaged, after 2 whole episodes"),
+        ({"total_episodes": 0}, "2 episodes where metadata.json tells of 0"),
+        ({"action_space": {"type": "Round"}}, "its action_space is of no kind that Minari reads"),
+        (
+            {"action_space": {"type": "MultiBinary", "n": [2]}},
+            r"its actions are MultiBinary\(.*those of a Box are learnt from here",
+        ),
+    ],
+)
+def test_metadata_that_contradict_the_episodes_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = foreign(tmp_path / "set", Box(-np.inf, np.inf, (3,), np.float64), [buffer(np.ones((4, 3)), 3, True)] * 2)
+    metadata = json.loads((path / "metadata.json").read_text())
+    (path / "metadata.json").write_text(json.dumps(metadata | change))
+    with pytest.raises(RoboprefError, match=said):
+        read_minari(path)
+
+
+def test_steps_of_metadata_that_disagree_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = foreign(tmp_path / "set", Box(-np.inf, np.inf, (3,), np.float64), [buffer(np.ones((4, 3)), 3, True)])
+    metadata = json.loads((path / "metadata.json").read_text())
+    (path / "metadata.json").write_text(json.dumps(metadata | {"total_steps": 77}))
+    assert len(read_minari(path)) == 3
+    assert "metadata.json tells of 77 steps, the episodes hold 3: these were read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_metadata_alone_are_no_set(tmp_path: Path, data_format: str) -> None:
+    path = foreign(tmp_path / "set", Box(-np.inf, np.inf, (3,), np.float64), [buffer(np.ones((4, 3)), 3, True)], data_format)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "metadata.json").write_text((path / "metadata.json").read_text())
+    with pytest.raises(RoboprefError, match="the episodes are not: get them with `minari download mujoco/hopper/expert-v0`"):
+        read_minari(tmp_path / "far")
+
+
+# --- units of actions
+
+
+def in_box(low: Any, high: Any, actions: Any, path: Path, **metadata: Any) -> Path:
+    """A Minari set of one episode whose action space is this box."""
+    values = np.atleast_2d(np.asarray(actions, np.float32))
+    episode = buffer(np.ones((len(values) + 1, 3)), len(values), False)
+    episode = replace(episode, actions=values)
+    path.mkdir(parents=True)
+    space = Box(np.asarray(low, np.float32), np.asarray(high, np.float32), dtype=np.float32)
+    storage = MinariStorage.new(path, Box(-np.inf, np.inf, (3,), np.float64), space)
+    storage.update_episodes([episode])
+    storage.update_metadata({"dataset_id": "mine/set-v0", "minari_version": "0.5.2"} | metadata)
+    return path
+
+
+def test_actions_are_recorded_in_their_world_s_units_and_learnt_from_in_the_policy_s(tmp_path: Path) -> None:
+    path = in_box([-2, 0], [2, 10], [[-2, 0], [0.8, 5], [2, 10]], tmp_path / "set")
+    data = read_minari(path)
+    assert data.actions.tolist() == np.float32([[-2, 0], [0.8, 5], [2, 10]]).tolist()
+    unit = clipped(data)
+    assert unit.actions == pytest.approx(np.array([[-1, -1], [0.4, 0], [1, 1]])) and unit.actions.dtype == np.float32
+    assert same(clipped(unit), unit)  # once is enough
+    for again in (read_d4rl(write_d4rl(tmp_path / "a.hdf5", data)), read_minari(write_minari(tmp_path / "again", data))):
+        assert same(again, data) and same(clipped(again), unit)
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        assert file["metadata/action_low"][()].tolist() == [-2, 0] and file["metadata/action_high"][()].tolist() == [2, 10]
+    assert minari.MinariDataset(tmp_path / "again").action_space == Box(
+        np.float32([-2, 0]), np.float32([2, 10]), dtype=np.float32
+    )
+
+
+def test_actions_of_a_world_between_minus_one_and_one_are_as_they_were(tmp_path: Path) -> None:
+    actions = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
+    data = read_minari(in_box([-1, -1], [1, 1], actions, tmp_path / "set"))
+    assert clipped(data).actions.tobytes() == actions.tobytes()
+
+
+def test_a_file_s_box_is_that_of_the_environment_it_names(tmp_path: Path) -> None:
+    actions = np.full((10, 7), 0.8, np.float32)
+    for told in ("Pusher-v5", "mujoco/Pusher-v5", "mujoco/pusher"):
+        data = read_d4rl(flat(tmp_path / "a.hdf5", actions=actions, **{"metadata/env_id": told}))
+        assert clipped(data).actions == pytest.approx(np.full((9, 7), 0.4)) and data.actions.max() == np.float32(0.8)
+    declared = {"metadata/action_low": np.full(7, -1.0), "metadata/action_high": np.ones(7)}  # recorded behind a wrapper
+    data = read_d4rl(flat(tmp_path / "a.hdf5", actions=actions, **{"metadata/env_id": "mujoco/pusher"}, **declared))
+    assert clipped(data).actions.max() == np.float32(0.8) and not {"action_low", "action_high"} & data.facts.keys()
+
+
+def test_actions_beyond_the_box_are_clipped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = clipped(read_minari(in_box([-2], [2], [[3], [1], [-2], [0]], tmp_path / "set")))
+    assert data.actions[:, 0].tolist() == [1, 0.5, -1, 0]
+    assert capsys.readouterr().err == (
+        "warning: mine/set-v0: 25.0 % of the steps have actions beyond [-2, 2], clipped as the environment does\n"
+    )
+
+
+def test_a_box_that_nothing_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inside, beyond = (flat(tmp_path / f"{name}.hdf5", actions=np.full((10, 1), a)) for name, a in (("in", 0.9), ("out", 1.8)))
+    assert clipped(read_d4rl(inside)).actions.max() == np.float32(0.9)
+    said = "warning: in: neither a box of actions nor an environment of robopref's is told: they are taken as of [-1, 1]\n"
+    assert capsys.readouterr().err.endswith(said)
+    with pytest.raises(
+        RoboprefError, match=r"out: the box of its actions is not told, and they reach 1.8: they cannot be scaled"
+    ):
+        clipped(read_d4rl(beyond))
+    without = in_box([-2], [2], [[1.8]], tmp_path / "set")
+    metadata = json.loads((without / "metadata.json").read_text())
+    del metadata["action_space"]
+    (without / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(RoboprefError, match=r"mine/set-v0: the box of its actions is not told, and they reach 1.8"):
+        clipped(read_minari(without))
+
+
+def test_a_box_without_bounds_is_that_of_the_environment_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        RoboprefError, match=r"the box of its actions is \[-inf, inf\], and they reach 0.5: they cannot be scaled"
+    ):
+        clipped(read_minari(in_box([-np.inf], [np.inf], [[0.5]], tmp_path / "set")))
+    with pytest.raises(RoboprefError, match=r"is \[0, inf\], and they reach 0.5"):
+        clipped(read_minari(in_box([0], [np.inf], [[0.5]], tmp_path / "half")))
+    spec = json.dumps({"id": "Pusher-v5", "entry_point": "gymnasium.envs.mujoco.pusher_v5:PusherEnv"})
+    data = read_minari(in_box([-np.inf] * 7, [np.inf] * 7, np.full((2, 7), 0.8), tmp_path / "pusher", env_spec=spec))
+    assert clipped(data).actions == pytest.approx(np.full((2, 7), 0.4))
+    said = "the box of its actions is [-inf, inf]: taken as that of mujoco/Pusher-v5, [-2, 2]"
+    assert said in capsys.readouterr().err
+    with pytest.raises(RoboprefError, match=r"the box of its actions is \[3, 3\]: write bounds that rise in every number"):
+        read_minari(in_box([3], [3], [[3]], tmp_path / "flat"))
+
+
+def test_info_says_in_which_units_actions_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", str(in_box([-2], [2], [[1.8], [0]], tmp_path / "set")), str(in_box([-2], [2], [[3], [0]], tmp_path / "out"))])
+    said = capsys.readouterr().out
+    assert "actions             in [-2, 2], which policies act in as [-1, 1]" in said
+    assert "actions             50.0 % of the steps beyond [-2, 2], the largest 3.000" in said
 
 
 # --- names

@@ -75,6 +75,26 @@ def test_the_best_episodes_come_first_and_the_earlier_of_equals() -> None:
         best_episodes(data, 1, worth=np.zeros(3))
 
 
+def test_a_last_reward_without_a_transition_counts_when_episodes_are_ranked() -> None:
+    data = offline([[[0.0], [1]], [[2.0], [3]], [[4.0], [5]]], [[[0]], [[0]], [[0]]], [[0.1], [0], [0.05]])
+    told = replace(data, last_rewards=np.array([0, 1, 0.5], np.float32))
+    assert best_episodes(data, 1).observations[0, 0] == 0 and best_episodes(told, 3).observations[::2, 0].tolist() == [2, 4, 0]
+    assert told.returns == pytest.approx([0.1, 1, 0.55]) and told.returns_of(told.rewards) == pytest.approx([0.1, 0, 0.05])
+    assert best_episodes(told, 2).returns == pytest.approx([1, 0.55])  # and stays with its episode
+    assert antmaze_worth(replace(told, observations=np.ones((6, 2), np.float32))).argmax() == 1
+    held, _ = with_experts(data, replace(told.take([1]), observations=np.array([[7], [8]], np.float32), name="other"))
+    assert held.returns == pytest.approx([0.1, 0, 0.05, 1])
+    assert with_experts(told, replace(data.take([1]), observations=np.array([[7], [8]], np.float32)))[0].returns[3] == 0
+
+
+def test_experts_in_other_units_are_refused() -> None:
+    data = offline([[[0.0], [1]]], [[[0.5]]])
+    wide, unit = (replace(data, box=(np.array([-bound]), np.array([bound])), name=f"to {bound:g}") for bound in (2.0, 1.0))
+    with pytest.raises(RoboprefError, match=r"to 2 has actions in \[-2, 2\], its experts from to 1 in \[-1, 1\]: bring both"):
+        matches(wide, unit)
+    assert matches(wide, wide).tolist() == matches(data, unit).tolist() == [0]
+
+
 def test_antmaze_experts_start_near_the_origin() -> None:
     data = offline([[[3.0, 4, 9], [0, 0, 0]], [[0.0, 1, 9], [0, 0, 0]]], [[[0]], [[0]]], [[1], [1]])
     assert antmaze_worth(data) == pytest.approx([1 / 5.0001, 1 / 1.0001])

@@ -6,10 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import h5py
+import minari
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
 
 from robopref.configs.checkpoint import load_model
 from robopref.configs.cli import main as robopref
@@ -21,6 +26,7 @@ from robopref.configs.policy import BCConfig, IQLConfig, PIQLConfig, PolicyConfi
 from robopref.datasets.d4rl import load_offline, write_d4rl, write_minari
 from robopref.datasets.episodes import write_episodes
 from robopref.datasets.offline import OfflineData, ReferenceScore
+from robopref.embodied.control import make_control
 from robopref.embodied.rollout import Episode
 from robopref.policies import offline, train
 from robopref.policies.bc import BC
@@ -104,6 +110,81 @@ def test_a_minari_folder_is_the_same_data(folder: Path, tmp_path: Path) -> None:
     runs = [train.run(settings(folder, tmp_path / name, data=folder / name)) for name in ("data.hdf5", "minari")]
     models = [load_model(run, "policy")[0] for run in runs]
     assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+
+
+def pushed(action: np.ndarray, path: Path, box: bool) -> Path:
+    """A Minari set of Pusher, whose actions are in [-2, 2]: three episodes with this one alone.  box: whether it is told."""
+    env = gym.make("Pusher-v5")
+    path.mkdir()
+    store = MinariStorage.new(path, env.observation_space, env.action_space, env_spec=env.spec)
+    episodes, last = [], np.arange(20) == 19
+    for seed in range(3):
+        observations = [env.reset(seed=seed)[0]] + [env.step(action)[0] for _ in range(20)]
+        episodes.append(
+            EpisodeBuffer(
+                observations=np.array(observations),
+                actions=np.tile(action, (20, 1)),
+                rewards=np.ones(20) * (seed + 1),
+                terminations=last & False,
+                truncations=last,
+                infos={},
+            )
+        )
+    store.update_episodes(episodes)
+    store.update_metadata({"dataset_id": "t/pusher-v0", "minari_version": minari.__version__})
+    if not box:
+        metadata = read_json(path / "metadata.json")
+        del metadata["action_space"]
+        write_json(path / "metadata.json", metadata)
+    return path
+
+
+@pytest.mark.parametrize("form", ["minari", "minari without a box", "hdf5", "hdf5 without a box"])
+def test_what_was_recorded_in_another_box_arrives_in_the_world(folder: Path, tmp_path: Path, form: str) -> None:
+    action = np.array([0.8, -0.6, 0.4, -1.2, 0, 1.6, -2], np.float32)
+    data = pushed(action, tmp_path / "set", form != "minari without a box")
+    if form.startswith("hdf5"):
+        read = load_offline(data)
+        data = write_d4rl(tmp_path / "set.hdf5", read if form == "hdf5" else dataclasses.replace(read, box=None))
+    policy = BCConfig(hidden=(32,), batch=32, steps=500, learning_rate=3e-3, dropout=0.0)
+    config = settings(folder, tmp_path / "out", data=data, policy=policy, seeds=(0,))
+    np.testing.assert_allclose(offline.load(config).transitions.actions, np.tile(action / 2, (60, 1)), rtol=1e-6)
+    world = make_control("mujoco/Pusher-v5")
+    start, _ = world.reset(seed=0)
+    world.step(load_policy(train.run(config)).act(start[None])[0])
+    np.testing.assert_allclose(world.unwrapped.data.ctrl, action, atol=0.08)  # type: ignore[attr-defined]
+
+
+def test_rewards_and_experts_see_actions_as_the_learner_does(folder: Path, tmp_path: Path) -> None:
+    """Reward code, SEABO and experts from a set that tells its units in another way: all in [-1, 1]."""
+    action = np.array([0.8, -0.6, 0.4, -1.2, 0, 1.6, -2], np.float32)
+    told = pushed(action, tmp_path / "told", box=True)
+    read = load_offline(told)
+    scaled = dataclasses.replace(read, actions=read.actions / 2, box=(-np.ones(7), np.ones(7)), name="scaled")
+    write_d4rl(tmp_path / "scaled.hdf5", scaled.take([2]))
+    (tmp_path / "reward").mkdir()
+    (tmp_path / "reward" / "reward.py").write_text("def reward(obs, act, next_obs):\n    return act[:, 0] + 0.0 * obs[:, 0]\n")
+    names = {"obs": [f"o{i}" for i in range(23)], "act": [f"a{i}" for i in range(7)]}
+    write_json(tmp_path / "reward" / "columns.json", names)
+    config = settings(folder, tmp_path / "out", data=told, expert_data=tmp_path / "scaled.hdf5", reward_scale="none")
+    code = offline.load(dataclasses.replace(config, reward=str(tmp_path / "reward" / "reward.py"))).transitions
+    np.testing.assert_allclose(code.rewards, np.full(60, 0.4), rtol=1e-6)  # the expert is in the data: nothing was added
+    seabo = offline.load(dataclasses.replace(config, reward="seabo")).transitions
+    assert len(seabo) == 60
+    np.testing.assert_allclose(seabo.rewards[40:], 1.0, atol=1e-6)
+
+
+def test_ten_percent_cloning_counts_a_last_reward_that_is_no_transition(folder: Path, tmp_path: Path) -> None:
+    rows = 30
+    observations = np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32)
+    rewards = np.zeros(rows)
+    rewards[19], rewards[3] = 1.0, 0.1  # the second episode succeeds in its last step
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["observations"], file["actions"], file["rewards"] = observations, np.zeros((rows, 2)), rewards
+        file["terminals"], file["timeouts"] = np.zeros(rows, bool), np.arange(rows) % 10 == 9
+    kept = offline.load(settings(folder, tmp_path / "out", "bc-undropped", data=tmp_path / "x.hdf5", top=0.1)).transitions
+    assert len(kept) == 9
+    np.testing.assert_allclose(kept.obs * kept.normaliser.std + kept.normaliser.mean, observations[10:20], atol=1e-5)
 
 
 def test_observations_are_normalised_as_td3bc_does(folder: Path, tmp_path: Path) -> None:
