@@ -285,7 +285,8 @@ def unflagged(rows: Rows, terminals: np.ndarray, timeouts: np.ndarray) -> tuple[
         return known[:0], None
     cuts = np.union1d(found, np.flatnonzero((timeouts & ~terminals)[:-1]))
     length = equal_length(len(terminals), np.flatnonzero(terminals[:-1]), cuts, 2 if len(jumps.rows) else MANY)
-    return (found if len(jumps.rows) or length is not None else known[:0]), length
+    spikes = not len(jumps.rows) or (np.diff(found) == 1).any()  # one step after the other, as no two resets are
+    return (known[:0] if length is None and spikes else found), length
 
 
 def equal_length(count: int, terminals: np.ndarray, cuts: np.ndarray, least: int) -> int | None:

@@ -217,6 +217,10 @@ def test_one_episode_without_a_flag_is_said(tmp_path: Path, capsys: pytest.Captu
         read_d4rl(write(tmp_path / "x.hdf5", observations))
     read_d4rl(write(tmp_path / "x.hdf5", observations, timeouts=np.arange(20) == 19))
     assert not capsys.readouterr().err
+    observations[2:] += 50  # a start that is unlike the rest: two large steps, one after the other
+    observations[1] += 30
+    data = read_d4rl(write(tmp_path / "x.hdf5", observations, timeouts=np.zeros(20, bool)))
+    assert data.lengths.tolist() == [19]
 
 
 def test_next_observations_of_other_rows_are_refused(tmp_path: Path) -> None:
