@@ -75,9 +75,9 @@ def over_curve(file: str, env: str, variant: str) -> Spread:
     return over_seeds(curve(file, env, variant))
 
 
-def sooner(file: str, env: str) -> Spread:
+def sooner(file: str, env: str, peer: str = "sb3") -> Spread:
     """For marks: what CIR has over Stable-Baselines3's SAC, both with the true reward, in the mean of all evaluations."""
-    return difference(curve(file, env, "true"), curve(file, env, "sb3"))
+    return difference(curve(file, env, "true"), curve(file, env, peer))
 
 
 def authors(env: str, frame: str) -> list[float]:
