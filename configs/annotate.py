@@ -19,7 +19,11 @@ class AnnotateConfig:
     episodes: Path | None = None
     """Episode dataset of one task (`robopref collect`) whose segments are compared."""
     videos: tuple[str, ...] = ()
-    """Or video files, patterns such as "runs/*.mp4" allowed; each is compared as a whole."""
+    """Or video files, patterns such as "runs/*.mp4" allowed; each is compared as a whole.  All are read once before the first is
+    scored, and one that is no whole video is an error.
+    """
+    skip_broken: bool = False
+    """Leave such videos out instead, and the pairs of a pairs file that name one; each is named with its fault."""
     instruction: str | None = None
     """What the robot was asked to do, one sentence; with --episodes the task's plain sentence by default."""
     model: tuple[Path, ...] = ()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
+from robopref.embodied.decode import decoded
 
 SHADE = (12, 16, 24, 190)  # lets the scene through and keeps the text readable even on a white picture
 INK = (255, 255, 255, 255)
@@ -79,36 +80,15 @@ def _feed(sink: IO[bytes] | None, path: Path, frames: Iterable[np.ndarray]) -> i
     return count
 
 
-def read_video(path: Path) -> Iterator[np.ndarray]:
-    """The pictures of any file that ffmpeg reads, upright, one (H, W, 3) uint8 at a time.
+def read_video(path: Path) -> Generator[np.ndarray]:
+    """The pictures of any video that ffmpeg reads, upright, one (H, W, 3) uint8 at a time.
 
-    Raises `RoboprefError` for a missing, empty, truncated or corrupted file: after the last good picture at the latest.
+    Raises `RoboprefError` for a file that is no video, and for a missing, empty, truncated or corrupted one: after the last
+    good picture at the latest.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RoboprefError(f"{path}: there is no such video.")
-    # PPM carries each picture's size; ffmpeg has by then applied the rotation that telephones write into the header.
-    command = [get_ffmpeg_exe(), "-v", "error", "-xerror", "-i", str(path), "-map", "0:v:0"]
-    command += ["-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-"]
-    count = 0
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as decoder,
-    ):
-        assert decoder.stdout is not None
-        while decoder.stdout.readline() == b"P6\n":
-            width, height = (int(number) for number in decoder.stdout.readline().split())
-            decoder.stdout.readline()  # the largest value, always 255
-            pixels = decoder.stdout.read(width * height * 3)
-            if len(pixels) < width * height * 3:
-                break
-            yield np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
-            count += 1
-        if decoder.wait() != 0 or count == 0:
-            raise RoboprefError(
-                f"{path}: not a whole video, {count} pictures could be read (ffmpeg: {_tail(complaints)}). "
-                "Copy or record it again, or leave it out."
-            )
+    with closing(decoded(Path(path))) as pictures:
+        for picture, _, _ in pictures:
+            yield picture
 
 
 def _tail(complaints: IO[bytes], limit: int = 200) -> str:

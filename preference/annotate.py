@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -35,6 +36,7 @@ from robopref.preference.agreement import NEAR_TIE, agreement, better_cluster, f
 from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking
 from robopref.preference.baselines.motion import MOTIONS
 from robopref.preference.baselines.rl_vlm_f import LastFrames, label_pairs
+from robopref.preference.broken import find_broken, refuse_broken
 from robopref.preference.chat import Chat
 from robopref.preference.drawing import Drawers
 from robopref.preference.hub import WEIGHTS, find_model
@@ -48,7 +50,7 @@ from robopref.preference.labellers import (
     least_sure,
     log_odds,
 )
-from robopref.preference.pairs import choose_segments, choose_videos
+from robopref.preference.pairs import ChosenVideos, choose_segments, choose_videos
 from robopref.preference.scoring import Clips, hand_positions, open_clips, score_in_chunks, true_returns
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ AGREEMENT = "agreement.json"
 ANSWERS = "answers"  # of the model that rl-vlm-f asks: paid for, so kept
 UNFINISHED = ".scores-"
 CLUSTER_BIT = "better-cluster"
+SKIPPED = "skipped.json"
+SKIP_THEM = "  --skip-broken leaves out what is broken."
+NEED_NO_PIXELS = ("human", "constant")
 NEED_EPISODES = ("scripted", CLUSTER_BIT, *MOTIONS)  # a video holds neither a true return nor where the hand was
 
 
@@ -73,8 +78,11 @@ def run(config: AnnotateConfig) -> Path:
     started = time.time()
     check_config(config)
     videos = find_videos(config.videos)
+    useless = find_broken(videos, whole=False)
+    if not config.skip_broken:
+        refuse_broken(useless, len(videos), SKIP_THEM)
     models = [find_model(model) for model in config.model] if config.labeller == "vlp" else []
-    inputs = list_inputs(config, videos, models)
+    inputs = list_inputs(config, [video for video in videos if video not in useless], models)
     side = side_folder(config.out)
     if config.out.exists() and is_complete(side, config, inputs):
         return config.out
@@ -88,7 +96,7 @@ def run(config: AnnotateConfig) -> Path:
         clips: Clips = segments
         returns = true_returns(store, segments)
     else:
-        clips, pairs = choose_videos(config, videos, rng)
+        (clips, pairs, left_out), broken = choose_sound(config, videos, useless, rng)
         returns, clusters = None, None
 
     table = pair_table(clips, pairs, store.task if store is not None else "", instruction, config.labeller)
@@ -116,6 +124,9 @@ def run(config: AnnotateConfig) -> Path:
         write_json(side / AGREEMENT, measure(table, preference, returns[pairs], None if clusters is None else clusters[pairs]))
     else:
         (side / AGREEMENT).unlink(missing_ok=True)
+    (side / SKIPPED).unlink(missing_ok=True)
+    if store is None and broken:
+        write_json(side / SKIPPED, {"reasons": list(broken.values()), "videos": len(videos), "pairs": left_out})
     write_preferences(config.out, table)
     write_manifest(side, "annotate", config, inputs, config.seed, started, outputs=[config.out.resolve()])
     for folder in side.glob(f"{UNFINISHED}*"):
@@ -188,6 +199,26 @@ def list_inputs(config: AnnotateConfig, videos: Sequence[Path], models: Sequence
         inputs["model" if len(models) == 1 else f"model {number}"] = model / WEIGHTS
     inputs |= files(config.labeller, config.baseline)
     return {name: path for name, path in inputs.items() if path is not None} | {str(path): path for path in videos}
+
+
+def choose_sound(
+    config: AnnotateConfig, videos: list[Path], useless: dict[Path, str], rng: np.random.Generator
+) -> tuple[ChosenVideos, dict[Path, str]]:
+    """Pairs of videos that can be read to their end, and the others with their faults: `useless`, and what is only found by
+    reading all of them.  RoboprefError where there are any, but for `config.skip_broken`.
+    """
+    if not config.skip_broken:
+        chosen = choose_videos(config, videos, rng)
+        if config.labeller not in NEED_NO_PIXELS:
+            refuse_broken(find_broken(videos, whole=True, workers=config.processes), len(videos), SKIP_THEM)
+        return chosen, {}
+    faults = useless | find_broken([video for video in videos if video not in useless], whole=True, workers=config.processes)
+    broken = {video: faults[video] for video in videos if video in faults}
+    if len(broken) == len(videos):
+        refuse_broken(broken, len(videos))
+    for reason in broken.values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    return choose_videos(config, videos, rng, broken), broken
 
 
 def pair_table(clips: Clips, pairs: np.ndarray, task: str, instruction: str, labeller: str) -> pd.DataFrame:
@@ -300,7 +331,7 @@ def measure(
 
 
 def summary(out: Path) -> str:
-    """What `run` wrote, in words, with every measure of agreement where a true return was there."""
+    """What `run` wrote, in words, with every measure of agreement where a true return was there, and what was skipped."""
     table = read_preferences(out)
     kept = labelled(table)
     lines = [f"{out}: {len(kept)} pairs, {(kept['label'] == 0.5).sum()} ties, for {table['instruction'].iloc[0]!r}"]
@@ -314,4 +345,9 @@ def summary(out: Path) -> str:
         if "cluster_accuracy" in row:
             lines += [f"Cluster bit, knowing only which cluster is the better one: accuracy {row['cluster_accuracy']:.3f}."]
         lines += [f"{row['near_ties']} of {len(kept)} are near-ties: below {NEAR_TIE:.0%} of the largest true difference."]
+    if (side_folder(out) / SKIPPED).exists():
+        skipped = read_json(side_folder(out) / SKIPPED)
+        pairs = f", and with them {skipped['pairs']} listed pairs" if skipped["pairs"] else ""
+        count = f"{len(skipped['reasons'])} of {skipped['videos']} videos"
+        lines += [f"{count} were skipped{pairs}; {side_folder(out) / SKIPPED} says why."]
     return "\n".join(lines)

@@ -31,6 +31,7 @@ from robopref.embodied.render import Renderer
 from robopref.embodied.tasks import canonical
 from robopref.preference.annotate import check_instruction
 from robopref.preference.attention import CrossAttentionMean
+from robopref.preference.broken import find_broken, refuse_broken
 from robopref.preference.hub import WEIGHTS, find_model
 from robopref.preference.occlusion import occlusion
 from robopref.preference.vlp import VLPScorer
@@ -73,10 +74,12 @@ def run(config: AttentionConfig) -> Path:
     """Draw every clip that `config` asks for; return the folder.  What is already there is kept."""
     check_config(config)
     videos = find_videos(config.videos)
+    refuse_broken(find_broken(videos, whole=False), len(videos))
     model = find_model(config.model)
     inputs = {"model": model / WEIGHTS} | {str(path): path for path in (*config.episodes, *videos)}
     if is_complete(config.out, config, inputs):
         return config.out
+    refuse_broken(find_broken(videos, whole=True, workers=config.threads), len(videos))
     started = time.time()
     import torch
 

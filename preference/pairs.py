@@ -5,7 +5,7 @@ First half of annotation (preference/annotate.py); every choice is a function of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,15 +54,34 @@ def choose_segments(config: AnnotateConfig, store: EpisodeStore, rng: np.random.
     return ChosenSegments(chosen, numbers.reshape(-1, 2), None if sides is None else sides[used])
 
 
-def choose_videos(config: AnnotateConfig, videos: list[Path], rng: np.random.Generator) -> tuple[list[Path], np.ndarray]:
-    """Videos, each in some pair, and pairs (P, 2) of their numbers."""
+class ChosenVideos(NamedTuple):
+    """What is compared."""
+
+    videos: list[Path]
+    """Sorted, each in some pair."""
+    pairs: np.ndarray
+    """(P, 2) numbers of videos."""
+    left_out: int
+    """Listed pairs that name a broken video."""
+
+
+def choose_videos(
+    config: AnnotateConfig, videos: list[Path], rng: np.random.Generator, broken: Collection[Path] = ()
+) -> ChosenVideos:
+    """The pairs that `config` asks for, of those `videos` that are not `broken`; RoboprefError when there are not as many."""
+    sound = [number for number, video in enumerate(videos) if video not in broken]
+    left_out = 0
     if config.pairing == "file":
         assert config.pairs_file is not None
-        pairs = listed_videos(read_pairs(config.pairs_file), videos, config.pairs_file)
+        listed = listed_videos(read_pairs(config.pairs_file), videos, config.pairs_file)
+        pairs = listed[np.isin(listed, sound).all(1)]
+        left_out = len(listed) - len(pairs)
+        if not len(pairs):
+            raise RoboprefError(f"{config.pairs_file}: each of its pairs names a broken video; mend those, or list others.")
     else:
-        pairs = random_pairs(len(videos), config.pairs, rng)
+        pairs = np.array(sound)[random_pairs(len(sound), config.pairs, rng)]
     used, numbers = np.unique(pairs, return_inverse=True)
-    return [videos[number] for number in used], numbers.reshape(-1, 2)
+    return ChosenVideos([videos[number] for number in used], numbers.reshape(-1, 2), left_out)
 
 
 def draw_segments(

@@ -322,12 +322,118 @@ def test_a_killed_ensemble_goes_on_and_ends_in_the_same_bytes(of_episodes, model
     assert annotate.run(settings).read_bytes() == whole and scored == [2] * 6  # four before, two after
 
 
-def test_a_damaged_video_leaves_no_labels(of_videos, films, tmp_path):
-    (tmp_path / "broken.mp4").write_bytes((films / "0.mp4").read_bytes()[:600])
-    settings = replace(of_videos, videos=(*of_videos.videos, str(tmp_path / "broken.mp4")), pairs=36)
-    with pytest.raises(RoboprefError, match=r"broken\.mp4"):
+@pytest.fixture
+def with_broken(of_videos, films, tmp_path):
+    """Videos of which five cannot be used, each for another reason."""
+    whole = (films / "0.mp4").read_bytes()
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "a-cut.mp4").write_bytes(whole[:600])
+    (others / "b-flipped.mp4").write_bytes(whole[: len(whole) // 2] + bytes(500) + whole[len(whole) // 2 + 500 :])
+    (others / "c-empty.mp4").touch()
+    os.mkfifo(others / "d-pipe.mp4")
+    shutil.copy(films / "0.mp4", others / os.fsdecode(b"e-caf\xe9.mp4"))
+    return replace(of_videos, videos=(*of_videos.videos, f"{others}/*"))
+
+
+def test_a_damaged_video_is_named_before_the_first_is_scored(with_broken, scored, tmp_path):
+    with pytest.raises(RoboprefError, match=r"c-empty\.mp4: empty.*Of the 13 videos 2 more .*d-pipe.*--skip-broken") as error:
+        annotate.run(with_broken)
+    assert "\n" not in str(error.value)
+    for name in ("c-empty.mp4", "d-pipe.mp4", os.fsdecode(b"e-caf\xe9.mp4")):
+        (tmp_path / "others" / name).unlink()
+    with pytest.raises(RoboprefError, match=r"a-cut\.mp4: not a whole video.*Of the 10 videos 1 more .*b-flipped"):
+        annotate.run(with_broken)
+    (tmp_path / "others" / "a-cut.mp4").unlink()
+    with pytest.raises(RoboprefError, match=r"b-flipped\.mp4: not a whole video, \d+ pictures .*leave it out\.  --skip-broken"):
+        annotate.run(replace(with_broken, processes=2))
+    assert scored == [] and [path.name for path in tmp_path.iterdir()] == ["others"]
+
+
+def test_broken_videos_are_left_out_and_the_labels_are_those_of_the_others(of_videos, with_broken, scored, capsys):
+    whole = annotate.run(of_videos).read_bytes()
+    scored.clear()
+    settings = replace(with_broken, skip_broken=True, out=of_videos.out.with_name("skipped.parquet"), processes=2)
+    assert annotate.run(settings).read_bytes() == whole and sum(scored) == VIDEOS
+    lines = capsys.readouterr().err.splitlines()
+    others = of_videos.out.parent / "others"
+    for line, name in zip(lines, ("a-cut.mp4", "b-flipped.mp4", "c-empty.mp4", "d-pipe.mp4", "e-caf\\udce9.mp4"), strict=True):
+        assert line.startswith(f"skipped: {others}/{name}: ")
+    kept = settings.out.with_suffix("") / "skipped.json"
+    assert annotate.summary(settings.out).endswith(f"5 of 13 videos were skipped; {kept} says why.")
+    assert [f"skipped: {reason}" for reason in read_json(kept)["reasons"]] == lines
+    before = settings.out.stat().st_mtime_ns
+    annotate.run(settings)
+    assert settings.out.stat().st_mtime_ns == before and sum(scored) == VIDEOS, "finished, so nothing is read again"
+    (others / "c-empty.mp4").write_bytes((others / "a-cut.mp4").read_bytes())
+    annotate.run(settings)
+    assert sum(scored) == 2 * VIDEOS, "what was skipped is among the inputs: it may be mended"
+    annotate.run(replace(of_videos, out=settings.out))
+    assert "were skipped" not in annotate.summary(settings.out)
+
+
+def test_nothing_is_labelled_where_every_video_is_broken(with_broken, tmp_path):
+    settings = replace(with_broken, videos=(f"{tmp_path}/others/*",), skip_broken=True)
+    with pytest.raises(RoboprefError, match=r"a-cut\.mp4: not a whole video.*Of the 5 videos 4 more cannot be used") as error:
+        annotate.run(settings)
+    assert "--skip-broken" not in str(error.value) and not settings.out.exists()
+
+
+def test_listed_pairs_that_name_a_broken_video_are_left_out(with_broken, films, tmp_path, capsys):
+    cut = tmp_path / "others" / "a-cut.mp4"
+    good = [f"{films}/3.mp4,{films}/1.mp4,0.75", f"{films}/1.mp4,{films}/0.mp4,0"]
+    bad = [f"{films}/3.mp4,{cut},1", f"{tmp_path}/others/../others/a-cut.mp4,{films}/2.mp4,1"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["video_a,video_b,label", good[0], bad[0], bad[1], good[1]]))
+    settings = replace(with_broken, pairing="file", pairs_file=tmp_path / "pairs.csv", labeller="human", skip_broken=True)
+    table = read_preferences(annotate.run(settings))
+    assert table["video_a"].tolist() == [f"{films}/3.mp4", f"{films}/1.mp4"] and table["label"].tolist() == [0.75, 0.0]
+    assert "5 of 13 videos were skipped, and with them 2 listed pairs" in annotate.summary(settings.out)
+    (tmp_path / "alone.csv").write_text("\n".join(["video_a,video_b,label", *good]))
+    alone = replace(settings, pairs_file=tmp_path / "alone.csv", videos=with_broken.videos[:1], out=tmp_path / "alone.parquet")
+    assert annotate.run(alone).read_bytes() == settings.out.read_bytes()
+    (tmp_path / "pairs.csv").write_text("\n".join(["video_a,video_b,label", *bad]))
+    with pytest.raises(RoboprefError, match=r"pairs\.csv: each of its pairs names a broken video"):
+        annotate.run(settings)
+
+
+def test_an_interrupted_run_that_skips_goes_on(of_videos, with_broken, scored, monkeypatch):
+    whole = annotate.run(of_videos).read_bytes()
+    scored.clear()
+    settings = replace(with_broken, skip_broken=True, out=of_videos.out.with_name("skipped.parquet"))
+    encode = ensemble.encode_clips
+
+    def killed(clips, encoder):
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        return encode(clips, encoder)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ensemble, "encode_clips", killed)
         annotate.run(settings)
     assert not settings.out.exists()
+    assert annotate.run(settings).read_bytes() == whole and scored == [3, 3, 2]
+
+
+def test_labels_that_need_no_pictures_are_given_without_reading_them(of_videos, films, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes((films / "0.mp4").read_bytes()[:600])
+    settings = replace(of_videos, videos=(f"{films}/0.mp4", str(tmp_path / "broken.mp4")), labeller="constant", model=(), pairs=1)
+    assert len(read_preferences(annotate.run(settings))) == 1
+    (tmp_path / "broken.mp4").write_bytes(b"")
+    with pytest.raises(RoboprefError, match=r"broken\.mp4: empty"):
+        annotate.run(settings)
+
+
+def test_names_of_videos_are_taken_as_they_are(of_videos, films, inside):
+    names = ["-i.mp4", "100%.mp4", "2024-05-01T10:30:00.mp4", "take [1].mp4", "take[1].mp4"]
+    for number, name in enumerate(names):
+        shutil.copy(films / f"{number}.mp4", name)
+    shutil.copy(films / "7.mp4", "take1.mp4")
+    settings = replace(of_videos, videos=(*names[:2], f"{inside}/100%.mp4", "./2024*.mp4", *names[3:]), pairs=10)
+    table = read_preferences(annotate.run(settings))
+    assert {*table["video_a"], *table["video_b"]} == set(names)
+    again = replace(of_videos, videos=tuple(f"{films}/{number}.mp4" for number in range(5)), pairs=10)
+    expected = read_preferences(annotate.run(replace(again, out=inside / "again.parquet")))
+    np.testing.assert_allclose(table["score_a"], expected["score_a"])
 
 
 @pytest.mark.parametrize(

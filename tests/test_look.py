@@ -248,6 +248,18 @@ def test_the_command_looks_at_videos(model, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/out/{name}" for name in ("00-0.png", "01-1.png", "maps.csv")]
 
 
+def test_a_broken_video_is_named_before_the_first_picture_is_drawn(model, tmp_path, capsys):
+    frames = np.random.default_rng(0).integers(0, 256, (10, 48, 64, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", frames)
+    whole = (tmp_path / "b.mp4").read_bytes()
+    argv = ["attention", "--model", str(model), "--videos", f"{tmp_path}/*.mp4", "--out", str(tmp_path / "out")]
+    for content, fault in ((whole[: len(whole) // 2], "not a whole video"), (b"", "empty")):
+        (tmp_path / "b.mp4").write_bytes(content)
+        assert cli.main([*argv, "--instruction", "close it"]) == 1
+        assert f"error: {tmp_path}/b.mp4: {fault}" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
