@@ -112,7 +112,7 @@ def refuse_shard(path: Path) -> None:
 
     Known by `meta/info.json` above it, whose `codebase_version` says the format, or without one by its name.
     """
-    for place in dict.fromkeys((_place(path), path.resolve())):  # as it is named, and where a link leads to
+    for place in dict.fromkeys((place_of(path), path.resolve())):  # as it is named, and where a link leads to
         version = _lerobot_version(place)
         if SHARD.search(place.as_posix()) if version is None else version >= 3:
             raise RoboprefError(
@@ -150,7 +150,7 @@ def find_videos(patterns: Sequence[str]) -> list[Path]:
             name = legible(folder)
             raise RoboprefError(f'{name} is a folder; give its videos, such as "{name}/*.mp4".')
         for match in matches:
-            found.setdefault(_place(match), match)
+            found.setdefault(place_of(match), match)
     return sorted(found.values())
 
 
@@ -168,7 +168,7 @@ def _matches(pattern: str) -> list[Path]:
     return found
 
 
-def _place(path: Path) -> Path:
+def place_of(path: Path) -> Path:
     """The absolute path, links of folders followed: the same for two spellings of it, but not for two links to one file."""
     return path.parent.resolve() / path.name
 

@@ -28,6 +28,7 @@ from robopref.configs.errors import RoboprefError
 # Other pixels than square ones, as of DV and MPEG-2: the picture grows to what players show.  No such format goes beyond 4.
 SQUARE = "scale=w='trunc(iw*clip(sar,1,4)+0.5)':h='trunc(ih/clip(sar,0.25,1)+0.5)'"
 SNIFFED = 1024  # bytes; a video's are no text by then
+CONTROL = bytes({*range(32), 127} - {*b"\t\n\v\f\r"})
 ROOMY = 2**18  # bytes of the pipe for pictures, so that one of 224 px does not take three turns
 PIPE = 2**16  # bytes that a pipe holds; ffmpeg stops when so many are not heard
 LISTEN_EVERY = 50  # ms, while no picture comes
@@ -36,6 +37,7 @@ STILL = ("image2", "ico", "alias_pix", "brender_pix", "fits")  # demuxers of sin
 MAY_MOVE = ("gif", "apng", "webp_anim", "jpegxl_anim")  # demuxers of formats that hold one picture or several
 MOTION_JPEG = (".mjpeg", ".mjpg")  # pictures one after the other; those of a .jpg belong to one, as a telephone's depths do
 STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # in the MP4 header; avis, hevc and msf1 are sequences
+LISTS = ("hls", "concat", "dash", "imf", "sdp")  # demuxers that open other files
 DRAWN_TEXT = ("tty", "bin", "xbin", "adf", "idf")  # demuxers that draw letters
 UNEXPECTED_END = ("ended prematurely", "partial file", "LZW decode failed")  # after which ffmpeg exits with 0 all the same
 AFTERMATH = ("Task finished", "Terminating thread", "Error opening", "Error parsing", "Failed to set", "Nothing was written")
@@ -43,6 +45,7 @@ TS_PACKETS = (188, 192, 204)  # bytes: plain, with a time before each, with a ch
 OGG_PAGE = 65307  # bytes of the longest
 REMEDY = "Copy or record it again, or leave it out."
 STILL_PICTURE = "a still picture, no video; give a video, or leave it out."
+PLAYLIST_ONLY = "a playlist, which only names videos; give these videos themselves."
 TEXT = "text, no video; leave it out."
 
 PPM = re.compile(rb"P6\n(\d+) (\d+)\n255\n")
@@ -132,7 +135,7 @@ def check_file(path: Path) -> None:
     if text is None or text.startswith("YUV4MPEG2 "):
         return
     if PLAYLIST.match(text.lstrip()):
-        raise RoboprefError(f"{name}: a playlist, which only names videos; give these videos themselves.")
+        raise RoboprefError(f"{name}: {PLAYLIST_ONLY}")
     if SUBTITLES.match(text.lstrip()):
         raise RoboprefError(f"{name}: subtitles, no video; give the video that they belong to.")
     if text.startswith("version https://git-lfs"):
@@ -146,13 +149,10 @@ def legible(path: Path) -> str:
 
 
 def _text(head: bytes) -> str | None:
-    """What a file that begins with `head` says, if it is text."""
-    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:  # a decoder that may end within a letter, as `head` does
-        text = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")().decode(head)
-    except UnicodeDecodeError:
-        return None
-    return text if all(c.isprintable() or c.isspace() for c in text) else None
+    """What a file that begins with `head` says, if it is text, in whichever encoding: other files hold control characters."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return head.decode("utf-16", "replace")
+    return None if head.translate(None, CONTROL) != head else head.decode("utf-8-sig", "replace")
 
 
 class _Decoder:
@@ -286,6 +286,8 @@ def _refuse(path: Path, decoder: _Decoder) -> None:
     single = decoder.format.endswith("_pipe") and path.suffix.lower() not in MOTION_JPEG
     if single or decoder.format in STILL or decoder.brand in STILL_BRANDS:
         raise RoboprefError(f"{name}: {STILL_PICTURE}")
+    if decoder.format in LISTS:
+        raise RoboprefError(f"{name}: {PLAYLIST_ONLY}")
     if decoder.format in DRAWN_TEXT:
         raise RoboprefError(f"{name}: {TEXT}")
     if decoder.format and not decoder.videos:
@@ -319,6 +321,11 @@ def _lacks_its_end(path: Path, container: str) -> bool:
             return all(size % packet for packet in TS_PACKETS)
         if container == "avi":
             return size + 1 < 8 + int.from_bytes(file.read(8)[4:], "little")  # 1: where the last chunk lacks its padding
+        if container == "flv":  # a tag, its size, a tag, its size
+            file.seek(max(size - 4, 0))
+            last = int.from_bytes(file.read(4), "big")
+            file.seek(max(size - 4 - last, 0))
+            return last != 11 + int.from_bytes(file.read(4)[1:], "big")  # 11: what comes before the data of a tag
         if container == "ogg":
             file.seek(max(size - OGG_PAGE, 0))
             page = file.read()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from robopref.configs.errors import RoboprefError
+from robopref.datasets.videos import place_of
 from robopref.preference.pairs_file import read_pairs
 
 
@@ -143,8 +144,8 @@ def _differences(score_a: np.ndarray, score_b: np.ndarray) -> np.ndarray:
 
 
 def _clips(table: pd.DataFrame, side: str) -> list[object]:
-    """What identifies the clip of one side in every row: (episode, start, stop) or the video's path."""
+    """What identifies the clip of one side in every row: (episode, start, stop) or the video's path, however it is spelt."""
     if f"video_{side}" in table and table[f"video_{side}"].notna().all():
-        return [str(Path(name)) for name in table[f"video_{side}"]]
+        return [place_of(Path(name)) for name in table[f"video_{side}"]]
     columns = (table[f"{name}_{side}"].astype("int64") for name in ("episode", "start", "stop"))
     return [tuple(int(value) for value in row) for row in zip(*columns, strict=True)]

@@ -16,6 +16,7 @@ import pyarrow as pa
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
+from robopref.datasets.videos import place_of
 
 SEGMENT_COLUMNS = tuple(f"{name}_{side}" for side in "ab" for name in ("episode", "start", "stop"))
 VIDEO_COLUMNS = ("video_a", "video_b")
@@ -29,7 +30,8 @@ def read_pairs(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        words = dict.fromkeys(VIDEO_COLUMNS, str)  # a video called 007 is no number
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=words)
     except FileNotFoundError:
         raise RoboprefError(f"{path}: there is no such pairs file.") from None
     except (OSError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:
@@ -75,10 +77,13 @@ def listed_videos(table: pd.DataFrame, videos: Sequence[Path], where: Path) -> n
     """The pairs (P, 2) of a pairs table as numbers of `videos`; a name among none of them raises."""
     if not set(VIDEO_COLUMNS) <= set(table.columns) or table[list(VIDEO_COLUMNS)].isna().to_numpy().any():
         raise RoboprefError(f"{where}: it lists episodes; give --episodes instead of --videos.")
+    # By where a link leads to only if not by its own name: two links may lead to one file.
     numbers = {path.resolve(): number for number, path in enumerate(videos)}
+    numbers |= {place_of(path): number for number, path in enumerate(videos)}
     names = table[list(VIDEO_COLUMNS)].to_numpy().ravel()
-    unknown = [name for name in names if Path(name).resolve() not in numbers]
+    found = [numbers.get(place_of(Path(name)), numbers.get(Path(name).resolve())) for name in names]
+    unknown = [name for name, number in zip(names, found, strict=True) if number is None]
     if unknown:
         hint = nearest(str(unknown[0]), [str(path) for path in videos])
         raise RoboprefError(f"{where}: {unknown[0]} is not among the {len(videos)} videos given.{hint}")
-    return np.array([numbers[Path(name).resolve()] for name in names]).reshape(-1, 2)
+    return np.array(found).reshape(-1, 2)

@@ -212,6 +212,11 @@ def test_a_listed_pair_keeps_its_place_and_people_may_label_it(of_videos, films,
     table = read_preferences(annotate.run(settings))
     assert table["video_a"].tolist() == [f"{films}/3.mp4", f"{films}/1.mp4"]
     assert table["label"].tolist() == [0.75, 0.0] and table["score_a"].isna().all()
+    # Nor does it matter how its path is spelt.
+    (tmp_path / "films").symlink_to(films)
+    spelt = [row.replace(f"{films}/", f"{tmp_path}/./films/") for row in rows]
+    (tmp_path / "pairs.csv").write_text("\n".join(["video_a,video_b,label", *spelt]))
+    pd.testing.assert_frame_equal(read_preferences(annotate.run(settings)), table)
     # A file written by annotate is itself a pairs file.
     again = replace(settings, pairs_file=settings.out, out=tmp_path / "again.parquet")
     pd.testing.assert_frame_equal(read_preferences(annotate.run(again)), table)

@@ -119,6 +119,18 @@ def test_listed_segments_keep_their_order(tmp_path, suffix):
     np.testing.assert_array_equal(pairs, [[2, 0], [0, 1]])
 
 
+def test_two_links_to_one_file_and_names_that_look_like_numbers_are_videos_of_their_own(inside):
+    Path("blob").touch()
+    for name in ("007", "8", "c.mp4"):
+        Path(name).symlink_to("blob")
+    Path("again").symlink_to(".")
+    videos = [Path("007"), Path("8"), Path("c.mp4")]
+    Path("pairs.csv").write_text(f"video_a,video_b\n007,8\nagain/8,{inside}/c.mp4\n")
+    np.testing.assert_array_equal(listed_videos(read_pairs(Path("pairs.csv")), videos, Path("pairs.csv")), [[0, 1], [1, 2]])
+    Path("pairs.csv").write_text("video_a,video_b\n007,blob\n")  # a blob is found by its only link alone
+    np.testing.assert_array_equal(listed_videos(read_pairs(Path("pairs.csv")), videos[:1], Path("pairs.csv")), [[0, 0]])
+
+
 def test_listed_videos_are_found_by_path(tmp_path):
     (tmp_path / "pairs.csv").write_text(f"video_a,video_b\n{tmp_path}/y.mp4,{tmp_path}/x.mp4\n")
     table = read_pairs(tmp_path / "pairs.csv")

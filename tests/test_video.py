@@ -343,6 +343,22 @@ def test_text_is_no_video_and_no_other_file_is_opened(tmp_path: Path, name: str)
         list(read_video(tmp_path / name))
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
+def test_text_is_known_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    video = film(tmp_path / "\u00e9t\u00e9.mp4", *X264)
+    lists = {
+        "a.m3u8": TEXTS["list.m3u8"][0].replace("v.mp4", video.name),
+        "a.ffconcat": f"ffconcat version 1.0\nfile '{video}'\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text, encoding=encoding)
+        with pytest.raises(RoboprefError, match=rf"{name}: a playlist"):
+            list(read_video(tmp_path / name))
+    (tmp_path / "a.txt").write_text("\u00e9t\u00e9\n" * 9, encoding=encoding)
+    with pytest.raises(RoboprefError, match=r"a\.txt: text, no video"):
+        list(read_video(tmp_path / "a.txt"))
+
+
 def test_subtitles_in_a_container_are_no_video_and_do_no_harm_to_one(tmp_path: Path) -> None:
     video = film(tmp_path / "v.mp4", *X264)
     (tmp_path / "a.srt").write_text(TEXTS["a.srt"][0])
@@ -377,29 +393,28 @@ def test_a_file_that_was_cut_is_not_whole(tmp_path: Path, suffix: str, words: tu
         list(read_video(tmp_path / f"cut.{suffix}"))
 
 
-@pytest.mark.parametrize(("suffix", "movflags"), [("mov", ()), ("mp4", ("-movflags", "+frag_keyframe+empty_moov"))])
-def test_a_file_that_was_cut_outside_its_pictures_is_not_whole(tmp_path: Path, suffix: str, movflags: tuple[str, ...]) -> None:
-    sound = ("-f", "lavfi", "-i", "sine=duration=1:sample_rate=44100")
-    words = (
-        "-c:v",
-        "mjpeg",
-        "-q:v",
-        31,
-        "-pix_fmt",
-        "yuvj420p",
-        "-c:a",
-        "flac" if suffix == "mp4" else "pcm_s16le",
-        "-strict",
-        "-2",
-    )
-    front = movflags or ("-movflags", "+faststart")
+@pytest.mark.parametrize(
+    ("suffix", "words"),
+    [
+        ("mp4", (*X264, "-movflags", "+faststart")),
+        ("mp4", (*X264, "-movflags", "+frag_keyframe+empty_moov", "-g", 10)),
+        ("mov", ("-c:v", "mjpeg", "-c:a", "pcm_s16le", "-movflags", "+faststart")),
+        ("mkv", X264),
+        ("ts", X264),
+        ("avi", ("-c:v", "mpeg4", "-c:a", "pcm_s16le")),
+        ("flv", (*X264, "-c:a", "aac")),
+    ],
+)
+def test_a_file_that_was_cut_within_its_sound_is_not_whole(tmp_path: Path, suffix: str, words: tuple[object, ...]) -> None:
     video = film(tmp_path / "v.mkv", *X264)
-    ffmpeg("-i", video, *sound, *words, *front, tmp_path / f"whole.{suffix}")
-    data = (tmp_path / f"whole.{suffix}").read_bytes()
+    loud = ("-f", "lavfi", "-i", "anoisesrc=duration=1.5:amplitude=1")  # and longer than the pictures
+    ffmpeg("-i", video, *loud, *words, tmp_path / f"whole.{suffix}")
     assert len(list(read_video(tmp_path / f"whole.{suffix}"))) == 20
-    (tmp_path / f"cut.{suffix}").write_bytes(data[:-200] if suffix == "mov" else data[: data.rindex(b"mfra") - 204])
-    with pytest.raises(RoboprefError, match=rf"cut\.{suffix}: not a whole video, \d+ pictures could be read \(its end"):
-        list(read_video(tmp_path / f"cut.{suffix}"))
+    data = (tmp_path / f"whole.{suffix}").read_bytes()
+    for place in (0.4, 0.6, 0.8):
+        (tmp_path / f"cut.{suffix}").write_bytes(data[: int(len(data) * place) | 1])
+        with pytest.raises(RoboprefError, match=rf"cut\.{suffix}: not a whole video, \d+ pictures could be read"):
+            list(read_video(tmp_path / f"cut.{suffix}"))
 
 
 NAMES = (
