@@ -72,9 +72,12 @@ class HumanFile:
     def label(self, pairs: pd.DataFrame) -> np.ndarray:
         """Labels (N,) of the pairs of a table, whichever way round they were labelled; one without a label raises."""
         keys = list(zip(_clips(pairs, "a"), _clips(pairs, "b"), strict=True))
-        unknown = [key for key in keys if key not in self._labels]
+        unknown = [row for row, key in enumerate(keys) if key not in self._labels]
         if unknown:
-            raise RoboprefError(f"{self.path}: {len(unknown)} pairs have no label in it, the first is {unknown[0]}; add them.")
+            first = keys[unknown[0]]
+            if isinstance(first[0], Path):
+                first = tuple(pairs[name].iloc[unknown[0]] for name in ("video_a", "video_b"))
+            raise RoboprefError(f"{self.path}: {len(unknown)} pairs have no label in it, the first is {first}; add them.")
         return np.array([self._labels[key] for key in keys])
 
 
