@@ -47,9 +47,15 @@ def rollouts(gain: float, episodes: int = 6) -> OfflineData:
         first.append(len(actions))
         ended.append(terminated)
     return OfflineData(
-        np.array(observations, np.float32), np.array(actions, np.float32), np.array(rewards, np.float32), np.array(first), np.array(ended),
-        "pendulum", "mujoco/InvertedPendulum-v5", ReferenceScore(0.0, 40.0),
-    )  # fmt: skip
+        np.array(observations, np.float32),
+        np.array(actions, np.float32),
+        np.array(rewards, np.float32),
+        np.array(first),
+        np.array(ended),
+        "pendulum",
+        "mujoco/InvertedPendulum-v5",
+        ReferenceScore(0.0, 40.0),
+    )
 
 
 @pytest.fixture
