@@ -76,7 +76,7 @@ def guarded(command: Callable[[], None]) -> int:
         print(f"error: {error.filename}: {error.strerror}: {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"interrupted; {stop or 'what was finished is kept, and the same command continues'}", file=sys.stderr)
+        print(f"interrupted; {str(stop) or 'what was finished is kept, and the same command continues'}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     return 0
 

@@ -106,7 +106,7 @@ def test_nothing_and_unknown_commands_are_usage_errors(capsys: pytest.CaptureFix
     [
         (RoboprefError("data.hdf5 is empty: collect again"), 1, "error: data.hdf5 is empty: collect again\n"),
         (UsageError("unknown setting 'sed'"), 2, "error: unknown setting 'sed'\n"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted; what was finished is kept, and the same command continues"),
     ],
 )
 def test_exit_status(error: BaseException, status: int, text: str, command: Callable, capsys: pytest.CaptureFixture[str]) -> None:
