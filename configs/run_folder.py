@@ -125,7 +125,7 @@ def _about(folder: Path) -> Path | None:
 
 
 def _other_run(folder: Path, stage: str, config: Any, inputs: Mapping[str, str | Path]) -> str:
-    """What else than an unfinished run of these settings is in the folder, in words; nothing when it is that, or is free.
+    """Describe the run in the folder that is not an unfinished run of these settings; empty when there is none.
 
     config: None when any settings of the stage will do.
     """
@@ -150,7 +150,7 @@ def _other_run(folder: Path, stage: str, config: Any, inputs: Mapping[str, str |
 
 
 def _strange(folder: Path, whole: bool) -> str:
-    """What is in a folder that no run is known to have begun in, where a run must not replace it or be mixed with it."""
+    """Describe files of unknown origin that a run must not replace or mix with; empty when there are none."""
     if (folder / MANIFEST).exists() or (folder / BEGUN).exists() or not folder.exists():
         return ""
     if whole:

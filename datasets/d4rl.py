@@ -152,7 +152,7 @@ def write_d4rl(path: str | Path, data: OfflineData) -> Path:
 
 
 def clipped(data: OfflineData) -> OfflineData:
-    """The same with actions in [-1, 1], as policies act: scaled from the box of their world, and clipped to it as worlds clip.
+    """Return the set with actions in [-1, 1], as policies act: scaled from their world's box, and clipped to it as worlds clip.
 
     That they leave the box, as human demonstrations do, and that nothing tells the box, is said in one line on stderr.
     RoboprefError where actions could be in any units.
@@ -363,7 +363,7 @@ def _limit_of(env_id: str) -> int | None:
 
 
 def _ours(file: h5py.File, path: Path) -> dict[str, Any]:
-    """What `write_d4rl` has said of the set; empty for files of others.  joined: ends after which the next row goes on."""
+    """Read the facts that `write_d4rl` stored; empty for files of others.  joined: ends after which the next row goes on."""
     said = file.get(f"metadata/{OURS}")
     if said is None:
         return {}

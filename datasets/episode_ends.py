@@ -98,7 +98,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Ends:
-    """What the flags come to."""
+    """Where episodes end, and which repairs that took."""
 
     ends: np.ndarray  # (N,) bool, last rows of episodes
     terminals: np.ndarray  # (N,) bool

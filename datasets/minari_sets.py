@@ -243,7 +243,7 @@ def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[Any]:
 
 
 def _keys(episode: Any) -> Collection[str]:
-    """What there is of an episode, of either format."""
+    """Names of an episode's arrays, in either of Minari's formats."""
     return episode.keys() if isinstance(episode, h5py.Group | dict) else vars(episode).keys()
 
 

@@ -173,7 +173,7 @@ def make_control(env_id: str, repeat: int = 1) -> ControlEnv:
 
 
 def registered(name: str) -> str:
-    """What gymnasium calls an environment of mujoco/NAME: halfcheetah is HalfCheetah-v5."""
+    """The gymnasium id of an environment of mujoco/NAME: HalfCheetah-v5 for halfcheetah."""
     return next((spec for spec in gym.registry if "/" not in spec and spec.lower() == f"{name.lower()}-v5"), name)
 
 

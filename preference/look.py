@@ -8,7 +8,7 @@ Axes: T frames after the opening, P tokens a frame, G cells a side.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from PIL import Image
 
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import atomic_file
-from robopref.configs.run import choose_device, is_complete, write_manifest
+from robopref.configs.run import choose_device, write_manifest
+from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.configs.show import AttentionConfig
 from robopref.datasets.clips import Segment, frame_steps, render_clips
 from robopref.datasets.episodes import EpisodeStore
@@ -77,9 +78,15 @@ def run(config: AttentionConfig) -> Path:
     refuse_broken(find_broken(videos, whole=False), len(videos))
     model = find_model(config.model)
     inputs = {"model": model / WEIGHTS} | {str(path): path for path in (*config.episodes, *videos)}
-    if is_complete(config.out, config, inputs):
-        return config.out
-    refuse_broken(find_broken(videos, whole=True, workers=config.threads), len(videos))
+    with run_folder(config.out, "attention", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
+        if not complete:
+            refuse_broken(find_broken(videos, whole=True, workers=config.threads), len(videos))
+            draw(config, videos, model, inputs)
+    return config.out
+
+
+def draw(config: AttentionConfig, videos: Sequence[Path], model: Path, inputs: Mapping[str, Path]) -> None:
+    """A picture a clip, and a table of all values of heat."""
     started = time.time()
     import torch
 
@@ -98,7 +105,6 @@ def run(config: AttentionConfig) -> Path:
         columns = ["clip", "instruction", "score", "frame", "top", "left", "side", "value"]
         pd.concat(tables)[columns].to_csv(temp, index=False, float_format="%.6g", lineterminator="\n")
     write_manifest(config.out, "attention", config, inputs, 0, started, [*outputs, MAPS])
-    return config.out
 
 
 def check_config(config: AttentionConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -193,7 +195,7 @@ def config(tmp_path, model, episodes):
 def test_two_datasets_give_two_pictures_and_their_numbers(config, episodes):
     out = look.run(config)
     names = ["00-drawer-close-episode-0", "01-drawer-close-episode-0"]
-    assert sorted(path.name for path in out.iterdir()) == [f"{name}.png" for name in names] + ["manifest.json", "maps.csv"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == [f"{name}.png" for name in names] + ["manifest.json", "maps.csv"]
     maps = pd.read_csv(out / "maps.csv")
     assert maps.groupby("clip").size().tolist() == [25, 25] and set(maps["clip"]) == set(names)
     assert set(maps["instruction"]) == {"close the drawer"} and set(maps["frame"]) == {"all"}
@@ -226,7 +228,11 @@ def test_what_is_there_is_kept_and_another_question_is_another_picture(config):
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     look.run(config)
     assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    look.run(AttentionConfig(**vars(config) | {"instruction": "open the drawer"}))
+    other = AttentionConfig(**vars(config) | {"instruction": "open the drawer"})
+    with pytest.raises(RoboprefError, match=r"open the drawer asked for.*: choose another --out, or replace it with --overwrite"):
+        look.run(other)
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    look.run(replace(other, overwrite=True))
     assert set(pd.read_csv(out / "maps.csv")["instruction"]) == {"open the drawer"}
 
 

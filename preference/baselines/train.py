@@ -24,6 +24,7 @@ from robopref.configs.checkpoint import save_model
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
+from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks, instructions
 from robopref.preference.backbone import Backbone, keep_backbone, load_backbone
@@ -51,14 +52,18 @@ def run(config: ContrastiveConfig) -> list[Path]:
     torch.set_num_threads(config.threads)
     folders = {seed: config.out / f"seed-{seed}" for seed in config.seeds}
     missing = {
-        seed: folder for seed, folder in folders.items() if not is_complete(folder, replace(config, seeds=(seed,)), inputs)
+        seed: folder
+        for seed, folder in folders.items()
+        if config.overwrite or not is_complete(folder, replace(config, seeds=(seed,)), inputs)
     }
     if missing:
         bank = FrameBank([config.clips / name for name in tasks])
         backbone = load_backbone(config.backbone, str(device))
         features = cached_features(bank, backbone, config.features or config.out / "features")
         for seed, folder in missing.items():
-            train(replace(config, seeds=(seed,)), folder, bank, backbone, features, device, inputs)
+            own = replace(config, seeds=(seed,))
+            with run_folder(folder, "contrastive", own, inputs, overwrite=config.overwrite, words=FLAGS):
+                train(own, folder, bank, backbone, features, device, inputs)
     return list(folders.values())
 
 

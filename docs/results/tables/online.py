@@ -217,7 +217,7 @@ def worth(variant: str, when: str, statistic: Statistic, *tables: str) -> Spread
 
 
 def worth_by_both(variant: str, *tables: str) -> list[str]:
-    """The same at the end and over the curve, IQM and mean of each."""
+    """A variant's difference to the full agent, at the end and over the curve, by IQM and by mean."""
     return [judged(worth(variant, when, of, *tables)) for when in ("end", "curve") for of in (iqm_along, np.mean)]
 
 
