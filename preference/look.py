@@ -8,7 +8,7 @@ Axes: T frames after the opening, P tokens a frame, G cells a side.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ def run(config: AttentionConfig) -> Path:
     return config.out
 
 
-def draw(config: AttentionConfig, videos: Sequence[Path], model: Path, inputs: Mapping[str, Path]) -> None:
+def draw(config: AttentionConfig, videos: list[Path], model: Path, inputs: Mapping[str, Path]) -> None:
     """A picture a clip, and a table of all values of heat."""
     started = time.time()
     import torch
