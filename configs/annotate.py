@@ -8,6 +8,7 @@ from typing import Literal
 
 from robopref.configs.baselines import BaselineConfig
 from robopref.configs.chat import ChatConfig
+from robopref.configs.ranges import Count, Device, NotNegative, PartShare, Positive, Seed, Workers
 
 
 @dataclass(frozen=True)
@@ -54,37 +55,37 @@ class AnnotateConfig:
     """For --labeller rl-vlm-f."""
     human_file: Path | None = None
     """CSV or Parquet with the columns of a pairs file and `label`, P(b preferred); default: the pairs file itself."""
-    pairs: int = 100
+    pairs: Count = 100
     """How many pairs; a pairs file brings its own number."""
     pairing: Literal["random", "clusters", "file"] = "random"
     """random: any two; clusters: one from each of two K-means clusters of episodes, as in the paper; file: listed."""
     pairs_file: Path | None = None
     """CSV or Parquet with episode_a, start_a, stop_a, episode_b, ..., or with video_a, video_b."""
-    clips: int | None = None
+    clips: Count | None = None
     """Distinct segments that the pairs are made of, if there are so many; by default two a pair."""
-    segment_length: int = 50
+    segment_length: Count = 50
     """Environment steps a segment (VLP's paper: 50)."""
-    frames: int = 8
+    frames: Count = 8
     """Frames a clip; as many as VLP was trained on."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Labels are sigmoid((score_b - score_a) / temperature); above 1 they are softer than the scorer says."""
     hard: bool = False
     """Write 0, 0.5 or 1 instead of probabilities."""
-    tie_margin: float = 0.0
+    tie_margin: NotNegative = 0.0
     """With --hard: scores no further apart than this are a tie.  Of an ensemble: the log-odds of its probability, times the
     temperature.
     """
-    abstain: float = 0.0
+    abstain: PartShare = 0.0
     """Share of the pairs that get no label: they are marked as abstained, and no policy learns from them."""
     abstain_by: Literal["disagreement", "confidence"] = "disagreement"
     """Which pairs those are: where the models of an ensemble disagree most, or where the probability is closest to 0.5."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of segments, pairs, their order and K-means."""
-    chunk: int = 32
+    chunk: Count = 32
     """Clips drawn, encoded and kept at a time; a killed run loses at most this many."""
-    threads: int = 2
+    threads: Workers = 2
     """Processor threads of the encoder."""
-    processes: int = 2
+    processes: Workers = 2
     """Worker processes that draw, where there is more than one chunk; 1: this process draws, too."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""

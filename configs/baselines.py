@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from robopref.configs.ranges import Count, Device, NotNegative, Positive, Seeds, Share, Workers
+
 
 @dataclass(frozen=True)
 class BaselineConfig:
@@ -21,7 +23,7 @@ class BaselineConfig:
     """cosine and vlm-rm: the reward of the clip's last frame, or the mean over its frames, which did better on train tasks."""
     neutral: str = "a robot arm at a table"
     """vlm-rm: the baseline sentence, which says what is there without saying what is to be done; ours."""
-    alpha: float = 0.5
+    alpha: Share = 0.5
     """vlm-rm: how much of what does not lie on the line from baseline to goal is left out, 0 (cosine) to 1; 0.5 is ours."""
 
 
@@ -39,19 +41,19 @@ class ContrastiveConfig:
     """Tasks to learn from: never one that is tested on."""
     sees: Literal["frame", "clip"] = "frame"
     """frame: one picture, as CLIP does; clip: the frames of a clip in their order, for roboclip."""
-    seeds: tuple[int, ...] = (0,)
-    steps: int = 400
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    dim: int = 64
+    seeds: Seeds = (0,)
+    steps: Count = 400
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.05
+    dim: Count = 64
     """Of the joint space."""
-    hidden: int = 256
-    noise: float = 0.1
+    hidden: Count = 256
+    noise: NotNegative = 0.1
     """Standard deviation of the noise on the standardised features while training, as for VLP."""
     features: Path | None = None
     """Folder of cached frame features, to share with other trainings; None: `out`/features."""
-    threads: int = 2
-    device: str = "auto"
+    threads: Workers = 2
+    device: Device = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from robopref.configs.ranges import Count, NotNegative, Positive
+
 
 @dataclass(frozen=True)
 class ChatConfig:
@@ -15,13 +17,13 @@ class ChatConfig:
     """What comes before /chat/completions."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; a server of your own that asks for none takes any."""
-    temperature: float | None = 0.0
+    temperature: NotNegative | None = 0.0
     """None leaves it to the endpoint, for models that refuse to be told."""
     stream: bool = False
     """Take the answer as it is written, piece by piece: long ones then do not run into `timeout`."""
-    longest: int | None = None
+    longest: Count | None = None
     """Most tokens of an answer; None leaves it to the endpoint."""
-    timeout: float = 120.0
+    timeout: Positive = 120.0
     """Seconds without a byte after which a request is given up."""
-    attempts: int = 6
+    attempts: Count = 6
     """Requests for one answer: it is asked again after 408, 429, 5xx, a cut connection, silence or a reply that is no answer."""

@@ -2,74 +2,159 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
+import importlib.util
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from .errors import RoboprefError, UsageError, nearest
 from .stopping import Terminated
 
-# name -> (one line of help, "module:function"); imported only when called, so that help needs neither torch nor mujoco.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "pipeline": (
+
+class Command(NamedTuple):
+    """A command: what help says of it, the function behind it, and what its words are read to."""
+
+    text: str
+    target: str
+    """module:function, imported only when the words have been read, so that neither help nor an error waits for torch."""
+    settings: str = ""
+    """module:dataclass that the function takes; without it the function takes the words."""
+    yaml: str = ""
+    """The file whose settings `key=value` changes (hydra.py); without it the words are flags (flags.py)."""
+
+
+COMMANDS: dict[str, Command] = {
+    "pipeline": Command(
         "the main job: every stage below in order, from rollouts to a report",
         "robopref.policies.pipeline:main",
+        "robopref.configs.pipeline:PipelineConfig",
+        "pipeline",
     ),
-    "collect": (
+    "collect": Command(
         "roll out policies; store episodes with simulator states, or as D4RL does",
         "robopref.datasets.collect:main",
+        "robopref.configs.collect:CollectConfig",
     ),
-    "pretrain": ("teach the small vision backbone what the simulator knows", "robopref.preference.pretrain:main"),
-    "train-vlp": ("train the vision-language preference model on ordered clips", "robopref.preference.train:main"),
-    "annotate": (
+    "pretrain": Command(
+        "teach the small vision backbone what the simulator knows",
+        "robopref.preference.pretrain:main",
+        "robopref.configs.vlp:PretrainConfig",
+        "pretrain",
+    ),
+    "train-vlp": Command(
+        "train the vision-language preference model on ordered clips",
+        "robopref.preference.train:main",
+        "robopref.configs.vlp:TrainVLPConfig",
+        "train_vlp",
+    ),
+    "annotate": Command(
         "label pairs of segments or videos from pixels and an instruction",
         "robopref.preference.annotate:main",
+        "robopref.configs.annotate:AnnotateConfig",
     ),
-    "unseen": ("train VLP on one part of a split and measure it on the other, to a table", "robopref.preference.unseen:main"),
-    "push": ("share a trained VLP: one folder or hub repository, with a model card", "robopref.preference.push:main"),
-    "prof": ("reward code written by a language model, ranked without a simulator", "robopref.preference.prof.command:main"),
-    "train": ("train policies from episodes and labels, from rewards, or while they act", "robopref.policies.train:main"),
-    "evaluate": ("success of policies over fixed goals and seeds, with intervals", "robopref.policies.evaluate:main"),
-    "video": ("film policies: mp4 with instruction, step, score and success", "robopref.policies.video:main"),
-    "attention": ("where a VLP looks: pictures with heat, for a few clips", "robopref.preference.look:main"),
-    "report": ("one HTML page with tables, curves and videos of a run", "robopref.policies.report:main"),
-    "bench": ("measure speed and memory against a named peer", "robopref.policies.bench:main"),
+    "unseen": Command(
+        "train VLP on one part of a split and measure it on the other, to a table",
+        "robopref.preference.unseen:main",
+        "robopref.configs.unseen:UnseenConfig",
+        "unseen",
+    ),
+    "push": Command(
+        "share a trained VLP: one folder or hub repository, with a model card",
+        "robopref.preference.push:main",
+        "robopref.configs.push:PushConfig",
+    ),
+    "prof": Command(
+        "reward code written by a language model, ranked without a simulator",
+        "robopref.preference.prof.command:main",
+        "robopref.configs.prof:PROFConfig",
+        "prof",
+    ),
+    "train": Command(
+        "train policies from episodes and labels, from rewards, or while they act",
+        "robopref.policies.train:main",
+        "robopref.configs.policy:TrainConfig",
+        "train",
+    ),
+    "evaluate": Command(
+        "success of policies over fixed goals and seeds, with intervals",
+        "robopref.policies.evaluate:main",
+        "robopref.configs.policy:EvaluateConfig",
+    ),
+    "video": Command(
+        "film policies: mp4 with instruction, step, score and success",
+        "robopref.policies.video:main",
+        "robopref.configs.show:VideoConfig",
+    ),
+    "attention": Command(
+        "where a VLP looks: pictures with heat, for a few clips",
+        "robopref.preference.look:main",
+        "robopref.configs.show:AttentionConfig",
+    ),
+    "report": Command(
+        "one HTML page with tables, curves and videos of a run",
+        "robopref.policies.report:main",
+        "robopref.configs.show:ReportConfig",
+    ),
+    "bench": Command(
+        "measure speed and memory against a named peer",
+        "robopref.policies.bench:main",
+        "robopref.configs.bench:BenchConfig",
+    ),
 }
-# name -> (how a word begins, "module:function" of the command that it asks for instead)
-VARIANTS: dict[str, tuple[str, str]] = {"collect": ("protocol=", "robopref.policies.d4rl_protocol:main")}
+VARIANTS: dict[str, Command] = {
+    "collect": Command(
+        "", "robopref.policies.d4rl_protocol:main", "robopref.configs.d4rl_protocol:D4RLProtocolConfig", "d4rl_protocol"
+    ),
+    "train_online": Command("", "robopref.policies.online:main", "robopref.configs.policy:OnlineConfig", "train_online"),
+    "train_onpolicy": Command("", "robopref.policies.onpolicy:main", "robopref.configs.policy:OnPolicyConfig", "train_onpolicy"),
+}
+"""What `collect` with a word `protocol=...` and `train` with some policies are instead."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, as `guarded` does."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if words else 2
-    if words[0] == "--version":
-        print(f"robopref {importlib.metadata.version('robopref')}")
-        return 0
-    return guarded(lambda: _function(words[0], words[1:])(words[1:]))
+    if words and words[0] not in ("-h", "--help", "--version"):
+        return guarded(lambda: run(words[0], words[1:]))
+    version = words[:1] == ["--version"]
+    status = guarded(lambda: print(f"robopref {importlib.metadata.version('robopref')}" if version else usage()))
+    return status if words else 2
 
 
-def guarded(command: Callable[[], None]) -> int:
-    """Run `command`; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C), 143 (terminated).
+def guarded(command: Callable[[], object]) -> int:
+    """Run `command`; returns the exit status: 0, 1 (an error to mend), 2 (mistyped), 130 (Ctrl-C), 141 (whoever read the
+    output has gone, as `head` does), 143 (terminated).
 
     ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
     """
     try:
         with _terminable():
-            command()
+            try:
+                command()
+            finally:
+                _flush()  # here, and not when Python ends, where nobody can handle it
     except RoboprefError as error:
         if os.environ.get("ROBOPREF_DEBUG") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except _OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return 141
+        print(f"error: the output cannot be written ({error}): look at where it goes", file=sys.stderr)
+        return 1
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return 141
         if os.environ.get("ROBOPREF_DEBUG") == "1" or error.filename is None:
             raise
         advice = "look at the path, its permissions and its disk; ROBOPREF_DEBUG=1 shows more"
@@ -101,7 +186,7 @@ def _terminable() -> Iterator[None]:
 def usage() -> str:
     """The text of `robopref --help`."""
     width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{text}" for name, (text, _) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}{command.text}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: robopref COMMAND [...]",
@@ -115,12 +200,67 @@ def usage() -> str:
     )
 
 
-def _function(name: str, arguments: Sequence[str]) -> Callable[[list[str]], None]:
+class _OutputError(Exception):
+    """What was printed could not be written; its cause says why."""
+
+
+def _flush() -> None:
+    """Write what was printed; _OutputError where that fails, after which nothing more is written."""
+    if sys.stdout is None:  # closed by whoever called
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
+        raise _OutputError(error.strerror) from error
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads: a write that was not buffered has failed on it already."""
+    if sys.stdout is None:
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def run(name: str, words: list[str]) -> None:
+    """Read the words, and only then import and run what is behind the command."""
+    command = _command(name, words)
+    if not command.settings:
+        _load(command.target)(words)
+        return
+    settings = _load(command.settings)
+    if command.yaml:
+        from .hydra import run_hydra
+
+        run_hydra(command.yaml, words, settings, lambda config: _load(command.target)(config))
+    else:
+        from .flags import from_flags
+
+        config = from_flags(settings, words, f"robopref {name}", _docstring(command.target))
+        _load(command.target)(config)
+
+
+def _command(name: str, words: Sequence[str]) -> Command:
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}.{nearest(name, COMMANDS)} `robopref --help` lists them")
-    target = COMMANDS[name][1]
-    if name in VARIANTS and any(word.startswith(VARIANTS[name][0]) for word in arguments):
-        target = VARIANTS[name][1]
-    module, _, function = target.partition(":")
-    found: Callable[[list[str]], None] = getattr(importlib.import_module(module), function)
-    return found
+    if name == "collect" and any(word.startswith("protocol=") for word in words):
+        return VARIANTS[name]
+    if name == "train":
+        from .policy import kind_of
+
+        return VARIANTS.get(kind_of(words), COMMANDS[name])
+    return COMMANDS[name]
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _docstring(target: str) -> str | None:
+    """The docstring of a module that is not imported for it."""
+    found = importlib.util.find_spec(target.partition(":")[0])
+    assert found is not None and found.origin is not None, target
+    return ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8")), clean=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from robopref.configs.ranges import Count, Natural, NotNegative, Pixels, Seed, Workers
+
 
 @dataclass(frozen=True)
 class CollectConfig:
@@ -16,7 +18,7 @@ class CollectConfig:
     """Replace datasets of these tasks that were collected with other settings."""
     clips: Path | None = None
     """Folder for the drawn frames (one frame bank a task, `CLIPS/TASK`); nothing is drawn without it."""
-    frame_size: int = 64
+    frame_size: Pixels = 64
     """Height and width of the frames, in pixels."""
     camera: str = "corner2-zoom"
     """Camera name of embodied/render.py."""
@@ -26,14 +28,14 @@ class CollectConfig:
     """Task names, or a part of a split: `paper:train`, `paper:test`, `ml45:train`, `ml45:test`."""
     levels: tuple[str, ...] = ("expert", "medium", "random")
     """Any of expert, medium, random (VLP's levels), mismatched, foreign (the offline data of the CPL paper), wandering (ours)."""
-    episodes: int = 32
+    episodes: Count = 32
     """Episodes a task and level; VLP's paper has 32."""
-    noise: float = 0.1
+    noise: NotNegative = 0.1
     """Standard deviation of the Gaussian noise on the scripted actions."""
-    max_steps: int = 500
+    max_steps: Count = 500
     """Longest episode, in environment steps."""
-    linger: int = 25
+    linger: Natural = 25
     """Steps kept after the first success."""
-    seed: int = 0
-    processes: int = 2
+    seed: Seed = 0
+    processes: Workers = 2
     """Worker processes; tasks are shared among them."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from robopref.configs.baselines import BaselineConfig
+from robopref.configs.ranges import Count, Device, Seed, Workers
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class CompareConfig:
     """Folder of the episodes that the banks were drawn from; for scripted."""
     offline: Path | None = None
     """Folder of offline data, a dataset a task, whose segments are labelled; without it there are no measures of labels."""
-    tuples: int = 256
+    tuples: Count = 256
     """Orders a task and wording."""
-    pairs: int = 100
+    pairs: Count = 100
     """Pairs of segments a task."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the orders, segments and pairs, which are the same for all."""
     work: Path = Path("runs/compare")
     """Folder of features and of drawn segments, kept between calls."""
     summary: bool = False
     """Print means, deviations over seeds, and what the paper reports beside them."""
-    threads: int = 2
-    device: str = "auto"
+    threads: Workers = 2
+    device: Device = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from robopref.configs.policy import CIRConfig
+from robopref.configs.ranges import Count, Device, Natural, Seed, Word, Workers
 
 
 @dataclass(frozen=True)
@@ -15,29 +16,29 @@ class D4RLProtocolConfig:
 
     out: Path
     """Folder to write: NAME.hdf5 and minari/NAME of every set, training/, levels/, summary.csv."""
-    env: str
+    env: Word
     """mujoco/ENVIRONMENT, dmc/TASK, metaworld/TASK or adroit/TASK."""
     policy: CIRConfig
     protocol: Literal["d4rl"] = "d4rl"
-    seed: int = 0
-    frames: int = 200_000
+    seed: Seed = 0
+    frames: Count = 200_000
     """Steps that the agent learns for."""
-    warmup: int = 1000
+    warmup: Natural = 1000
     """Steps at random before anything is learnt."""
-    steps: int = 100_000
+    steps: Count = 100_000
     """Steps of each of random, medium and expert, whose last episode is played to its end; D4RL: a million."""
-    eval_every: int = 2500
+    eval_every: Count = 2500
     """Steps of learning between two snapshots of the policy, each of which is evaluated."""
-    eval_episodes: int = 10
-    reference_episodes: int = 100
+    eval_episodes: Count = 10
+    reference_episodes: Count = 100
     """Of the random policy and of the expert, whose mean returns are 0 and 1 of our own scale."""
-    checkpoint_every: int = 10_000
+    checkpoint_every: Count = 10_000
     """Steps of learning between two checkpoints."""
-    processes: int = 1
+    processes: Workers = 1
     """That play episodes once the agent has learnt."""
-    threads: int = 1
+    threads: Workers = 1
     """Processor threads of each."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where the agent learns; episodes are played on the processor."""
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""

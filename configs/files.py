@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -74,6 +75,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def expand_home(value: str) -> str:
+    """A value of the command line with the home folder for ~, at its beginning or behind `:` or `=` (small:~/backbone).
+
+    A shell expands ~ only where a word begins, so out=~/runs comes as it is; a folder that is called ~ is ./~.
+    """
+    return re.sub(r"(^|[:=])~(?=/|$)", lambda found: found[1] + os.path.expanduser("~"), value)
 
 
 def check_space(path: str | Path, size: int) -> None:

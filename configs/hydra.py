@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +20,16 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import RoboprefError, UsageError, nearest
+from .files import expand_home
+from .ranges import Text, check, keys_of, text_at
 
 PACKAGE = "robopref.configs"
 _VERSION = "1.3"
@@ -41,62 +46,82 @@ _QUIET = (
     "hydra/hydra_logging=none",
 )
 
+_SWEEP = {"-m", "--multirun"}
+_FLAGS = {
+    "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--shell-completion",
+    "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
+}  # fmt: skip
+"""Hydra's own."""
+
 T = TypeVar("T")
 
 
-def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """The settings of `configs/CONFIG_NAME.yaml` with hydra overrides; UsageError names the nearest key or choice."""
+def compose(config_name: str, overrides: Sequence[str] = (), kind: type | None = None) -> DictConfig:
+    """The settings of `configs/CONFIG_NAME.yaml` with hydra overrides; UsageError names the nearest key or choice.
+
+    kind: the dataclass that they will become, whose keys need not be looked up then.
+    """
     try:
         return _compose(config_name, overrides)
     except _HYDRA_ERRORS as error:
-        raise _explained(error, config_name) from error
+        raise _explained(error, config_name, kind) from error
 
 
-def run_hydra(config_name: str, argv: Sequence[str], run: Callable[[DictConfig], object]) -> None:
+def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callable[[T], object]) -> None:
     """Compose from `argv` and call `run(settings)`: once, or once a combination with `-m` (`-m seed=0,1`).
 
+    kind: the dataclass that the settings become.  Where it wants text, a value is taken as it was typed (`_literal`).
     In a sweep each job writes below the common `out`, to a folder named after its overrides.  `-h` explains the
     settings; hydra's own flags (`--cfg job`, `--info`, ...) work as usual.  Errors: RoboprefError, as run raises them.
     """
-    if {"-h", "--help"} & set(argv):
-        print(_help(config_name, [word for word in argv if not word.startswith("-")]))
+    # hydra's parser wants all overrides in one run of words; people put -m anywhere among them.
+    typed = [word for word in argv if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    flags = [word for word in argv if word not in typed]
+    _refuse_flags(config_name, argv, kind)
+    sweep = bool(_SWEEP & set(flags))
+    overrides = [_literal(word, kind, sweep) for word in typed]
+    if {"-h", "--help"} & set(flags):
+        print(_help(config_name, overrides))
+        return
+    if not flags:
+        run(to_dataclass(kind, compose(config_name, overrides, kind)))  # in half the time that hydra's main takes
         return
     single: list[DictConfig] = []
 
     def task(settings: DictConfig) -> None:
         sys.argv = arguments  # manifests quote the command as it was typed
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            run(_own_folder(settings, list(HydraConfig.get().overrides.task), argv))
+            run(to_dataclass(kind, _own_folder(settings, list(HydraConfig.get().overrides.task), overrides)))
         else:
             single.append(settings)
 
-    # hydra's parser wants all overrides in one run of words; people put -m anywhere among them.
-    overrides = [word for word in argv if not word.startswith("-") and ("=" in word or word.startswith("~"))]
-    flags = [word for word in argv if word not in overrides]
     # Without this hydra prints tracebacks and exits by itself; with it the errors come to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     arguments, sys.argv = sys.argv, [f"robopref {config_name.replace('_', '-')}", *flags, *_QUIET, *overrides]
     try:
         hydra.main(version_base=_VERSION, config_path=f"pkg://{PACKAGE}", config_name=config_name)(task)()
     except _HYDRA_ERRORS as error:
-        raise _explained(error, config_name) from error
+        raise _explained(error, config_name, kind) from error
     finally:
         sys.argv = arguments
     for settings in single:  # outside hydra, which reports errors of a job with lines of its own
-        run(settings)
+        run(to_dataclass(kind, settings))
 
 
 def to_dataclass(cls: type[T], settings: DictConfig | Mapping[str, Any]) -> T:
     """A (frozen, possibly nested) dataclass from settings; fields without a default must be there.
 
-    Knows str, int, float, bool, Path, Literal, X | None, list, tuple, dict and dataclasses.  Raises UsageError with the
-    full key for an unknown key (naming the nearest), a missing one, or a value of another type.
+    Knows str, int, float, bool, Path, Literal, X | None, list, tuple, dict and dataclasses; of several dataclasses the one whose
+    `name` is given.  Raises UsageError with the full key for an unknown key (naming the nearest), a missing one, or a value of
+    another type or out of its range (ranges.py).
     """
     try:
         tree = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
     except OmegaConfBaseException as error:
         raise UsageError(f"cannot read the settings: {_first_line(error)}") from error
-    return _built(cls, tree, "")
+    built: T = _built(cls, tree, "")
+    check(built)
+    return built
 
 
 def _compose(config_name: str, overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
@@ -104,7 +129,7 @@ def _compose(config_name: str, overrides: Sequence[str], return_hydra_config: bo
         return hydra.compose(config_name, list(overrides), return_hydra_config)
 
 
-def _explained(error: Exception, config_name: str) -> RoboprefError:
+def _explained(error: Exception, config_name: str, kind: type | None = None) -> RoboprefError:
     """What the user mistyped, and the nearest that exists."""
     if isinstance(error, MissingConfigException):
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
@@ -119,7 +144,7 @@ def _explained(error: Exception, config_name: str) -> RoboprefError:
         cause = error.__cause__ if not str(error) and error.__cause__ is not None else error
         return UsageError(f"{config_name} settings: {' '.join(_lines(cause))}")
     key = unknown[1]
-    options = [*_groups(), *_keys(OmegaConf.to_container(_compose(config_name, [])))]
+    options = [*_groups(), *(keys_of(kind) if kind else _keys(OmegaConf.to_container(_compose(config_name, []))))]
     # The leaf alone is tried too, for a key given without its group.
     hint = nearest(key, options) or nearest(key, [option.rpartition(".")[2] for option in options])
     return UsageError(f"{config_name} has no setting {key!r}.{hint} `robopref {_command(config_name)} -h` lists them")
@@ -150,8 +175,9 @@ def _value(kind: Any, value: Any, key: str) -> Any:
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind):
-        return value if isinstance(value, kind) else _built(kind, value, key)  # type: ignore[arg-type]
+    if dataclasses.is_dataclass(kind) or (origin in (Union, types.UnionType) and all(map(dataclasses.is_dataclass, parts))):
+        kinds = parts or (kind,)
+        return value if isinstance(value, kinds) else _built(_named(kinds, value, key), value, key)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:
             return None
@@ -170,6 +196,8 @@ def _value(kind: Any, value: Any, key: str) -> Any:
         return items if origin is list else tuple(items)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {name: _value(parts[1], item, f"{key}.{name}") for name, item in value.items()}
+    if kind is Path and value == "":
+        raise UsageError(f"{key}= is empty: name a file or folder")
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
     if kind is str and isinstance(value, bool):  # reward=true: to the command line's grammar that is no word
@@ -190,11 +218,95 @@ def _alternative(kinds: Sequence[Any], value: Any, key: str) -> Any:
     return _value(kinds[-1], value, key)
 
 
-def _own_folder(settings: DictConfig, overrides: Sequence[str], argv: Sequence[str]) -> DictConfig:
+def _named(kinds: Sequence[Any], value: Any, key: str) -> Any:
+    """Of some dataclasses the one that is called as `value` says, where they have names."""
+    names: dict[Any, Any] = {getattr(kind, "name", None): kind for kind in kinds}
+    name = value.get("name") if isinstance(value, Mapping) else None
+    if None in names or (name is None and len(kinds) == 1):
+        return kinds[0]
+    if name not in names:
+        raise UsageError(f"{key}.name={name} is not one of: {', '.join(names)}.{nearest(str(name), names)}")
+    return names[name]
+
+
+def _refuse_flags(config_name: str, argv: Sequence[str], kind: type) -> None:
+    """UsageError for `--key value`, which is how other commands take settings, with the words that say the same here."""
+    first = next((word for word in argv if word.startswith("--") and word.partition("=")[0] not in _FLAGS), None)
+    if first is None:
+        return
+    said: list[tuple[str, list[str]]] = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if word.startswith("--") and name not in _FLAGS:
+            said.append((name.removeprefix("--").replace("-", "_"), [value] if equals else []))
+        elif said and not word.startswith("-") and not equals:
+            said[-1][1].append(word)
+    told = []
+    for key, values in said:
+        several = text_at(kind, key) is Text.LIST or len(values) > 1
+        told.append(f"{key}={'[' + ','.join(values) + ']' if several else values[0] if values else 'true'}")
+    command = f"robopref {_command(config_name)}"
+    raise UsageError(f"{first}: `{command}` takes key=value; write {command} {shlex.join(told)}")
+
+
+def _literal(word: str, kind: type, sweep: bool) -> str:
+    """An override whose value arrives as it was typed where `kind` wants text, a path for instance.
+
+    In hydra's grammar `=`, blanks, brackets, commas, letters beyond ASCII and much else would need quotes, and 1e3 is a number.
+    Hydra's own quotes still work, as do ${KEY}, null where there may be nothing, and, in a sweep, commas and its functions.
+    """
+    key, equals, value = word.partition("=")
+    text = text_at(kind, key.lstrip("+")) if equals else None
+    if text is None or (sweep and re.match(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)$", value)):
+        return word
+    alternatives = _split(value) if sweep else [value]
+    return f"{key}={','.join(_as_typed(one, text) for one in alternatives)}"
+
+
+def _as_typed(value: str, text: Text) -> str:
+    if text is Text.LIST:
+        if not (value.startswith("[") and value.endswith("]")):
+            return value  # of the wrong kind, and hydra or to_dataclass will say so
+        return (
+            f"[{','.join(_as_typed(item.strip(), Text.ONE) for item in _split(value[1:-1]))}]" if value[1:-1].strip() else value
+        )
+    if value == "null" and text is Text.ONE_OR_NONE:
+        return value
+    value = expand_home(value)
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}")
+        plain = not read.is_sweep_override() and read.value()
+        if isinstance(plain, QuotedString) or (isinstance(plain, str) and plain == value):
+            return value
+    except OverrideParseException:
+        pass
+    # A backslash stands for itself, but for those before a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), value) + "'"
+
+
+def _split(value: str) -> list[str]:
+    """The parts between commas that are neither in quotes nor in brackets."""
+    parts, depth, quote = [""], 0, ""
+    for letter in value:
+        if letter == "," and not depth and not quote:
+            parts.append("")
+            continue
+        parts[-1] += letter
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"" and parts[-1].strip() == letter:  # elsewhere it is an apostrophe
+            quote = letter
+        else:
+            depth = max(0, depth + (letter in "[({") - (letter in "])}"))
+    return parts
+
+
+def _own_folder(settings: DictConfig, overrides: Sequence[str], common: Sequence[str]) -> DictConfig:
     """Settings whose `out` ends in what is swept over: the jobs of a sweep must not write over each other."""
-    swept = [word for word in overrides if word not in argv and not word.startswith(("out=", "~"))]
+    swept = [word for word in overrides if word not in common and not word.startswith(("out=", "~"))]
     if "out" in settings and swept:
-        settings.out = str(Path(settings.out) / ",".join(swept).replace("/", "-"))
+        plain = [re.sub(r"=(['\"])(.*)\1$", r"=\2", word) for word in swept]
+        settings.out = str(Path(settings.out) / ",".join(plain).replace("/", "-"))
     return settings
 
 

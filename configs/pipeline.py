@@ -9,6 +9,7 @@ from typing import Literal
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.collect import CollectConfig
 from robopref.configs.policy import BCConfig, CPLConfig, IPLConfig, PIQLConfig
+from robopref.configs.ranges import Count, Seed, Seeds, Word, Workers
 from robopref.configs.vlp import PretrainConfig, TrainVLPConfig
 
 
@@ -18,22 +19,22 @@ class PipelineConfig:
 
     out: Path
     """Run folder."""
-    task: str
+    task: Word
     """The task that VLP never sees: it is annotated, learnt, evaluated and filmed."""
     train_tasks: tuple[str, ...]
     """What VLP learns from: task names or SPLIT:PART; `task` is always left out."""
     instruction: str | None
     """What VLP is asked when it labels; null: the task's plain sentence."""
-    seed: int
-    policy_seeds: tuple[int, ...]
+    seed: Seed
+    policy_seeds: Seeds
     """Seeds of each policy, trained in one program."""
-    processes: int
+    processes: Workers
     """Worker processes wherever work can be shared."""
-    goals: int
+    goals: Count
     """Fixed goals of the evaluation."""
-    max_steps: int
+    max_steps: Count
     """Longest evaluation episode, in environment steps."""
-    film_goals: int
+    film_goals: Count
     """Goals that are filmed."""
     film_quality: Literal["fast", "pretty"]
     """`pretty`, or `fast`, a tenth of the time."""

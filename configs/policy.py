@@ -6,11 +6,32 @@ they are made for a GPU and hours.  The quick scale of the pipeline shortens all
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from robopref.configs.errors import UsageError
 from robopref.configs.imitation import OTRConfig, SEABOConfig, UDSConfig
+from robopref.configs.ranges import (
+    Count,
+    Device,
+    FirstGoal,
+    Inner,
+    Natural,
+    NotNegative,
+    Number,
+    PartShare,
+    Positive,
+    Range,
+    Seed,
+    Seeds,
+    Share,
+    SomeShare,
+    Widths,
+    Word,
+    Workers,
+)
 
 
 @dataclass(frozen=True)
@@ -18,15 +39,15 @@ class BCConfig:
     """Behaviour cloning of every transition: the reference that uses no label."""
 
     name: str = "bc"
-    steps: int = 200_000
+    steps: Count = 200_000
     """Gradient steps; as many as CPL clones."""
-    batch: int = 256
+    batch: Count = 256
     """Transitions a step and member (ours)."""
-    learning_rate: float = 1e-4
-    hidden: tuple[int, ...] = (512, 512)
+    learning_rate: Positive = 1e-4
+    hidden: Widths = (512, 512)
     actor: str = "deterministic"
     """deterministic (log pi = -||pi(s) - a||^2) or gaussian."""
-    dropout: float = 0.25
+    dropout: PartShare = 0.25
     """Of the actor's hidden layers."""
     normalise: bool = True
     """Train on observations of mean 0 and standard deviation 1 (ours); the policy takes raw ones."""
@@ -37,23 +58,23 @@ class IQLConfig:
     """Implicit Q-learning from the rewards in the episodes."""
 
     name: str = "iql"
-    steps: int = 500_000
-    batch: int = 256
-    learning_rate: float = 3e-4
-    hidden: tuple[int, ...] = (512, 512)
+    steps: Count = 500_000
+    batch: Count = 256
+    learning_rate: Positive = 3e-4
+    hidden: Widths = (512, 512)
     actor: str = "deterministic"
-    dropout: float = 0.25
+    dropout: PartShare = 0.25
     normalise: bool = True
-    expectile: float = 0.7
+    expectile: Inner = 0.7
     """Of the value regression; 0.5 is the mean, 1 the maximum over the data's actions."""
-    temperature: float = 0.3333
+    temperature: Positive = 0.3333
     """1/beta: the actor weighs an action by exp(advantage / temperature)."""
-    clip: float = 100.0
+    clip: Positive = 100.0
     """Largest such weight."""
-    discount: float = 0.99
-    polyak: float = 0.005
+    discount: Share = 0.99
+    polyak: SomeShare = 0.005
     """Step of the target critics towards the critics."""
-    reward_std: float = 1.0
+    reward_std: NotNegative = 1.0
     """Rewards are shifted to mean 0 and scaled to this deviation (ours); 0: as they are."""
     actor_cosine: bool = True
     """Let the actor's learning rate fall to 0 along a cosine."""
@@ -66,26 +87,26 @@ class TD3BCConfig:
     """TD3+BC (Fujimoto & Gu 2021), the paper's values."""
 
     name: str = "td3bc"
-    steps: int = 1_000_000
+    steps: Count = 1_000_000
     """Of the critics."""
-    batch: int = 256
-    learning_rate: float = 3e-4
-    hidden: tuple[int, ...] = (256, 256)
+    batch: Count = 256
+    learning_rate: Positive = 3e-4
+    hidden: Widths = (256, 256)
     actor: str = "deterministic"
     """The only kind: the critics' gradient goes through its mean."""
-    dropout: float = 0.0
+    dropout: PartShare = 0.0
     """Of the actor's hidden layers (ours)."""
     normalise: bool = True
-    alpha: float = 2.5
+    alpha: NotNegative = 2.5
     """Weight of Q, whose mean absolute value is made 1, against the distance to the data's actions."""
-    discount: float = 0.99
-    polyak: float = 0.005
+    discount: Share = 0.99
+    polyak: SomeShare = 0.005
     """Step of the targets towards actor and critics."""
-    noise: float = 0.2
+    noise: NotNegative = 0.2
     """Deviation of what is added to the target actor's actions."""
-    noise_clip: float = 0.5
+    noise_clip: NotNegative = 0.5
     """And its largest size."""
-    delay: int = 2
+    delay: Count = 2
     """Steps of the critics for each of the actor and the targets."""
 
 
@@ -94,13 +115,13 @@ class PIQLConfig(IQLConfig):
     """P-IQL: a Bradley-Terry reward from labelled pairs, then IQL from it."""
 
     name: str = "piql"
-    steps: int = 450_000
+    steps: Count = 450_000
     """IQL steps after the reward is learned."""
-    reward_steps: int = 50_000
-    reward_learning_rate: float = 3e-4
-    pairs: int = 96
+    reward_steps: Count = 50_000
+    reward_learning_rate: Positive = 3e-4
+    pairs: Count = 96
     """Pairs a step and member."""
-    segment_steps: int = 0
+    segment_steps: Natural = 0
     """Steps used of each segment, spread evenly; 0: all of them."""
 
 
@@ -109,27 +130,27 @@ class IPLConfig:
     """Inverse preference learning: labelled pairs teach Q, and the reward is what Q implies."""
 
     name: str = "ipl"
-    steps: int = 200_000
-    pairs: int = 16
+    steps: Count = 200_000
+    pairs: Count = 16
     """Pairs a step and member."""
-    segment_steps: int = 16
+    segment_steps: Natural = 16
     """Steps used of each segment, spread evenly (ours; IPL takes a window of 16 of 25); 0: all of them."""
-    batch: int = 256
+    batch: Count = 256
     """Transitions of the whole dataset a step and member, beside those of the pairs."""
-    data_share: float = 0.5
+    data_share: Share = 0.5
     """Weight of these in V, the actor and the penalty; the pairs' steps have the rest."""
-    penalty: float = 3.0
+    penalty: NotNegative = 3.0
     """Weight of the mean squared reward, Q - discount V' squared."""
-    learning_rate: float = 3e-4
-    hidden: tuple[int, ...] = (256, 256, 256)
+    learning_rate: Positive = 3e-4
+    hidden: Widths = (256, 256, 256)
     actor: str = "gaussian"
-    dropout: float = 0.0
+    dropout: PartShare = 0.0
     normalise: bool = True
-    expectile: float = 0.75
-    temperature: float = 0.3333
-    clip: float = 100.0
-    discount: float = 0.99
-    polyak: float = 0.005
+    expectile: Inner = 0.75
+    temperature: Positive = 0.3333
+    clip: Positive = 100.0
+    discount: Share = 0.99
+    polyak: SomeShare = 0.005
     actor_cosine: bool = False
 
 
@@ -138,31 +159,31 @@ class CPLConfig:
     """Contrastive preference learning, with a reference policy CPL-KL, with bias 1 besides trajectory DPO."""
 
     name: str = "cpl"
-    clone_steps: int = 200_000
+    clone_steps: Natural = 200_000
     """Behaviour cloning before preferences."""
     clone_from: str = "segments"
     """segments: what the labelled pairs show (CPL repository); transitions: the whole dataset (ours)."""
-    clone_learning_rate: float = 1e-4
-    batch: int = 256
+    clone_learning_rate: Positive = 1e-4
+    batch: Count = 256
     """Transitions a cloning step and member (ours)."""
-    steps: int = 300_000
+    steps: Count = 300_000
     """Preference steps after cloning."""
-    pairs: int = 96
-    segment_steps: int = 0
-    learning_rate: float = 1e-4
-    warmup: float = 0.02
+    pairs: Count = 96
+    segment_steps: Natural = 0
+    learning_rate: Positive = 1e-4
+    warmup: Share = 0.02
     """Share of the preference steps over which the fresh optimiser's learning rate rises (ours)."""
-    hidden: tuple[int, ...] = (512, 512)
+    hidden: Widths = (512, 512)
     actor: str = "deterministic"
-    dropout: float = 0.25
+    dropout: PartShare = 0.25
     normalise: bool = True
-    alpha: float = 0.1
+    alpha: Positive = 0.1
     """Scale of the segment score; 0.2 for CPL-KL."""
-    bias: float = 0.5
+    bias: SomeShare = 0.5
     """lambda in (0, 1]: the loser's score counts this much; 0.75 for CPL-KL, 1 for DPO."""
     reference: bool = False
     """Score by log pi - log pi_cloned (CPL-KL) instead of log pi."""
-    clone_weight: float = 0.0
+    clone_weight: NotNegative = 0.0
     """Weight of the cloning loss on the pairs' segments during the preference steps."""
 
 
@@ -171,35 +192,35 @@ class CIRConfig:
     """CIR, an off-policy agent that acts in an environment while it learns; with every part off, soft actor-critic."""
 
     name: str = "cir"
-    width: int = 512
+    width: Count = 512
     """Of every hidden layer of actor and critics."""
     critic: str = "constrained"
     """constrained: CIR's seven layers; mlp: two ReLU layers, as in soft actor-critic."""
     norm: str = "shared"
     """LayerNorm of the constrained critics: one and the same everywhere (shared), one a layer and critic (own), or none."""
-    kappa: float = 0.1
+    kappa: NotNegative = 0.1
     """Mean absolute value that the first representation is scaled to before it is squashed; 0: not scaled."""
     tanh: bool = True
     """Squash the first representation."""
     skip: bool = True
     """The U-shaped skip connections."""
-    low_share: float = 0.3
+    low_share: Share = 0.3
     """lambda: weight of the smaller critic in the target, beside the larger one's; 1: the minimum."""
     actor_q: str = "mean"
     """What the actor climbs: the mean of the critics, or min."""
-    repeats: int = 2
+    repeats: Count = 2
     """Updates a decision."""
     fresh: bool = False
     """Draw a new minibatch for each of them, instead of using one several times (sample multiple reuse)."""
-    batch: int = 256
-    learning_rate: float = 3e-4
-    discount: float = 0.99
-    polyak: float = 0.005
+    batch: Count = 256
+    learning_rate: Positive = 3e-4
+    discount: Share = 0.99
+    polyak: SomeShare = 0.005
     """Step of the target critics towards the critics."""
     standardise: bool = False
     """Show actor and critics observations less the mean of those met so far, over their deviation (SimBa: arXiv 2410.09754)."""
-    initial_temperature: float = 1.0
-    target_entropy: float = -1.0
+    initial_temperature: Positive = 1.0
+    target_entropy: Number = -1.0
     """Of the policy, for each number of an action; SimBa: -0.5."""
     alpha_loss: str = "alpha"
     """What the temperature climbs down: alpha (entropy - target) (Haarnoja et al. 2018), or log_alpha: log alpha in its place."""
@@ -215,33 +236,33 @@ class GTRConfig:
     """GTR (reconstruction from the abstract): PPO with a trust region that lets go; its switches make PPO and its relatives."""
 
     name: str = "gtr"
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: Widths = (64, 64)
     activation: str = "tanh"
     actor: str = "gaussian"
-    bins: int = 11
-    log_std: float = 0.0
-    envs: int = 8
-    steps: int = 256
-    epochs: int = 10
-    minibatch: int = 64
-    learning_rate: float = 3e-4
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    clip: float = 1.0
-    value_weight: float = 0.5
-    entropy: float = 0.0
+    bins: Annotated[int, Range(2)] = 11
+    log_std: Number = 0.0
+    envs: Count = 8
+    steps: Count = 256
+    epochs: Count = 10
+    minibatch: Count = 64
+    learning_rate: Positive = 3e-4
+    discount: Share = 0.99
+    gae_lambda: Share = 0.95
+    clip: Positive = 1.0
+    value_weight: NotNegative = 0.5
+    entropy: NotNegative = 0.0
     normalise: bool = True
-    max_norm: float = 0.5
+    max_norm: Positive = 0.5
     penalty: str = "gaussian"
-    beta: float = 1.0
-    sigma: float = 0.5
-    adapt: float = 0.0
-    lenience: float = 0.0
+    beta: NotNegative = 1.0
+    sigma: Positive = 0.5
+    adapt: NotNegative = 0.0
+    lenience: NotNegative = 0.0
     distance: str = "kl"
     anchor: str = "mixture"
-    anchors: int = 5
-    anchor_decay: float = 0.7
-    anchor_every: int = 1
+    anchors: Count = 5
+    anchor_decay: Share = 0.7
+    anchor_every: Count = 1
 
 
 @dataclass(frozen=True)
@@ -249,13 +270,13 @@ class SwitchConfig:
     """A world that changes while a run goes on."""
 
     kind: str = "none"
-    every: int = 200_000
+    every: Count = 200_000
     """Frames of a member between two switches."""
-    seed: int = 0
-    low: float = 0.02
-    high: float = 2.0
+    seed: Seed = 0
+    low: Positive = 0.02
+    high: Positive = 2.0
     tasks: tuple[str, ...] = ()
-    spread: float = 0.5
+    spread: NotNegative = 0.5
 
 
 @dataclass(frozen=True)
@@ -266,33 +287,33 @@ class FeedbackConfig:
     """VLPs to ask, folders of `robopref train-vlp`; several are an ensemble."""
     instruction: str | None = None
     """What the robot should do; without one the task's own sentence."""
-    segment_steps: int = 50
+    segment_steps: Count = 50
     """Decisions a segment."""
-    every: int = 2500
+    every: Count = 2500
     """Decisions between two sessions of questions; the first is after the warm-up."""
-    questions: int = 400
+    questions: Count = 400
     """Pairs of segments a session."""
-    abstain: float = 0.875
+    abstain: PartShare = 0.875
     """Share of a session's answers, those of which the VLPs are least sure, that is not learnt from."""
     hard: bool = True
     """Learn from 1 and 0 instead of the VLPs' probabilities."""
-    tie_margin: float = 0.0
+    tie_margin: NotNegative = 0.0
     """With hard: log-odds up to this are learnt from as ties (ours), so that a VLP that is indifferent is taken at its word."""
-    most: int = 2000
+    most: Count = 2000
     """Answers that are learnt from in all."""
-    candidates: int = 2
+    candidates: Natural = 2
     """Pairs that are looked at for each that is asked: those on which the reward's members disagree most."""
-    members: int = 3
+    members: Count = 3
     """Bradley-Terry networks."""
-    hidden: tuple[int, ...] = (256, 256)
-    sharpness: float = 10.0
+    hidden: Widths = (256, 256)
+    sharpness: Positive = 10.0
     """P(a > b) is sigmoid of this times the difference of mean rewards, each in (-1, 1) (ours); PEBBLE: segment_steps."""
-    learning_rate: float = 3e-4
-    steps: int = 200
+    learning_rate: Positive = 3e-4
+    steps: Count = 200
     """Gradient steps a session."""
-    batch: int = 32
+    batch: Count = 32
     """Pairs a gradient step."""
-    frames: int = 8
+    frames: Count = 8
     """Frames that the VLPs read of a segment."""
 
 
@@ -302,31 +323,31 @@ class OnlineConfig:
 
     out: Path
     """Run folder to write."""
-    env: str
+    env: Word
     """dmc/TASK, mujoco/ENVIRONMENT or metaworld/TASK."""
     policy: CIRConfig
     reward: str = "true"
     """true: the environment's; vlp, bradley_terry: learnt while acting; RUN/reward of P-IQL; or code, FILE.py."""
-    reward_member: int = 0
+    reward_member: Natural = 0
     """Which seed of a learned reward."""
     feedback: FeedbackConfig = FeedbackConfig()
-    seed: int = 0
-    frames: int = 500_000
+    seed: Seed = 0
+    frames: Count = 500_000
     """Simulator steps that the agent acts for; a decision is action_repeat of them."""
-    action_repeat: int = 2
-    warmup: int = 2500
+    action_repeat: Count = 2
+    warmup: Natural = 2500
     """Decisions at random before anything is learnt."""
-    hold: float = 1.0
+    hold: Annotated[float, Range(1)] = 1.0
     """How many of them one random action is held for, on average (ours); above 1 half of its numbers are -1 or 1."""
-    capacity: int = 1_000_000
+    capacity: Count = 1_000_000
     """Transitions that are remembered."""
-    eval_every: int = 5000
+    eval_every: Count = 5000
     """Frames between two evaluations."""
-    eval_episodes: int = 10
-    checkpoint_every: int = 10_000
+    eval_episodes: Count = 10
+    checkpoint_every: Count = 10_000
     """Decisions between two checkpoints."""
-    device: str = "auto"
-    threads: int = 1
+    device: Device = "auto"
+    threads: Workers = 1
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""
 
@@ -336,19 +357,19 @@ class OnPolicyConfig:
     """Agents that learn from what their present policy meets, one a seed, all in one program."""
 
     out: Path
-    env: str
+    env: Word
     policy: GTRConfig
     switch: SwitchConfig = SwitchConfig()
     reward: str = "true"
-    reward_member: int = 0
+    reward_member: Natural = 0
     feedback: FeedbackConfig = FeedbackConfig()
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    frames: int = 1_000_000
-    action_repeat: int = 1
-    warmup: int = 5000
-    checkpoint_every: int = 20
-    processes: int = 1
-    threads: int = 1
+    seeds: Seeds = (0, 1, 2, 3, 4)
+    frames: Count = 1_000_000
+    action_repeat: Count = 1
+    warmup: Natural = 5000
+    checkpoint_every: Count = 20
+    processes: Workers = 1
+    threads: Workers = 1
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""
 
@@ -375,15 +396,15 @@ class TrainConfig:
     policy: PolicyConfig
     labels: Path | None = None
     """Preferences file; needed by piql, ipl and cpl."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)
     """One member each."""
-    log_every: int = 100
+    log_every: Count = 100
     """Steps between two rows of metrics.csv."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Count = 1000
     """Steps between two checkpoints; an interrupted run goes on from the last."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
-    threads: int = 1
+    threads: Workers = 1
     """Processor threads; small networks gain nothing from more."""
     reward: str = "true"
     """What iql and td3bc learn from: true, the data's own; seabo, otr or uds, from expert episodes; or code, FILE.py."""
@@ -391,16 +412,16 @@ class TrainConfig:
     """What becomes of these rewards (preference/imitation/scaling.py); auto: what their authors' code does for this data and
     this learner (policies/offline.py), nothing with policy.reward_std.
     """
-    survival: float = 0.0
+    survival: NotNegative = 0.0
     """Bonus for every step survived, in standard deviations of the reward over the data, where episodes can end for good (ours).
 
     For reward code, seabo, otr and uds; for environments where an end is a failure, and not where it is success, as in AntMaze.
     """
-    experts: int = 1
+    experts: Count = 1
     """Expert episodes: those of highest return in `expert_data`, or in the data themselves."""
     expert_data: Path | None = None
     """Where the experts are from, a file, folder or name as `data`; they are added to the data unless they are in it."""
-    top: float = 1.0
+    top: SomeShare = 1.0
     """Share of the episodes, those of highest return, that bc learns from: 0.1 is 10 % BC."""
     seabo: SEABOConfig = field(default_factory=SEABOConfig)
     otr: OTRConfig = field(default_factory=OTRConfig)
@@ -417,19 +438,37 @@ class EvaluateConfig:
     """Policy run folders, or the references `random` and `expert`."""
     out: Path
     """Folder for success.csv and summary.json."""
-    env: str = "metaworld/drawer-close"
-    goals: int = 20
+    env: Word = "metaworld/drawer-close"
+    goals: Count = 20
     """Starts and goals to try, the same for every policy and member."""
-    first_goal: int = 0
+    first_goal: FirstGoal = 0
     """Environment seed of the first goal."""
-    max_steps: int = 1000
+    max_steps: Count = 1000
     """Longest episode, in decisions.  Meta-World's and dmc's end after 500 of themselves."""
     protocol: Literal["auto", "success", "return"] = "auto"
     """success: an episode ends at its first success; return: it goes on to its own end, and success is noted; auto: success in
     metaworld/..., return elsewhere, where there is no success or D4RL's reference returns are of whole episodes."""
-    references: int = 3
+    references: Count = 3
     """Members of the random reference (its seeds)."""
-    processes: int = 1
+    processes: Workers = 1
     """Worker processes; members are shared among them."""
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""
+
+
+ONLINE = ("cir", "sac")
+"""Policies that act in an environment and learn from all that was met."""
+ON_POLICY = ("gtr", "ppo", "ppo_kl", "c_chain")
+"""That act too, and learn from what the present policy meets; all others learn from episodes."""
+
+
+def kind_of(argv: Sequence[str]) -> str:
+    """Which settings the command is about, by its policy, a sweep of policies, or an experiment."""
+    policies = {name for word in argv if word.startswith("policy=") for name in word.removeprefix("policy=").split(",")}
+    kinds = {"train_online": ONLINE, "train_onpolicy": ON_POLICY}
+    for kind, names in kinds.items():
+        if policies & set(names) and not policies <= set(names):
+            raise UsageError(f"{', '.join(sorted(policies))}: these learn in different ways; sweep over {', '.join(names)} alone")
+        if policies & set(names) or any(word.startswith(f"experiment={name}") for word in argv for name in names):
+            return kind
+    return "train"

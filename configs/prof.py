@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from robopref.configs.chat import ChatConfig
+from robopref.configs.ranges import Count, Natural, NotNegative, Positive, Seed, Word, Workers
 
 
 @dataclass(frozen=True)
 class SandboxConfig:
     """What code that a language model wrote may use."""
 
-    seconds: float = 20.0
+    seconds: Positive = 20.0
     """Of processor time and, beyond its start, of waiting."""
-    memory_mb: int = 1024
+    memory_mb: Count = 1024
     """Beyond what Python and numpy have."""
     bubblewrap: bool = True
     """Use bubblewrap where it is installed."""
@@ -30,17 +31,17 @@ class RankingConfig:
     delta, alpha_o, alpha_a and H are the paper's names; their values, and all else here, are ours.
     """
 
-    horizon: int = 50
+    horizon: Natural = 50
     """H: steps a segment; 0: whole episodes."""
-    delta: float = 0.1
+    delta: NotNegative = 0.1
     """A pair counts as won when the expert is better by more than this, in pooled standard deviations of the reward."""
-    alpha_o: float = 0.1
+    alpha_o: NotNegative = 0.1
     """Noise on observations, in their standard deviations."""
-    alpha_a: float = 0.1
+    alpha_a: NotNegative = 0.1
     """Noise on actions, likewise."""
-    levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    levels: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0)
     """Noise levels: multiples of alpha_o and alpha_a, from little to much."""
-    draws: int = 4
+    draws: Count = 4
     """Noisy copies a level."""
     noise: Literal["white", "smooth"] = "white"
     """white: every step its own; smooth: it moves slowly (ours), so that a reward cannot tell it by its roughness."""
@@ -50,7 +51,7 @@ class RankingConfig:
     """What an expert's segment is compared with: its noisy copies, random segments of the data (ours), or both, half each."""
     dominance: Literal["share", "copeland"] = "share"
     """share: of pairs won (A); copeland: candidates beaten pair by pair less those that beat it (B)."""
-    segments: int = 64
+    segments: Count = 64
     """How many random segments of the data."""
 
 
@@ -66,15 +67,15 @@ class WriterConfig:
     """openai: which model, and where."""
     transcript: Path | None = None
     """replay: transcript.jsonl of an earlier run."""
-    calls: int = 200
+    calls: Count = 200
     """Most questions in a run."""
-    tokens: int = 2_000_000
+    tokens: Count = 2_000_000
     """Most tokens, questions and answers together."""
-    dollars: float = 0.0
+    dollars: NotNegative = 0.0
     """Most money; 0: no limit.  It needs the prices."""
-    price_in: float = 0.0
+    price_in: NotNegative = 0.0
     """Dollars for a million tokens of questions."""
-    price_out: float = 0.0
+    price_out: NotNegative = 0.0
     """And of answers."""
 
 
@@ -83,31 +84,31 @@ class PROFConfig:
     """`robopref prof`: reward code is written, ranked against one expert trajectory, improved, and written to a file."""
 
     out: Path
-    env: str
+    env: Word
     """As in fields.yaml: mujoco/hopper."""
     data: str
     """D4RL file, Minari folder or D4RL name: what is to be labelled."""
     expert_data: str | None = None
     """Likewise, where the expert's trajectories are; null: the best of `data`."""
-    experts: int = 1
+    experts: Count = 1
     """How many of them."""
     fields: Path | None = None
     """YAML that says what the numbers of `env` mean, where robopref does not know it."""
-    candidates: int = 16
+    candidates: Natural = 16
     """K: rewards that are written at first."""
-    rounds: int = 1
+    rounds: Natural = 1
     """T: how often the best is criticised and rewritten."""
-    children: int = 4
+    children: Natural = 4
     """Rewrites a round; the best of them and their parent goes on."""
-    repairs: int = 1
+    repairs: Natural = 1
     """How often code that does not run is handed back (ours)."""
     files: tuple[Path, ...] = ()
     """Rewards to rank beside them, FILE.py: edited ones, or another run's."""
     writer: WriterConfig = WriterConfig()
     ranking: RankingConfig = RankingConfig()
     sandbox: SandboxConfig = SandboxConfig()
-    seed: int = 0
-    processes: int = 2
+    seed: Seed = 0
+    processes: Workers = 2
     """Candidates that are run at the same time."""
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""

@@ -58,14 +58,23 @@ def seed_everything(seed: int) -> np.random.Generator:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` becomes a GPU where there is one; RoboprefError for a GPU that is not there."""
+    """`auto` becomes a GPU where there is one; RoboprefError, naming what there is, for a device that is not there."""
     import torch
 
+    there = devices()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RoboprefError(f"device={name}, but torch sees no GPU here: use device=cpu or device=auto")
+        return torch.device("cuda" if "cuda" in there else "cpu")
+    if name not in there:
+        raise RoboprefError(f"device={name} is not there: use auto or one of this machine's, {', '.join(there)}")
     return torch.device(name)
+
+
+def devices() -> list[str]:
+    """What there is to compute on: cpu, and where torch sees GPUs cuda, cuda:0, ..."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ["cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
 
 
 def write_manifest(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from robopref.configs.ranges import Count, Device, FirstGoal, Inner, Natural, Pixels, Range, Seed, Word, Workers
 
 
 @dataclass(frozen=True)
@@ -13,15 +15,15 @@ class VideoConfig:
 
     policy: tuple[str, ...]
     """Policy run folders (`robopref train`), or `expert` or `random`; one row of the grid each."""
-    env: str = "metaworld/drawer-close"
+    env: Word = "metaworld/drawer-close"
     """Environment: metaworld/TASK, dmc/TASK or mujoco/ENVIRONMENT."""
     out: Path = Path("videos")
     """Folder to write to."""
-    goals: int = 4
+    goals: Count = 4
     """How many goals to film; goal g is the start that environment seed FIRST_GOAL + g draws."""
-    first_goal: int = 0
+    first_goal: FirstGoal = 0
     """Environment seed of the first goal."""
-    member: int = 0
+    member: Seed = 0
     """Which of the policies that were trained side by side in a run folder; of `random`, its seed."""
     model: Path | None = None
     """VLP run folder or hf-hub:OWNER/NAME[@REVISION]: shows its score of the episode so far.  Without it the score is the
@@ -29,19 +31,19 @@ class VideoConfig:
     """
     instruction: str | None = None
     """What VLP is asked and the video shows; default: the task's plain sentence."""
-    size: int = 320
+    size: Pixels = 320
     """Height and width of a picture, in pixels."""
     camera: str = "corner2-zoom"
     """Camera name of embodied/render.py; in dmc and mujoco one of the model's, by default its first."""
     quality: Literal["fast", "pretty"] = "pretty"
     """`pretty` (shadows, smooth edges) or `fast`; dmc and mujoco are always drawn with shadows."""
-    every: int = 4
+    every: Count = 4
     """Decisions between two pictures; 4 at 20 pictures a second is Meta-World's real time."""
-    fps: int = 20
+    fps: Count = 20
     """Pictures a second."""
-    max_steps: int = 500
+    max_steps: Count = 500
     """Longest episode, in decisions of the policy."""
-    phases: tuple[int, ...] = ()
+    phases: tuple[Natural, ...] = ()
     """Of policies that were trained in a world that changes: film every goal in these phases of it, such as 4 5: before a switch
     and after it.
     """
@@ -67,23 +69,23 @@ class AttentionConfig:
     """
     instruction: str | None = None
     """What VLP is asked; with --episodes the task's plain sentence by default."""
-    clips: int = 2
+    clips: Count = 2
     """Episodes of each dataset, from its first on; videos are all shown."""
     level: str = "expert"
     """Which episodes: expert, medium, random, or whatever the dataset holds."""
-    square: float = 0.2
+    square: Inner = 0.2
     """Side of the square that is covered, as a share of the picture's."""
-    grid: int = 16
+    grid: Annotated[int, Range(2)] = 16
     """Squares a side: GRID x GRID places are covered, one after another."""
-    size: int = 224
+    size: Pixels = 224
     """Height and width of a picture as it is shown; the model sees its own size, as small as 64."""
     quality: Literal["fast", "pretty"] = "pretty"
     """Of what is shown: `pretty` (shadows, smooth edges) or `fast`."""
-    chunk: int = 64
+    chunk: Count = 64
     """Covered clips scored at a time."""
-    threads: int = 2
+    threads: Workers = 2
     """Processor threads of the encoder."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto: a GPU if there is one; or cpu, cuda, cuda:1."""
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""

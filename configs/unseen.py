@@ -8,6 +8,7 @@ from typing import Literal
 
 from robopref.configs.baselines import ContrastiveConfig
 from robopref.configs.collect import CollectConfig
+from robopref.configs.ranges import Count, Seeds, Workers
 from robopref.configs.vlp import PretrainConfig, TrainVLPConfig
 
 
@@ -19,17 +20,17 @@ class UnseenConfig:
     """Run folder."""
     split: Literal["paper", "ml45"]
     """Which tasks VLP learns from, and which it is measured on."""
-    seeds: tuple[int, ...]
+    seeds: Seeds
     """A backbone and its VLPs a seed; the episodes are those of the first."""
     variants: dict[str, list[str]]
     """VLPs to train: name -> overrides of `vlp`."""
     only: tuple[str, ...]
     """Variants to train, by name; none: all."""
-    processes: int
+    processes: Workers
     """Worker processes wherever work can be shared."""
-    tuples: int
+    tuples: Count
     """Orders a task and wording that are measured."""
-    pairs: int
+    pairs: Count
     """Pairs of segments a test task that are labelled."""
     collect: CollectConfig
     offline: CollectConfig

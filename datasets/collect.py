@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from robopref.configs.collect import CollectConfig
 from robopref.configs.errors import RoboprefError, nearest
@@ -36,9 +35,8 @@ AIMLESS = {"random": (uniform, 1), "wandering": (wandering, 3)}
 ATTEMPTS = 20  # an expert episode that fails is drawn again this often
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref collect`."""
-    config = tyro.cli(CollectConfig, args=argv, prog="robopref collect", description=__doc__)
+def main(config: CollectConfig) -> None:
+    """`robopref collect`."""
     out = run(config)
     for name in expand_tasks(config.tasks):
         store = EpisodeStore(out / name)

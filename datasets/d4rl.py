@@ -37,6 +37,7 @@ import tyro
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, UsageError, nearest, warn
 from robopref.configs.files import atomic_file, check_space
+from robopref.configs.flags import from_flags
 from robopref.datasets.d4rl_names import PATHS, env_of, name_of, reference_score, step_limit, task_of, url_of
 from robopref.datasets.download import DownloadError, download
 from robopref.datasets.episode_ends import BLOCK, SAME, Rows, find_ends, read_flags
@@ -418,7 +419,7 @@ class Convert:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    command = tyro.cli(Info | Convert, args=argv, prog="python -m robopref.datasets.d4rl", description=__doc__)
+    command = from_flags(Info | Convert, argv, "python -m robopref.datasets.d4rl", __doc__)  # type: ignore[arg-type]
     if isinstance(command, Info):
         for where in command.where:
             for name, value in describe(load_offline(where, command.folder)).items():

@@ -6,14 +6,18 @@ docs/results/medium_rule.csv, against the rules that are in force.  docs/tasks.m
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
+from robopref.configs.cli import guarded
 from robopref.configs.files import atomic_file
+from robopref.configs.flags import from_flags
+from robopref.configs.ranges import Count
 from robopref.embodied.envs import make_env
 from robopref.embodied.experts import ScriptedExpert, noisy
 from robopref.embodied.rollout import rollout
@@ -72,15 +76,24 @@ def _spread(name: str, values: list[int] | list[float]) -> dict[str, float]:
     return {f"{name}_min": low, f"{name}_median": middle, f"{name}_max": high}
 
 
-def main(out: Path = Path("docs/results/medium_rule.csv"), episodes: int = 12) -> None:
-    """Measure every task and write the table; about three minutes on one core."""
-    table = pd.DataFrame([measure(name, episodes) for name in TASKS])
-    with atomic_file(out) as path:
+@dataclass(frozen=True)
+class MediumConfig:
+    """What is measured, and where it is written; about three minutes on one core."""
+
+    out: Path = Path("docs/results/medium_rule.csv")
+    episodes: Count = 12
+
+
+def main(argv: list[str]) -> None:
+    """Measure every task and write the table."""
+    config = from_flags(MediumConfig, argv, "python -m robopref.embodied.medium", __doc__)
+    table = pd.DataFrame([measure(name, config.episodes) for name in TASKS])
+    with atomic_file(config.out) as path:
         table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     disagree = table[table["near_works"] != (table["rule"] == "near_object")]["task"].tolist()
-    print(f"{out}: {len(table)} tasks; near_object works in {table['near_works'].sum()}.")
     print(f"medium.yaml disagrees in: {', '.join(disagree) or 'none'}")
+    print(f"{config.out}: {len(table)} tasks; near_object works in {table['near_works'].sum()}.")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

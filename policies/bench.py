@@ -10,11 +10,10 @@ import json
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
 
 import pandas as pd
-import tyro
 
+from robopref.configs.bench import BenchConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
 from robopref.configs.run import code_version, processor
@@ -22,21 +21,9 @@ from robopref.configs.run import code_version, processor
 COLUMNS = ["benchmark", "measure", "value", "machine", "code"]
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref bench`."""
-    tyro.cli(bench, args=argv, prog="robopref bench", description=__doc__)
-
-
-def bench(
-    name: Annotated[
-        Literal["render", "collect", "annotate", "vlp", "downstream", "cir", "gtr", "iql", "prof"], tyro.conf.Positional
-    ],
-    csv: Path | None = None,
-) -> None:
-    """Run the benchmark called `name`; its module is imported by name, because each pulls in its own peers.
-
-    csv: a table (benchmark, measure, value, machine, code) in which the rows of this benchmark are replaced.
-    """
+def main(config: BenchConfig) -> None:
+    """`robopref bench`; the benchmark's module is imported by name, because each pulls in its own peers."""
+    name, csv = config.name, config.csv
     before = pd.DataFrame() if csv is None else read_rows(csv)  # a wrong file is told before minutes are spent
     measured = importlib.import_module(f"robopref.policies.benchmarks.{name}").run()
     if csv is not None:

@@ -33,13 +33,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 
 from robopref.configs.checkpoint import load_strict, load_tensors, save_tensors
 from robopref.configs.d4rl_protocol import D4RLProtocolConfig
-from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, plain, read_json, write_json
-from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnlineConfig
 from robopref.configs.run import is_complete, write_manifest
@@ -84,16 +82,9 @@ class SnapshotRun(online.Run):
         return agent.act
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref collect protocol=d4rl`."""
-    run_hydra("d4rl_protocol", argv, lambda settings: report(run(read_config(settings))))
-
-
-def read_config(settings: DictConfig) -> D4RLProtocolConfig:
-    """D4RLProtocolConfig from composed settings; UsageError for a policy that does not learn while it acts from all it met."""
-    if (name := settings.policy.get("name")) != "cir":
-        raise UsageError(f"policy={name}: the sets come from an agent that acts and remembers what it met, give sac or cir")
-    return to_dataclass(D4RLProtocolConfig, settings)
+def main(config: D4RLProtocolConfig) -> None:
+    """`robopref collect protocol=d4rl`."""
+    report(run(config))
 
 
 def report(out: Path) -> None:

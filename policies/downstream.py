@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.baselines import BaselineConfig
@@ -26,9 +25,11 @@ from robopref.configs.chat import ChatConfig
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import digest, read_json
+from robopref.configs.flags import from_flags
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import PolicyConfig
+from robopref.configs.ranges import Device, FirstGoal, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
 from robopref.embodied.statistics import difference, iqm, over_seeds, verdict
 from robopref.embodied.tasks import SPLITS, expand_tasks
@@ -59,7 +60,7 @@ class DownstreamConfig:
     """Folder for data, labels and policies, kept between calls."""
     tasks: tuple[str, ...] = ("paper:test",)
     """Task names, or SPLIT:PART."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Seeds = (0,)
     """Of the data and the pairs; policies have policy_seeds."""
     model: tuple[str, ...] = ()
     """NAME=RUN_FOLDER or NAME=hf-hub:OWNER/NAME: VLPs that label, beside the true return, and have not seen the tasks."""
@@ -72,11 +73,11 @@ class DownstreamConfig:
     """Labels are probabilities instead of 0, 0.5 and 1."""
     set: tuple[str, ...] = ()
     """Settings of `robopref pipeline`, such as piql.steps=4000 or scale=paper; cpl.* counts for cpl_kl and dpo as well."""
-    first_goal: int = 0
+    first_goal: FirstGoal = 0
     """Environment seed of the first goal."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where policies are trained: cpu, or auto, cuda, cuda:1; a GPU gains from networks of the paper's size on."""
-    processes: int = 2
+    processes: Workers = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
 
@@ -112,7 +113,7 @@ class Cell:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(DownstreamConfig, args=argv, prog="python -m robopref.policies.downstream", description=__doc__)
+    config = from_flags(DownstreamConfig, argv, "python -m robopref.policies.downstream", __doc__)
     if not config.summary:
         run(config)
     print(summary(read_rows(config.out)))

@@ -12,7 +12,6 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pandas as pd
-import tyro
 
 from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError, nearest
@@ -32,9 +31,8 @@ REFERENCES = ("random", "expert")
 MEASURES: dict[EvaluationProtocol, str] = {"success": "success", "return": "ret"}  # the column of success.csv that counts
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref evaluate`."""
-    config = tyro.cli(EvaluateConfig, args=argv, prog="robopref evaluate", description=__doc__)
+def main(config: EvaluateConfig) -> None:
+    """`robopref evaluate`."""
     out = run(config)
     protocol, outcomes = protocol_asked(config), pd.read_csv(out / "success.csv")
     reached = outcomes.groupby("policy")["success"].mean()

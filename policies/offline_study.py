@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest, plain
-from robopref.configs.hydra import compose
+from robopref.configs.flags import from_flags
+from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig, TrainConfig
+from robopref.configs.ranges import Count, FirstGoal, Seeds, Workers
 from robopref.configs.rows import fingerprint
 from robopref.datasets.d4rl import load_offline
 from robopref.embodied.evaluate import EvaluationProtocol
@@ -62,17 +63,17 @@ class OfflineStudyConfig:
     """NAME=SETTINGS of `robopref train`, such as hopper-medium-replay=data=FILE.hdf5 expert_data=FILE.hdf5."""
     variants: tuple[str, ...] = VARIANTS
     """The same; {data} stands for the name of the data: prof=policy=iql_d4rl reward=runs/prof/{data}/reward.py."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    episodes: int = 10
+    seeds: Seeds = (0, 1, 2, 3, 4)
+    episodes: Count = 10
     """A seed, in the data's environment, from `first_goal` on."""
-    first_goal: int = 0
+    first_goal: FirstGoal = 0
     set: tuple[str, ...] = ()
     """Settings of all runs, such as policy.steps=20000."""
     work: Path = Path("runs/offline")
     """Folder for the runs, kept between calls."""
     against: tuple[str, ...] = ("seabo", "otr")
     """Variants that the others are compared with in the summary."""
-    processes: int = 2
+    processes: Workers = 2
     together: bool = False
     """Let variants that differ in their reward alone learn in one program; column `seconds` is then of their evaluation."""
     summary: bool = False
@@ -81,7 +82,7 @@ class OfflineStudyConfig:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(OfflineStudyConfig, args=argv, prog="python -m robopref.policies.offline_study", description=__doc__)
+    config = from_flags(OfflineStudyConfig, argv, "python -m robopref.policies.offline_study", __doc__)
     if not config.summary:
         run(config)
     print(summary(read_rows(config.out), config.against))
@@ -126,7 +127,7 @@ def settings_of(config: OfflineStudyConfig, data: str, variant: str) -> tuple[st
     place, where = named("--data", data)
     name, words = named("--variants", variant.replace("{data}", place))
     words = [*words, *where, *config.set, f"out={config.work / place / name}", f"seeds={list(config.seeds)}".replace(" ", "")]
-    return place, name, train.read_config(compose("train", words))
+    return place, name, to_dataclass(TrainConfig, compose("train", words))
 
 
 def made_with(settings: TrainConfig, config: OfflineStudyConfig, env_id: str | None) -> str:

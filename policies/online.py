@@ -199,6 +199,11 @@ class Run:
         return int(meta["decided"])
 
 
+def main(config: OnlineConfig) -> None:
+    """`robopref train`, where agents learn while they act."""
+    print(run(config))
+
+
 def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
     """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on.
 

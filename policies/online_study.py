@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, plain
+from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
+from robopref.configs.ranges import Count, Device, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
 from robopref.embodied.statistics import difference, grid, over_seeds, verdict
 from robopref.policies import online, stable_baselines
@@ -58,15 +59,15 @@ class OnlineStudyConfig:
 
     sb3 is stable-baselines3's SAC; policy.width, policy.repeats (gradient steps a decision) and what both SACs have may follow.
     """
-    seeds: tuple[int, ...] = (0, 1, 2)
-    frames: int = 50_000
+    seeds: Seeds = (0, 1, 2)
+    frames: Count = 50_000
     set: tuple[str, ...] = ()
     """Settings of all variants, such as policy.width=256."""
     work: Path = Path("runs/online")
     """Folder for the runs, kept between calls."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where agents learn: cpu, or auto, cuda, cuda:1."""
-    processes: int = 2
+    processes: Workers = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
     against: str | None = None
@@ -77,7 +78,7 @@ class OnlineStudyConfig:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(OnlineStudyConfig, args=argv, prog="python -m robopref.policies.online_study", description=__doc__)
+    config = from_flags(OnlineStudyConfig, argv, "python -m robopref.policies.online_study", __doc__)
     if not config.summary:
         run(config)
     rows = read_rows(config.out)

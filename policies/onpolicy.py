@@ -263,6 +263,11 @@ class Run:
         self.iteration = meta["iteration"]
 
 
+def main(config: OnPolicyConfig) -> None:
+    """`robopref train`, where agents learn from what their present policy meets."""
+    print(run(config))
+
+
 def run(config: OnPolicyConfig) -> Path:
     """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on."""
     files = inputs(config)

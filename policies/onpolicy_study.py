@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
+from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnPolicyConfig
+from robopref.configs.ranges import Count, Seeds, Workers
 from robopref.embodied.statistics import grid, iqm_along, over_seeds, ratio, verdict
 from robopref.policies import onpolicy, stable_baselines
 from robopref.policies.online_study import PEER, draw, fingerprint, named
@@ -57,15 +58,15 @@ class OnPolicyStudyConfig:
         "c_chain=policy=c_chain policy.clip=0.4",
     )
     """The same; sb3 is stable-baselines3's PPO."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    frames: int = 1_000_000
+    seeds: Seeds = (0, 1, 2, 3, 4)
+    frames: Count = 1_000_000
     set: tuple[str, ...] = ()
     """Settings of all runs, such as policy.learning_rate=1e-4."""
     base: str = "ppo"
     """The variant that lifetime returns are divided by before worlds are summed up."""
     work: Path = Path("runs/onpolicy")
     """Folder for the runs, kept between calls."""
-    processes: int = 2
+    processes: Workers = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
     figure: Path | None = None
@@ -74,7 +75,7 @@ class OnPolicyStudyConfig:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(OnPolicyStudyConfig, args=argv, prog="python -m robopref.policies.onpolicy_study", description=__doc__)
+    config = from_flags(OnPolicyStudyConfig, argv, "python -m robopref.policies.onpolicy_study", __doc__)
     if not config.summary:
         run(config)
     rows, curves = read_rows(config.out), read_rows(beside(config.out, "curves"))

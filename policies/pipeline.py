@@ -15,7 +15,6 @@ from typing import Literal
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import read_json, write_json
-from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
@@ -38,9 +37,9 @@ CHEAP: tuple[Literal["constant", "hand-displacement", "motion-share"], ...] = ("
 """Labellers without pixels or words, from whose labels no policy learns: what VLP's agreement has to be read beside."""
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref pipeline`."""
-    run_hydra("pipeline", argv, lambda settings: run(to_dataclass(PipelineConfig, settings)))
+def main(config: PipelineConfig) -> None:
+    """`robopref pipeline`."""
+    run(config)
 
 
 def run(config: PipelineConfig) -> Path:

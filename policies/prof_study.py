@@ -15,23 +15,24 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, digest, read_json
+from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import TrainConfig
 from robopref.configs.prof import PROFConfig, RankingConfig
+from robopref.configs.ranges import Count, Different, FirstGoal, Seed, Workers
 from robopref.configs.rows import fingerprint, read_rows, to_do
 from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
-from robopref.policies import offline_study, train
+from robopref.policies import offline_study
 from robopref.policies.online_study import named
 from robopref.policies.study import append_rows
 from robopref.preference.imitation.experts import best_episodes
@@ -74,14 +75,14 @@ class PROFStudyConfig:
     """CSV of what each candidate is worth; beside it goes the table of rankings, to NAME-rankings.csv."""
     learner: str = "policy=iql_d4rl"
     """Settings of `robopref train`, blanks between them."""
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: Annotated[tuple[Seed, ...], Different(0)] = (0, 1)
     """Of the policies; none: no policy is trained, and only agreement is told."""
-    episodes: int = 10
-    first_goal: int = 0
+    episodes: Count = 10
+    first_goal: FirstGoal = 0
     variants: tuple[str, ...] = VARIANTS
     """NAME=SETTINGS of `robopref prof` that the candidates are ranked with again."""
     work: Path = Path("runs/prof-study")
-    processes: int = 2
+    processes: Workers = 2
     together: bool = False
     """Let the policies of all candidates learn in one program, as offline_study has it."""
     rankings: bool = True
@@ -92,7 +93,7 @@ class PROFStudyConfig:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(PROFStudyConfig, args=argv, prog="python -m robopref.policies.prof_study", description=__doc__)
+    config = from_flags(PROFStudyConfig, argv, "python -m robopref.policies.prof_study", __doc__)
     if config.summary:
         print(told(read_rows(config.out, KEY)))
         if beside(config.out).exists():
@@ -178,7 +179,7 @@ def made_with(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -
 def settings_of(name: str, path: Path, config: PROFStudyConfig, run: PROFConfig) -> TrainConfig:
     """How a policy learns from a candidate."""
     words = [*config.learner.split(), f"data={run.data}", f"reward={path}", f"out={config.work / config.run.name / name}"]
-    return replace(train.read_config(compose("train", words)), seeds=config.seeds)
+    return replace(to_dataclass(TrainConfig, compose("train", words)), seeds=config.seeds)
 
 
 def rankings(config: PROFStudyConfig, run: PROFConfig, rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from robopref.configs.errors import RoboprefError
@@ -21,9 +20,8 @@ from robopref.configs.show import ReportConfig
 from robopref.policies.results import gather
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref report`."""
-    config = tyro.cli(ReportConfig, args=argv, prog="robopref report", description=__doc__)
+def main(config: ReportConfig) -> None:
+    """`robopref report`."""
     path = run(config)
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MB, open it in any browser")
 

@@ -22,10 +22,12 @@ import yaml
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import NO_MATTER, atomic_file, digest
+from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
+from robopref.configs.ranges import Device, FirstGoal, Seeds, Workers
 from robopref.configs.rows import fingerprint, read_rows, to_do
 from robopref.datasets import collect
 from robopref.embodied.statistics import summarise
@@ -50,24 +52,24 @@ class StudyConfig:
     """Folder for data, labels and policies, kept between calls."""
     tasks: tuple[str, ...] = ("drawer-open",)
     """Where settings are chosen: never a task that results are reported on."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Seeds = (0,)
     """Of the data and the pairs; policies have the pipeline's policy_seeds."""
     only: tuple[str, ...] = ()
     """Variants to run, by name; default: all."""
     model: tuple[Path, ...] = ()
     """VLP run folder or hf-hub:OWNER/NAME that labels, or an ensemble, if it never saw these tasks; default: the true return."""
-    first_goal: int = 1000
+    first_goal: FirstGoal = 1000
     """Environment seed of the first goal; the pipeline reports on those from 0 on."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where policies are trained: cpu, or auto, cuda, cuda:1; a GPU gains from networks of the paper's size on."""
-    processes: int = 2
+    processes: Workers = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
 
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(StudyConfig, args=argv, prog="python -m robopref.policies.study", description=__doc__)
+    config = from_flags(StudyConfig, argv, "python -m robopref.policies.study", __doc__)
     done = read_rows(config.out, KEY)
     if not config.summary:
         done = run(config, done)

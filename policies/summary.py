@@ -21,6 +21,7 @@ from PIL import Image
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, read_json
+from robopref.configs.flags import from_flags
 from robopref.embodied.video import read_video
 from robopref.preference.baselines.motion import MOTIONS
 
@@ -38,7 +39,7 @@ class SummaryConfig:
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(SummaryConfig, args=argv, prog="python -m robopref.policies.summary", description=__doc__)
+    config = from_flags(SummaryConfig, argv, "python -m robopref.policies.summary", __doc__)
     labels, success = tables(config.runs)
     for name, table in (("labels", labels), ("success", success)):
         with atomic_file(config.out / f"{name}.csv") as temp:

@@ -16,22 +16,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 from torch import Tensor, nn
 
 from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
-from robopref.configs.errors import RoboprefError, UsageError, nearest
+from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest, plain
-from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.policy import (
-    POLICIES,
     BCConfig,
     CPLConfig,
     IPLConfig,
     IQLConfig,
-    OnlineConfig,
-    OnPolicyConfig,
     PIQLConfig,
     TD3BCConfig,
     TrainConfig,
@@ -39,7 +34,7 @@ from robopref.configs.policy import (
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
-from robopref.policies import offline, online, onpolicy
+from robopref.policies import offline, online
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
 from robopref.policies.ipl import IPL
@@ -52,13 +47,6 @@ from robopref.preference.reward import save_reward
 
 CHECKPOINT = "policy-training"
 OWN = ("out", "reward", "survival")  # settings that runs may differ in and still learn in one program
-ONLINE = ("cir", "sac")  # act in an environment and learn from all that was met
-ON_POLICY = (
-    "gtr",
-    "ppo",
-    "ppo_kl",
-    "c_chain",
-)  # act too, and learn from what the present policy meets; all others learn from episodes
 
 
 class Learner(Protocol):
@@ -79,36 +67,9 @@ class Learner(Protocol):
         """Step number `step`: sample with the members' generators, take the loss, descend; metrics (S,) by name."""
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref train`."""
-    kind = kind_of(argv)
-    if kind == "train_online":
-        run_hydra(kind, argv, lambda settings: print(online.run(to_dataclass(OnlineConfig, settings))))
-    elif kind == "train_onpolicy":
-        run_hydra(kind, argv, lambda settings: print(onpolicy.run(to_dataclass(OnPolicyConfig, settings))))
-    else:
-        run_hydra(kind, argv, lambda settings: print(run(read_config(settings))))
-
-
-def kind_of(argv: Sequence[str]) -> str:
-    """Which settings the command is about, by its policy, a sweep of policies, or an experiment."""
-    policies = {name for word in argv if word.startswith("policy=") for name in word.removeprefix("policy=").split(",")}
-    kinds = {"train_online": ONLINE, "train_onpolicy": ON_POLICY}
-    for kind, names in kinds.items():
-        if policies & set(names) and not policies <= set(names):
-            raise UsageError(f"{', '.join(sorted(policies))}: these learn in different ways; sweep over {', '.join(names)} alone")
-        if policies & set(names) or any(word.startswith(f"experiment={name}") for word in argv for name in names):
-            return kind
-    return "train"
-
-
-def read_config(settings: DictConfig) -> TrainConfig:
-    """TrainConfig from composed settings; policy.name says which dataclass `policy` becomes."""
-    tree: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-    name = tree["policy"].get("name")
-    if name not in POLICIES:
-        raise UsageError(f"policy.name={name} is not one of: {', '.join(POLICIES)}.{nearest(str(name), POLICIES)}")
-    return to_dataclass(TrainConfig, tree | {"policy": to_dataclass(POLICIES[name], tree["policy"])})
+def main(config: TrainConfig) -> None:
+    """`robopref train`, where policies learn from episodes."""
+    print(run(config))
 
 
 def run(config: TrainConfig) -> Path:

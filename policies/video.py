@@ -13,7 +13,6 @@ from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError, nearest
@@ -39,9 +38,8 @@ from robopref.preference.vlp import VLPScorer
 LINGER = 20  # environment steps filmed after the first success
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref video`."""
-    config = tyro.cli(VideoConfig, args=argv, prog="robopref video", description=__doc__)
+def main(config: VideoConfig) -> None:
+    """`robopref video`."""
     out = run(config)
     for path in sorted(out.glob("*.mp4")):
         print(f"{path}: {path.stat().st_size / 1024:.0f} kB")

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError, UsageError
@@ -67,9 +66,8 @@ NEED_NO_PIXELS = ("human", "constant")
 NEED_EPISODES = ("scripted", CLUSTER_BIT, *MOTIONS)  # a video holds neither a true return nor where the hand was
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref annotate`."""
-    config = tyro.cli(AnnotateConfig, args=argv, prog="robopref annotate", description=__doc__)
+def main(config: AnnotateConfig) -> None:
+    """`robopref annotate`."""
     print(summary(run(config)))
 
 

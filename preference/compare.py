@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import tyro
 
 from robopref.configs.chat import ChatConfig
 from robopref.configs.cli import guarded
 from robopref.configs.compare import CompareConfig
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import MANIFEST, atomic_file, read_json
+from robopref.configs.flags import from_flags
 from robopref.embodied.tasks import KINDS, instructions
 from robopref.preference.agreement import agreement
 from robopref.preference.baselines.load import BASELINES, lacking
@@ -34,7 +34,7 @@ MADE_FROM = "made_from"  # the column that says from which weights, banks and se
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(CompareConfig, args=argv, prog="python -m robopref.preference.compare", description=__doc__)
+    config = from_flags(CompareConfig, argv, "python -m robopref.preference.compare", __doc__)
     table = run(config)
     if config.summary:
         print(summarise(table))

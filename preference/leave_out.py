@@ -24,9 +24,11 @@ import yaml
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, atomic_file
+from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
+from robopref.configs.ranges import Seeds, Workers
 from robopref.configs.rows import fingerprint, read_rows, to_do
 from robopref.datasets import collect
 from robopref.datasets.clips import FrameBank, render_clips
@@ -59,17 +61,17 @@ class LeaveOutConfig:
     """Left out of training and not looked at: what results will be reported on."""
     work: Path = Path("runs/leave-out")
     """Folder for data and models, kept between calls."""
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: Seeds = (0, 1)
     only: tuple[str, ...] = ()
     """Variants to run, by name; default: all."""
-    processes: int = 2
+    processes: Workers = 2
     summary: bool = False
     """Print what the CSV says, and do nothing."""
 
 
 def main(argv: list[str]) -> None:
     """Command line."""
-    config = tyro.cli(LeaveOutConfig, args=argv, prog="python -m robopref.preference.leave_out", description=__doc__)
+    config = from_flags(LeaveOutConfig, argv, "python -m robopref.preference.leave_out", __doc__)
     done = read_rows(config.out, KEY)
     if not config.summary:
         done = run(config, done)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from PIL import Image
 
 from robopref.configs.errors import RoboprefError, UsageError, nearest
@@ -62,9 +61,8 @@ class Map:
     numbers: pd.DataFrame  # frame, top, left, side (shares of the picture), value
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref attention`."""
-    config = tyro.cli(AttentionConfig, args=argv, prog="robopref attention", description=__doc__)
+def main(config: AttentionConfig) -> None:
+    """`robopref attention`."""
     out = run(config)
     for path in sorted(out.glob("*.png")):
         print(path)

@@ -27,7 +27,6 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
-from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
@@ -43,9 +42,9 @@ PARTED_SHARE = 0.25  # pictures that parts are learnt from, for one that the sta
 PART_WEIGHT = 0.3  # of that loss; chosen on train tasks left out, where 0.1 does about as well (docs/lab.md)
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref pretrain`."""
-    run_hydra("pretrain", argv, lambda settings: print(run(to_dataclass(PretrainConfig, settings))))
+def main(config: PretrainConfig) -> None:
+    """`robopref pretrain`."""
+    print(run(config))
 
 
 def run(config: PretrainConfig) -> Path:

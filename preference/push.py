@@ -9,22 +9,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import tyro
-
 from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import MANIFEST, atomic_folder, read_json
 from robopref.configs.push import PushConfig
 from robopref.preference.backbone import parse_open_clip, parse_small
 from robopref.preference.card import LIBRARY, model_card
-from robopref.preference.hub import CARD, FILES, PREFIX, SETTINGS, WEIGHTS, check_upload, parse_reference, upload
+from robopref.preference.hub import CARD, FILES, PICTURES, PREFIX, SETTINGS, WEIGHTS, check_upload, parse_reference, upload
 from robopref.preference.small import KIND as SMALL
 from robopref.preference.vlp import KIND, VLPScorer
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref push`."""
-    config = tyro.cli(PushConfig, args=argv, prog="robopref push", description=__doc__)
+def main(config: PushConfig) -> None:
+    """`robopref push`."""
     where, sizes = run(config)
     for name, size in sizes.items():
         print(f"{name:<28}{size:>12} bytes")
@@ -103,6 +100,8 @@ def write_folder(run: Path, folder: Path, name: str, reference: str) -> dict[str
                 f"{run}: its backbone {config['backbone']} lies on this machine alone; train VLP with a pretrained tag or an "
                 "hf-hub: name, which others can get too"
             )
+    if (run / PICTURES).exists():
+        shutil.copyfile(run / PICTURES, folder / PICTURES)
     save_model(folder, KIND, state, config)
     (folder / WEIGHTS).chmod((folder / SETTINGS).stat().st_mode)  # safetensors lets nobody but the owner read
     sizes = {file: (folder / file).stat().st_size for file in FILES if (folder / file).exists()}

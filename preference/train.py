@@ -28,7 +28,6 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
-from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
@@ -41,6 +40,7 @@ from robopref.preference.features import cached_features
 from robopref.preference.orders import OrderSampler
 from robopref.preference.pretrain import schedule, step_rate
 from robopref.preference.ranks import Ranks, starts_first
+from robopref.preference.unusual import TrainingPictures
 from robopref.preference.vlp import KIND, VLP, build, vlp_loss
 
 CHECKPOINT = "vlp-training"
@@ -48,9 +48,9 @@ STATE_FRAMES = 20_000  # at most, that the factored model learns to read the sta
 PLACES = (*NO_MATTER, "clips", "features", "devices", "num_nodes", "strategy")  # may differ when training is resumed
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref train-vlp`."""
-    run_hydra("train_vlp", argv, lambda settings: print(run(to_dataclass(TrainVLPConfig, settings))))
+def main(config: TrainVLPConfig) -> None:
+    """`robopref train-vlp`."""
+    print(run(config))
 
 
 def run(config: TrainVLPConfig) -> Path:
@@ -287,4 +287,5 @@ def save(config: TrainVLPConfig, model: VLP | FactoredVLP, backbone: Backbone, b
         "orders": asdict(config.orders),
         "tasks": list(config.tasks),
     }
+    TrainingPictures.of(bank).save(config.out)
     save_model(config.out, KIND, model.state_dict(), settings)

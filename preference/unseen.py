@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from robopref.configs.compare import CompareConfig
 from robopref.configs.errors import UsageError, nearest
 from robopref.configs.files import plain
-from robopref.configs.hydra import run_hydra, to_dataclass
+from robopref.configs.hydra import to_dataclass
 from robopref.configs.memory import PeakMemory
 from robopref.configs.parallel import in_processes
 from robopref.configs.run import write_manifest
@@ -35,9 +35,9 @@ from robopref.preference.judges import WITHOUT_PIXELS
 from robopref.preference.targets import summarise
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref unseen`."""
-    run_hydra("unseen", argv, lambda settings: run(to_dataclass(UnseenConfig, settings)))
+def main(config: UnseenConfig) -> None:
+    """`robopref unseen`."""
+    run(config)
 
 
 def run(config: UnseenConfig) -> Path:

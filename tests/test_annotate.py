@@ -19,6 +19,7 @@ import torch
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.checkpoint import load_model, save_model
+from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
 from robopref.datasets.clips import Segment
@@ -513,13 +514,13 @@ def test_an_ensemble_of_one_model_twice_is_none(of_videos, model, tmp_path):
 
 def test_the_command_takes_several_models(of_videos, models, capsys):
     argv = ["--videos", *of_videos.videos, "--instruction", "close the drawer", "--model", *map(str, models[:2])]
-    annotate.main([*argv, "--pairs", "9", "--abstain", "0.34", "--temperature", "2", "--out", str(of_videos.out)])
+    robopref(["annotate", *argv, "--pairs", "9", "--abstain", "0.34", "--temperature", "2", "--out", str(of_videos.out)])
     assert "6 pairs, 0 ties" in capsys.readouterr().out
     assert read_preferences(of_videos.out)["abstained"].sum() == 3
 
 
 def test_the_command_prints_what_it_wrote(of_episodes, capsys):
     argv = ["--episodes", str(of_episodes.episodes), "--out", str(of_episodes.out), "--labeller", "scripted", "--hard"]
-    annotate.main([*argv, "--pairs", "5", "--instruction", "close  the drawer"])
+    robopref(["annotate", *argv, "--pairs", "5", "--instruction", "close  the drawer"])
     printed = capsys.readouterr().out
     assert "labels.parquet: 5 pairs" in printed and "'close the drawer'" in printed and "balanced accuracy" in printed

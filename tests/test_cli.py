@@ -15,9 +15,33 @@ import pytest
 from omegaconf import DictConfig
 
 from robopref.configs import hydra as settings_from
-from robopref.configs.cli import COMMANDS, main
+from robopref.configs.cli import COMMANDS, Command, main
 from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.files import plain
 from robopref.configs.hydra import compose, run_hydra, to_dataclass
+from robopref.configs.ranges import Word
+
+
+@dataclass(frozen=True)
+class IQL:
+    gamma: float
+    name: str = "iql"
+
+
+@dataclass(frozen=True)
+class CPL:
+    alpha: float
+    name: str = "cpl"
+
+
+@dataclass(frozen=True)
+class Toy:
+    out: Path
+    seed: int
+    task: Word
+    policy: IQL | CPL
+    data: str | None = None
+    files: tuple[Path, ...] = ()
 
 
 @pytest.fixture
@@ -28,7 +52,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], 
         module = types.ModuleType("toy_command")
         module.main = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "toy_command", module)
-        monkeypatch.setitem(COMMANDS, "toy", ("a toy", "toy_command:main"))
+        monkeypatch.setitem(COMMANDS, "toy", Command("a toy", "toy_command:main"))
 
     return put
 
@@ -40,6 +64,7 @@ def toy_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "__init__.py").touch()
     (folder / "toy.yaml").write_text(
         "# How to play.\ndefaults:\n  - policy: iql\n  - _self_\nout: runs/toy\nseed: 0 # the only one\ntask: drawer-close\n"
+        "data: null\nfiles: []\n"
     )
     (folder / "policy" / "iql.yaml").write_text("name: iql\ngamma: 0.99\n")
     (folder / "policy" / "cpl.yaml").write_text("name: cpl\nalpha: 0.1\n")
@@ -53,9 +78,9 @@ def toy(toy_package: Path, inside: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     monkeypatch.setattr(settings_from, "PACKAGE", toy_package.name)
 
     def run(argv: Sequence[str]) -> list[DictConfig]:
-        calls: list[DictConfig] = []
-        run_hydra("toy", argv, calls.append)
-        return calls
+        calls: list[Toy] = []
+        run_hydra("toy", argv, Toy, calls.append)
+        return [DictConfig(plain(call)) for call in calls]
 
     return run
 
@@ -63,8 +88,8 @@ def toy(toy_package: Path, inside: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 def test_help_has_a_line_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name, (text, _) in COMMANDS.items():
-        assert any(line.split()[:1] == [name] and line.endswith(text) for line in lines)
+    for name, command in COMMANDS.items():
+        assert any(line.split()[:1] == [name] and line.endswith(command.text) for line in lines)
     assert max(map(len, lines)) <= 100
 
 
@@ -134,7 +159,8 @@ def test_traceback_when_asked_and_when_unexpected(command: Callable, monkeypatch
 def test_overrides_and_groups(toy: Callable) -> None:
     arguments = list(sys.argv)
     (settings,) = toy(["seed=3", "policy=cpl", "policy.alpha=0.2"])
-    assert settings == {"out": "runs/toy", "seed": 3, "task": "drawer-close", "policy": {"name": "cpl", "alpha": 0.2}}
+    policy, others = {"name": "cpl", "alpha": 0.2}, {"data": None, "files": []}
+    assert settings == {"out": "runs/toy", "seed": 3, "task": "drawer-close", "policy": policy} | others
     assert sys.argv == arguments
     assert not os.listdir(), "hydra must leave no folder or log of its own"
 

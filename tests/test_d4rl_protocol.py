@@ -312,11 +312,11 @@ def test_which_command_a_line_means(tmp_path: Path, capsys: pytest.CaptureFixtur
         "protocol=d4lr": "protocol=d4lr is not one of: d4rl",
         "protocol=d4rl env=mujoco/hoper": "mujoco has no environment 'hoper'",
         "protocol=d4rl env=hopper": "Unknown environment 'hopper': expected ",
-        "protocol=d4rl policy=iql": "policy=iql: the sets come from an agent that acts and remembers",
+        "protocol=d4rl policy=iql": "policy.name=iql is not one of: cir.",
         "protocol=d4rl step=3": "Did you mean 'steps'? `robopref collect protocol=d4rl -h` lists them",
         "protocol=d4rl frames=1000": "frames=1000: the agent acts at random for warmup=1000",
         "protocol=d4rl frames=2000 eval_every=3000": "first looked at after eval_every=3000",
-        "protocol=d4rl steps=0": "steps=0: give a number from 1 on",
+        "protocol=d4rl steps=0": "steps=0 is out of range: it must be at least 1",
         "protocol=d4rl seed=-1": "seed=-1",
     }.items():
         assert robopref(["collect", *words.split(), out]) in (1, 2)

@@ -10,6 +10,7 @@ import point_reach
 import pytest
 import torch
 
+from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError
 from robopref.configs.policy import EvaluateConfig
 from robopref.embodied.evaluate import ActPolicy, evaluate, table
@@ -71,14 +72,14 @@ def test_an_environment_says_how_its_episodes_are_counted(env: str, protocol: st
 
 def test_the_command_counts_returns_where_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--policy", "expert", "--env", "metaworld/drawer-close", "--goals", "1", "--max-steps", "90", "--out"]
-    command.main([*argv, str(tmp_path / "whole"), "--protocol", "return"])
+    robopref(["evaluate", *argv, str(tmp_path / "whole"), "--protocol", "return"])
     whole = pd.read_csv(tmp_path / "whole" / "success.csv").iloc[0]
     assert whole["steps"] == 90 and whole["success"] and 0 < whole["success_step"] < 89
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert summary["expert"]["mean"] == pytest.approx(whole["ret"])
     told = capsys.readouterr().out
     assert f"expert: return {whole['ret']:.1f}" in told and "success 1.00" in told
-    command.main([*argv, str(tmp_path / "cut")])
+    robopref(["evaluate", *argv, str(tmp_path / "cut")])
     assert pd.read_csv(tmp_path / "cut" / "success.csv").iloc[0]["ret"] < whole["ret"]
 
 
@@ -122,7 +123,7 @@ def test_the_command_writes_the_table_and_the_summary(tmp_path: Path, capsys: py
     policy, out = learned(tmp_path / "cpl-vlp"), tmp_path / "evaluation"
     argv = ["--policy", "random", str(policy), "expert", "--env", "metaworld/drawer-close"]
     argv += ["--goals", "2", "--references", "1", "--max-steps", "120", "--out", str(out)]
-    command.main(argv)
+    robopref(["evaluate", *argv])
     outcomes = pd.read_csv(out / "success.csv")
     assert list(outcomes.columns) == ["policy", "member", "goal", "success", "success_step", "ret", "steps"]
     assert outcomes.groupby("policy", sort=False).size().to_dict() == {"random": 2, "cpl-vlp": 4, "expert": 2}
@@ -131,7 +132,7 @@ def test_the_command_writes_the_table_and_the_summary(tmp_path: Path, capsys: py
     assert set(summary["cpl-vlp"]) == {"iqm", "low", "high", "mean", "n", "members", "goals"}
     assert "expert: success 1.00 [1.00, 1.00], range over goals; 2 goals x 1 seed" in capsys.readouterr().out
     before = (out / "success.csv").stat().st_mtime_ns
-    command.main(argv)
+    robopref(["evaluate", *argv])
     assert (out / "success.csv").stat().st_mtime_ns == before  # a finished evaluation is kept
 
 

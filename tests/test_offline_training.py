@@ -526,7 +526,7 @@ def test_the_command_trains(folder: Path, tmp_path: Path, capsys: pytest.Capture
     ],
 )
 def test_settings_for_d4rl_are_those_of_iql_s_paper(name: str, values: dict[str, float]) -> None:
-    policy = train.read_config(compose("train", [f"policy={name}"])).policy
+    policy = to_dataclass(TrainConfig, compose("train", [f"policy={name}"])).policy
     common = IQLConfig(
         steps=1_000_000, hidden=(256, 256), actor="gaussian", normalise=False, reward_std=0.0, precision="auto", discount=0.99
     )
@@ -534,7 +534,8 @@ def test_settings_for_d4rl_are_those_of_iql_s_paper(name: str, values: dict[str,
 
 
 def test_the_file_and_the_dataclass_have_the_same_defaults() -> None:
-    config, wanted = train.read_config(compose("train", ["policy=bc"])), TrainConfig(Path("runs/policy"), Path(), BCConfig())
+    config = to_dataclass(TrainConfig, compose("train", ["policy=bc"]))
+    wanted = TrainConfig(Path("runs/policy"), Path(), BCConfig())
     assert dataclasses.replace(config, data=Path()) == wanted
     with pytest.raises(UsageError, match="auto, none, return_range"):
         to_dataclass(TrainConfig, dict(vars(config)) | {"reward_scale": "range"})

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from robopref.configs.checkpoint import load_tensors
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.hydra import compose, to_dataclass
-from robopref.configs.policy import FeedbackConfig, GTRConfig, OnPolicyConfig, SwitchConfig
+from robopref.configs.policy import FeedbackConfig, GTRConfig, OnPolicyConfig, SwitchConfig, kind_of
 from robopref.embodied.control import make_control
 from robopref.embodied.render import Renderer
 from robopref.policies import feedback, onpolicy
 from robopref.policies.networks import load_policy
 from robopref.policies.onpolicy import Moments, Run, gae
-from robopref.policies.train import kind_of
 
 TINY = GTRConfig(hidden=(8, 8), envs=2, steps=32, epochs=2, minibatch=16, sigma=0.1, anchors=2)
 

@@ -28,7 +28,7 @@ def train(folder, number):
 def command(argv):
     list(in_processes(train, [(argv[0], 0), (argv[0], 1)], 2))
 
-cli.COMMANDS["toy"] = ("a toy", "__main__:command")
+cli.COMMANDS["toy"] = cli.Command("a toy", "__main__:command")
 sys.modules["__main__"].command = command
 sys.exit(cli.main(["toy", sys.argv[1]]))
 """

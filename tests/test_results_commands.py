@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -22,12 +21,14 @@ import pytest
 import tyro
 
 from robopref.configs import cli, hydra
+from robopref.configs import run as configs_run
 from robopref.configs.errors import RoboprefError
 from robopref.configs.pipeline import PipelineConfig
+from robopref.configs.policy import TrainConfig
 from robopref.configs.prof import PROFConfig
+from robopref.configs.ranges import check, flag
 from robopref.configs.unseen import UnseenConfig
 from robopref.policies import downstream, offline_study, online_study, onpolicy_study, pipeline, prof_study, study
-from robopref.policies import train as train_policies
 from robopref.preference import leave_out, unseen
 
 ROOT = Path(__file__).parents[1]
@@ -127,28 +128,20 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[Printed], Any]:
     parse = tyro.cli
 
     def parsed(kind: Any, **options: Any) -> None:
-        if inspect.isfunction(kind):  # one that tyro would call: another with its parameters is called instead
-            raise Read(parse(functools.wraps(kind)(lambda *args, **settings: settings), **options))
-        raise Read(parse(kind, **options))
+        config = parse(kind, **options)
+        check(config, flag)
+        raise Read(config)
 
-    def composed(name: str, argv: list[str], run: Callable[[Any], None]) -> None:
+    def composed(name: str, argv: list[str], kind: type, run: Callable[[Any], None]) -> None:
         sweep = "-m" in argv or "--multirun" in argv
         words = [
             re.sub(r"=([^\[,=]+),[^\]]*$", r"=\1", word) if sweep else word for word in argv if word not in ("-m", "--multirun")
         ]
-        run(hydra.compose(name, words))
-
-    def stop(config: Any, *_: Any) -> None:
-        raise Read(config)
+        raise Read(hydra.to_dataclass(kind, hydra.compose(name, words)))
 
     monkeypatch.setattr(tyro, "cli", parsed)
+    monkeypatch.setattr(configs_run, "devices", lambda: ["cpu", "cuda", "cuda:1"])  # as where these were measured
     monkeypatch.setattr(hydra, "run_hydra", composed)
-    modules = ("policies.train", "policies.pipeline", "policies.d4rl_protocol", "policies.online", "policies.onpolicy")
-    for name in (*modules, "preference.train", "preference.pretrain", "preference.unseen", "preference.prof.command"):
-        module = importlib.import_module(f"robopref.{name}")
-        monkeypatch.setattr(module, "run", stop)
-        if hasattr(module, "run_hydra"):
-            monkeypatch.setattr(module, "run_hydra", composed)
 
     def read(command: Printed) -> Any:
         try:
@@ -169,14 +162,12 @@ def function_of(words: tuple[str, ...]) -> Callable[[], object]:
     if tool == "make":
         return lambda: make(rest)
     if tool == "robopref":
-        return lambda: cli._function(rest[0], rest[1:])(rest[1:])
+        return lambda: cli.run(rest[0], rest[1:])
     if rest[0] == "-c":
         return lambda: compile(rest[1], "-c", "exec")
     assert rest[0] == "-m", words
     module = importlib.import_module(rest[1])
-    if list(inspect.signature(module.main).parameters) == ["argv"]:
-        return lambda: module.main(rest[2:])
-    return lambda: tyro.cli(module.main, args=rest[2:])
+    return lambda: module.main(rest[2:])
 
 
 def make(words: list[str]) -> None:
@@ -206,7 +197,7 @@ def compose_inside(config: Any) -> None:
                 offline_study.settings_of(config, data, variant)
     elif isinstance(config, prof_study.PROFStudyConfig) and not config.summary:
         words = [*config.learner.split(), "data=data.hdf5", "reward=reward.py", "out=out"]
-        train_policies.read_config(hydra.compose("train", words))
+        hydra.to_dataclass(TrainConfig, hydra.compose("train", words))
         run = PROFConfig(Path("run"), "mujoco/hopper", "data.hdf5")
         for variant in config.variants:
             words = [] if variant.endswith("=") else online_study.named("--variants", variant)[1]

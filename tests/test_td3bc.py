@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from robopref.configs.errors import UsageError
-from robopref.configs.hydra import compose
-from robopref.configs.policy import TD3BCConfig
-from robopref.policies import train
+from robopref.configs.hydra import compose, to_dataclass
+from robopref.configs.policy import TD3BCConfig, TrainConfig
 from robopref.policies.networks import TwinCritic
 from robopref.policies.replay import Transitions, stack_episodes
 from robopref.policies.td3bc import TD3BC, actor_loss, bellman_target, first_q, smoothed
@@ -124,7 +123,7 @@ def test_a_gaussian_actor_is_refused(data: Transitions) -> None:
 
 
 def test_the_file_and_the_dataclass_have_the_same_defaults() -> None:
-    assert train.read_config(compose("train", ["policy=td3bc"])).policy == TD3BCConfig()
+    assert to_dataclass(TrainConfig, compose("train", ["policy=td3bc"])).policy == TD3BCConfig()
 
 
 def test_the_actor_moves_with_every_delayed_step(data: Transitions) -> None:

@@ -13,7 +13,7 @@ import torch
 from robopref.configs.checkpoint import load_model
 from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.hydra import compose
+from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import BCConfig, CPLConfig, IPLConfig, IQLConfig, PIQLConfig, PolicyConfig, TrainConfig
 from robopref.configs.run import choose_device
 from robopref.configs.stopping import Terminated
@@ -267,9 +267,9 @@ def test_a_mistyped_key_names_the_nearest(capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_the_files_and_the_dataclasses_have_the_same_defaults(name: str, config: PolicyConfig) -> None:
-    assert train.read_config(compose("train", [f"policy={name}"])).policy == config
+    assert to_dataclass(TrainConfig, compose("train", [f"policy={name}"])).policy == config
 
 
 def test_a_policy_without_a_known_name_is_refused() -> None:
     with pytest.raises(UsageError, match=r"policy.name=piq.*Did you mean 'piql'"):
-        train.read_config(compose("train", ["policy.name=piq"]))
+        to_dataclass(TrainConfig, compose("train", ["policy.name=piq"]))

@@ -13,18 +13,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from robopref.configs.cli import guarded
 from robopref.configs.files import atomic_file
+from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import CIRConfig
 from robopref.policies.bench import code, machine
@@ -165,13 +169,24 @@ def run(threads: Sequence[int] = cir.THREADS) -> list[dict[str, float | str]]:
     return rows
 
 
+@dataclass(frozen=True)
+class CIRLimitsConfig:
+    """Where the rows go."""
+
+    csv: Annotated[Path | None, tyro.conf.Positional] = None
+    """The table to write; without it they are only printed."""
+
+
 def main(argv: list[str]) -> None:
-    """argv: nothing, or the CSV that the rows are written to."""
+    """Command line."""
+    config = from_flags(CIRLimitsConfig, argv, "python -m robopref.policies.benchmarks.cir_limits", __doc__)
     rows = pd.DataFrame(run()).assign(machine=machine(), code=code())
-    for path in map(Path, argv):
-        with atomic_file(path) as temp:
-            rows.to_csv(temp, index=False, float_format="%.4g", lineterminator="\n")
+    if config.csv is None:
+        return
+    with atomic_file(config.csv) as temp:
+        rows.to_csv(temp, index=False, float_format="%.4g", lineterminator="\n")
+    print(f"{config.csv}: {len(rows)} rows")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

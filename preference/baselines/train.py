@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 
 from robopref.configs.baselines import ContrastiveConfig
 from robopref.configs.checkpoint import save_model
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
+from robopref.configs.flags import from_flags
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
@@ -38,7 +38,7 @@ LOG_EVERY = 25
 def main(argv: list[str]) -> None:
     """Command line."""
     prog = "python -m robopref.preference.baselines.train"
-    for folder in run(tyro.cli(ContrastiveConfig, args=argv, prog=prog, description=__doc__)):
+    for folder in run(from_flags(ContrastiveConfig, argv, prog, __doc__)):
         print(folder)
 
 

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import atomic_file, plain, write_json
-from robopref.configs.hydra import run_hydra, to_dataclass
 from robopref.configs.prof import PROFConfig
 from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import run_folder
@@ -39,9 +38,9 @@ REWARD, RANKING, TRANSCRIPT = "reward.py", "ranking.csv", "transcript.jsonl"
 SHOWN = 12  # lines of the table
 
 
-def main(argv: list[str]) -> None:
-    """Command line of `robopref prof`."""
-    run_hydra("prof", argv, lambda settings: show(run(to_dataclass(PROFConfig, settings))))
+def main(config: PROFConfig) -> None:
+    """`robopref prof`."""
+    show(run(config))
 
 
 def run(config: PROFConfig) -> Path:
