@@ -68,6 +68,57 @@ def test_an_edited_reward_is_ranked_again(files, capsys):
     assert Path("again/reward.py").read_text() in (Path("mine.py").read_text(), Path("run/reward.py").read_text())
 
 
+def test_files_of_the_same_name_keep_their_own_rows_and_files(files, capsys):
+    texts = {}
+    for n, folder in enumerate(["a", "b", "c"]):
+        Path(folder).mkdir()
+        texts[f"{folder}-reward"] = f"def reward(obs, act, next_obs):\n    return obs[:, speed] * {n - 1}\n"
+        Path(folder, "reward.py").write_text(texts[f"{folder}-reward"])
+    Path("write-0.py").write_text(texts["c-reward"])
+    given = "files=[a/reward.py,b/reward.py,c/reward.py,write-0.py]"
+    assert prof("out=run", "candidates=1", "rounds=0", given) == 0
+    ranking = pd.read_csv("run/ranking.csv")
+    names = [*texts, "write-0-2", "write-0"]
+    assert sorted(ranking["candidate"]) == sorted(names) and ranking["chosen"].sum() == 1
+    assert sorted(path.stem for path in Path("run/candidates").glob("*.py")) == sorted(names)
+    for name, text in texts.items():
+        assert Path(f"run/candidates/{name}.py").read_text() == text
+    chosen = ranking[ranking["chosen"]].iloc[0]["candidate"]
+    assert Path("run/reward.py").read_text() == Path(f"run/candidates/{chosen}.py").read_text()
+    assert capsys.readouterr().out.count(" * ") == 1
+
+
+def test_a_reward_may_be_saved_as_windows_does_but_is_utf_8(files, capsys):
+    text = "def reward(obs, act, next_obs):\n    Δ = next_obs[:, speed] - obs[:, speed]  # größer ist besser\n    return Δ\n"
+    Path("bom.py").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert prof("out=run", "candidates=0", "rounds=0", "files=[bom.py]") == 0
+    assert Path("run/reward.py").read_bytes() == text.encode()
+    data = load_offline("data.hdf5")
+    Path("run/reward.py").write_bytes(Path("bom.py").read_bytes())
+    values = WrittenReward("run/reward.py")(data.obs, data.actions, data.next_obs)
+    np.testing.assert_allclose(values, data.next_obs[:, 0] - data.obs[:, 0], atol=1e-6)
+    for number, encoding in enumerate(["latin-1", "utf-16"]):
+        Path("other.py").write_bytes(text.replace("Δ", "d").encode(encoding))
+        capsys.readouterr()
+        assert prof(f"out=other{number}", "candidates=0", "rounds=0", "files=[other.py]") == 1
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith("error: other.py is no text in UTF-8 (byte ") and told.endswith("): save it as UTF-8")
+        assert not Path(f"other{number}").exists()
+
+
+def test_half_a_character_in_an_answer_is_refused_and_kept(files, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    answers = iter([ANSWER.replace("return", "x = '\\ud83d'\n    return").encode().decode("unicode_escape"), ANSWER])
+    with serving() as endpoint:
+        endpoint.answer = lambda body: next(answers)
+        words = ["writer.kind=openai", "writer.chat.model=coder", f"writer.chat.base_url={endpoint.url}"]
+        assert prof("out=run", "candidates=2", "rounds=0", "repairs=0", *words) == 0
+    ranking = pd.read_csv("run/ranking.csv").set_index("candidate")
+    assert "surrogates not allowed" in ranking.loc["write-0", "problem"] and ranking.loc["write-1", "chosen"]
+    assert "'\\ud83d'" in Path("run/candidates/write-0.py").read_text()
+
+
 def test_an_endpoint_s_run_is_replayed_without_it(files, capsys, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -105,6 +156,8 @@ def test_a_person_s_answers_come_from_files(files, capsys):
         (["writer.kind=replay"], 2, "needs writer.transcript=FILE"),
         (["writer.kind=gramar"], 2, "Did you mean 'grammar'?"),
         (["files=[none.py]"], 1, "none.py"),
+        (["files=[data.hdf5]", "candidates=0"], 1, "data.hdf5 is no text in UTF-8"),
+        (["files=[.]", "candidates=0"], 1, ". is no reward code (Is a directory): give a file of Python code"),
         (["experts=9"], 1, "9"),
         (["ranking.horizn=3"], 2, "horizon"),
     ],

@@ -70,6 +70,39 @@ def test_what_rewards_are_made_of_works(lines):
     assert np.isfinite(run("import math\n" + code(*lines)).values).all()
 
 
+@pytest.mark.parametrize("bubblewrap", [False, pytest.param(True, marks=NEEDS_BUBBLEWRAP)])
+@pytest.mark.parametrize(
+    "source",
+    [
+        code("Δ = next_obs[:, 0] - obs[:, 0]", "θ, größe = 1.0, 2.0", "return obs[:, 0] + 0 * (Δ + θ + größe)"),
+        code('"""Höhe, 高さ, высота 🤖, \\alpha."""', "# größer ist besser: ≥ 0", "return obs[:, 0]"),
+        code("ﬁne, ｘ = 1.0, 0.0", "return obs[:, 0] * fine + x"),  # Python reads both spellings as one name
+        code("return obs[:, ｈeight]"),
+        code("return ｎp.abs(obs[:, 0]) * np.ｓign(obs[:, 0])"),
+        code("return obs[:, 0] * len('\\N{GREEK SMALL LETTER DELTA}')"),
+        code("return obs[:, 0] + 0 * (obs[:, 0] is 1)"),  # Python warns
+        "\ufeff" + code("return obs[:, 0]"),
+        code("x = 1.0", "return obs[:, 0] * x").replace("\n", "\r\n"),
+    ],
+)  # fmt: skip
+def test_code_may_be_written_in_any_script(source, bubblewrap):
+    expected = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)[:, 0]
+    np.testing.assert_allclose(run(source, bubblewrap=bubblewrap).values, expected)
+    with talk(source, bubblewrap=bubblewrap) as ask:
+        assert ask(np.full((2, 3), 4.0), np.ones((2, 1)), np.ones((2, 3))).values.tolist() == [4.0, 4.0]
+
+
+def test_fields_are_found_by_any_spelling_of_their_names():
+    fields = Fields(obs=("ﬁnger", "Å", "ｎｐ"), act=("torque",))
+    assert fields.columns == {"finger": 0, "\u00c5": 1, "torque": 0}
+    for name in ("finger", "ﬁnger", "\u212b", "A\u030a"):
+        check_code(code(f"return obs[:, {name}]"), fields)
+    with pytest.raises(RefusedCode, match="np alone cannot be used"):
+        check_code(code("return obs[:, ｎｐ]"), fields)
+    with pytest.raises(RoboprefError, match="two fields are called finger"):
+        Fields(obs=("finger", "ﬁnger"), act=())
+
+
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_every_function_on_the_list_exists(name):
     check_code(code(f"x = np.{name}", "return obs[:, 0]"), FIELDS)
@@ -155,6 +188,18 @@ ATTEMPTS = {
     "other arguments": "def reward(obs, action, next_obs):\n    return obs[:, 0]\n",
     "not Python": "def reward(obs, act, next_obs)\n    return",
     "a null byte": code("return obs[:, 0]\0"),
+    "open in wide letters": code("return obs[:, 0] + len(ｏｐｅｎ('/etc/passwd').read())"),
+    "__import__ in wide letters": code("return ＿＿import＿＿('os').system('true') + obs[:, 0]"),
+    "an attribute with a wide underscore": code("return obs.＿_class__"),
+    "numpy's load with a ligature": code("return np.ﬁx(obs[:, 0])"),
+    "np.load in mathematical letters": code("return np.𝐥𝐨𝐚𝐝('x')"),
+    "another name for np in wide letters": code("ｎｐ = 1", "return obs[:, 0]"),
+    "an argument changed in wide letters": code("ｏｂｓ[:, 0] = 1.0", "return obs[:, 0]"),
+    "a field given away in wide letters": code("ｈeight = 1.0", "return obs[:, 0] * height"),
+    "import in wide letters": "import ｏｓ\n" + code("return obs[:, 0]"),
+    "a name that reads the other way": code("x\u202e = 1.0", "return obs[:, 0] * x"),
+    "half a character": code("return obs[:, 0] + len('\ud800')"),
+    "two byte order marks": "\ufeff\ufeff" + code("return obs[:, 0]"),
     "deep nesting": code("return " + "(" * 500 + "obs[:, 0]" + ")" * 500),
     "a chain of signs": code("return " + "-" * 9000 + "obs[:, 0]"),
     "much code": code(*["x = obs[:, 0] + 1"] * 900, "return x"),

@@ -3,7 +3,8 @@
 The parent (sandbox.py) writes one line of JSON to stdin and hands over the arrays as an open, read-only file, or asks about
 rows again and again, which it writes to stdin too.  This process gives up all that it does not need, files, memory, time, system
 calls, then runs the code, looks whether what it says of a row depends on that row alone, and writes one line of JSON and the raw
-numbers to stdout.  It trusts the code with nothing; what it says of itself the parent does not trust either.
+numbers to stdout.  It trusts the code with nothing; what it says of itself the parent does not trust either.  It ends with its
+parent, however that ends: the parent alone holds the other end of a pipe.
 
 The lists of allowed names are here because they are enforced twice: in the tree (code.py), and by giving the code nothing else.
 """
@@ -29,33 +30,40 @@ OF_PYTHON = "abs bool float int len max min range round sum True False None"
 FUNCTIONS, MATH, PLAIN = (frozenset(names.split()) for names in (OF_NUMPY, OF_MATH, OF_PYTHON))
 ROWS = 64  # of the look whether rows depend on each other
 
-# System calls that numpy needs once everything is open: memory, locks, clocks, reading and writing what is open, the end.
+# System calls that numpy needs once everything is open: memory, locks, clocks, reading and writing what is open, the end; and
+# a timer of the process itself, for each question.
 CALLS = {
     "x86_64": (
         0xC000003E,
-        (0, 1, 3, 9, 10, 11, 12, 13, 14, 15, 24, 25, 28, 35, 39, 60, 96, 98, 131, 186, 202, 228, 230, 231, 234, 318, 334),
+        (0, 1, 3, 9, 10, 11, 12, 13, 14, 15, 24, 25, 28, 35, 38, 39, 60, 96, 98, 131, 186, 202, 228, 230, 231, 234, 318, 334),
     ),
     "aarch64": (
         0xC00000B7,
-        (57, 63, 64, 93, 94, 96, 98, 101, 113, 115, 124, 131, 132, 134, 135, 139,
+        (57, 63, 64, 93, 94, 96, 98, 101, 103, 113, 115, 124, 131, 132, 134, 135, 139,
          165, 169, 172, 178, 214, 215, 216, 222, 226, 233, 278),
     ),
 }  # fmt: skip
 
 
 def main() -> None:
-    """Answer the request on stdin."""
+    """Answer the request on stdin.  The first argument is the lifeline."""
     import os
+
+    end_with_parent(int(sys.argv[1]))
 
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # before numpy starts threads, which it may not
     import json
     import math
     import mmap
     import random
+    import signal
+    import unicodedata  # noqa: F401 (Python imports it when it compiles the first name that is not ASCII)
+    import warnings
 
     import numpy as np
 
     request, arrays, first = json.loads(sys.stdin.buffer.readline()), [], 0
+    warnings.simplefilter("ignore")  # to show one about the code, Python would open files and import
     if "fd" in request:
         held = mmap.mmap(request["fd"], 0, access=mmap.ACCESS_READ)
         os.close(request["fd"])
@@ -96,12 +104,34 @@ def main() -> None:
     if arrays:
         answer(lambda: judged(compile_it(), arrays), layers=layers)
         os._exit(0)
+    signal.setitimer(signal.ITIMER_PROF, request["each"])
     call, widths = answer(compile_it, layers=layers), request["widths"]
     while call is not None and len(head := sys.stdin.buffer.read(8)) == 8:
         count = int.from_bytes(head, "little")
         arrays = [np.frombuffer(sys.stdin.buffer.read(4 * count * width), np.float32).reshape(count, width) for width in widths]
+        signal.setitimer(signal.ITIMER_PROF, request["each"])  # the parent watches the clock, unless somebody has stopped it
         answer(lambda arrays=arrays: judged(call, arrays))
     os._exit(0)
+
+
+def end_with_parent(lifeline):  # type: ignore[no-untyped-def]
+    """Let the kernel kill this process when the other end of the pipe `lifeline` is closed, as it is when the parent ends.
+
+    PR_SET_PDEATHSIG would look at the thread that started this process, and that may end before.
+    """
+    import fcntl
+    import os
+    import select
+    import signal
+
+    if sys.platform == "linux":
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        watch = select.poll()
+        watch.register(lifeline, 0)
+        if watch.poll(0):  # it has ended already
+            os._exit(1)
 
 
 def compiled(source, columns, np, math):  # type: ignore[no-untyped-def]
@@ -122,7 +152,7 @@ def compiled(source, columns, np, math):  # type: ignore[no-untyped-def]
 
     plain = {name: getattr(builtins, name) for name in PLAIN}
     world = {"__builtins__": plain | {"__import__": known}, "__name__": "reward", "np": few_np, "math": few_math, **columns}
-    exec(compile(source, "reward.py", "exec"), world)
+    exec(compile(source.removeprefix("\ufeff"), "reward.py", "exec"), world)
     return world["reward"]
 
 

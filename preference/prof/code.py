@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import keyword
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -41,14 +42,19 @@ class RefusedCode(RoboprefError):
 
 @dataclass(frozen=True)
 class Fields:
-    """Names of the columns of observations and actions, in their order; names that are not identifiers cannot be used."""
+    """Names of the columns of observations and actions, in their order, in the form that Python gives to names in code (NFKC).
+
+    Names that are not identifiers cannot be used.
+    """
 
     obs: tuple[str, ...]
     act: tuple[str, ...]
     _columns: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for names in (self.obs, self.act):
+        for attribute in ("obs", "act"):
+            names = tuple(unicodedata.normalize("NFKC", name) for name in getattr(self, attribute))
+            object.__setattr__(self, attribute, names)
             for number, name in enumerate(names):
                 if self._columns.setdefault(name, number) != number:
                     raise RoboprefError(f"two fields are called {name}: give every column a name of its own")
@@ -65,7 +71,7 @@ def check_code(source: str, fields: Fields) -> None:
     if len(source) > LONGEST:
         raise RefusedCode(f"the code is {len(source)} characters long; at most {LONGEST}")
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(source.removeprefix("\ufeff"))  # a byte order mark; names in the tree are in Python's form, NFKC
     except SyntaxError as error:
         raise RefusedCode(f"line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # a null byte; nesting beyond what the parser can do

@@ -16,6 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import atomic_file, plain, write_json
@@ -28,11 +29,12 @@ from robopref.embodied.fields import Described, described
 from robopref.preference.chat import Chat
 from robopref.preference.imitation.experts import best_episodes
 from robopref.preference.prof.grammar import Grammar
+from robopref.preference.prof.names import names_of
 from robopref.preference.prof.ranking import Comparison
 from robopref.preference.prof.sandbox import Sandbox
 from robopref.preference.prof.search import Candidate, Search, fields_of
 from robopref.preference.prof.writers import Endpoint, Manual, Recorded, Replay, Writer
-from robopref.preference.prof.written import COLUMNS
+from robopref.preference.prof.written import COLUMNS, read_code
 
 REWARD, RANKING, TRANSCRIPT = "reward.py", "ranking.csv", "transcript.jsonl"
 SHOWN = 12  # lines of the table
@@ -57,6 +59,7 @@ def run(config: PROFConfig) -> Path:
 def search(config: PROFConfig, inputs: Mapping[str, Path]) -> None:
     """Write, rank and improve, and leave the chosen code and the table."""
     started = time.time()
+    codes = [read_code(path) for path in config.files]
     world = described(config.env, config.fields)
     data = clipped(load_offline(config.data))  # as learners see it
     pool = data if config.expert_data is None else clipped(load_offline(config.expert_data))
@@ -66,7 +69,13 @@ def search(config: PROFConfig, inputs: Mapping[str, Path]) -> None:
     writer = Recorded(make_writer(config, world, experts), config.out / TRANSCRIPT, config.writer)
     with Comparison(data, experts, config.ranking, config.seed) as comparison:
         found = Search(world, experts.take([0]), comparison, Sandbox(config.sandbox), writer, config)
-        chosen = found.run([(path.stem, read_code(path)) for path in config.files])
+        try:
+            chosen = found.run(list(zip(names_of(config.files, found.own_names()), codes, strict=True)))
+        except KeyboardInterrupt as stop:
+            count = len(writer.kept)
+            what = f"{count} answer{'s are' if count > 1 else ' is'} kept in {writer.path}"
+            kept = what if count else "there is no answer to keep yet"
+            raise type(stop)(f"{kept}, and the same command continues") from None
     write(config.out, world, found, chosen)
     outputs = [REWARD, COLUMNS, RANKING, TRANSCRIPT, "candidates"]
     write_manifest(config.out, "prof", config, inputs, config.seed, started, outputs)
@@ -98,14 +107,6 @@ def check_sizes(world: Described, data: OfflineData) -> None:
         )
 
 
-def read_code(path: Path) -> str:
-    """Reward code from a file."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise RoboprefError(f"{path} is no reward code ({error}): give files=[FILE.py]") from None
-
-
 def write(out: Path, world: Described, search: Search, chosen: Candidate) -> None:
     """The chosen code, all code, and the table."""
     names = {"obs": list(search.fields.obs), "act": list(search.fields.act)}
@@ -124,7 +125,7 @@ def write(out: Path, world: Described, search: Search, chosen: Candidate) -> Non
 def save_code(path: Path, source: str) -> None:
     """Code to a file."""
     with atomic_file(path) as temp:
-        temp.write_text(source, encoding="utf-8")
+        temp.write_text(source, encoding="utf-8", errors="backslashreplace")  # of half a character that a model wrote
 
 
 def rows(candidates: Sequence[Candidate], chosen: Candidate) -> list[dict[str, Any]]:
@@ -157,9 +158,8 @@ def show(out: Path) -> None:
     table = Table("candidate", *columns, "problem", title=title)
     for row in ranking.head(SHOWN).to_dict("records"):
         mark = " *" if str(row["chosen"]) == "True" else ""
-        table.add_row(
-            f"{row['candidate']}{mark}", *(f"{float(row[c]):.3f}" if row[c] != "" else "" for c in columns), row["problem"]
-        )
+        numbers = (f"{float(row[c]):.3f}" if row[c] != "" else "" for c in columns)
+        table.add_row(Text(f"{row['candidate']}{mark}"), *numbers, Text(row["problem"]))  # brackets in them are no markup
     console.print(table)
     console.print(Syntax((out / REWARD).read_text(encoding="utf-8"), "python", word_wrap=True))
     print(f"{out / REWARD}: the one marked *; edit it and rank it again with files=[{out / REWARD}] candidates=0 rounds=0")

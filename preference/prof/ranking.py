@@ -211,9 +211,18 @@ def judge(comparison: Comparison, sandbox: Sandbox, source: str, fields: Fields)
 
 
 def judge_all(comparison: Comparison, sandbox: Sandbox, sources: Sequence[str], fields: Fields, processes: int) -> list[Score]:
-    """Likewise of several, `processes` at a time: each runs in a process of its own anyway."""
-    with ThreadPoolExecutor(max(1, processes)) as pool:
+    """Likewise of several, `processes` at a time: each runs in a process of its own anyway.
+
+    An interrupt ends those that run, and the sandbox.
+    """
+    pool = ThreadPoolExecutor(max(1, processes))
+    try:
         return list(pool.map(lambda source: judge(comparison, sandbox, source, fields), sources))
+    except BaseException:
+        sandbox.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def rank(scores: Sequence[Score], config: RankingConfig) -> list[Score]:

@@ -16,16 +16,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
+import queue
 import selectors
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +43,9 @@ from robopref.preference.prof.code import Fields, check_code
 
 CHILD = Path(__file__).resolve().with_name("child.py")
 STARTING = 20.0  # seconds that a busy machine may take to start Python and numpy
+GLANCE = 1.0  # seconds after which we look at the clock, to notice that we were stopped ourselves
 HEADER = 2**16  # bytes that the first line of an answer may have
+Start = Callable[[], subprocess.Popen[bytes]]
 ALL_LAYERS = ("syntax", "process", "limits", "system calls", "bubblewrap")
 
 
@@ -82,6 +88,8 @@ class Sandbox:
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
         self.bubblewrap = shutil.which("bwrap") if config.bubblewrap else None
         if self.bubblewrap is not None and not starts(self.bubblewrap):
             self.bubblewrap = None
@@ -118,32 +126,49 @@ class Sandbox:
     @contextlib.contextmanager
     def started(self, fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
         """The child, in an empty folder; in the end it is killed with all that it started."""
-        command = [sys.executable, "-I", "-B", str(CHILD)]
-        if self.bubblewrap is not None:
-            command = [self.bubblewrap, *namespaces(), *command]
-        with tempfile.TemporaryDirectory() as folder:
-            process = subprocess.Popen(
-                command,
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd=folder,
-                env={},
-                pass_fds=fds,
-                start_new_session=True,
-            )
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            lifeline, held = os.pipe()
+            stack.callback(os.close, held)  # nobody else has it: when we are killed the kernel closes it, and ends the child
             try:
+                command = [sys.executable, "-I", "-B", str(CHILD), str(lifeline)]
+                if self.bubblewrap is not None:
+                    command = [self.bubblewrap, *namespaces(), *command]
+                process = from_lasting_thread(
+                    lambda: subprocess.Popen(
+                        command,
+                        bufsize=0,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.DEVNULL,
+                        cwd=folder,
+                        env={},
+                        pass_fds=(*fds, lifeline),
+                        start_new_session=True,
+                    )
+                )
+            finally:
+                os.close(lifeline)
+            self.running.add(process)
+            try:
+                if self.stopped:  # by another thread, which did not know of this process yet
+                    raise FailedCode("it was stopped")
                 yield process
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                self.running.discard(process)
+                kill(process)
                 process.wait()
                 assert process.stdin is not None and process.stdout is not None
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
                 with process.stdout:
                     wait_for_end(process.stdout.fileno())
+
+    def stop(self) -> None:
+        """End all code that other threads run here, and all that they begin later."""
+        self.stopped = True
+        for process in tuple(self.running):
+            if process.returncode is None:
+                kill(process)
 
     def understood(self, line: bytes, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         """The first line of an answer; FailedCode when it is none, or says what went wrong."""
@@ -171,7 +196,7 @@ class Sandbox:
     def talk(self, process: subprocess.Popen[bytes], question: bytes, most: int) -> bytes:
         """All that the child writes, at most `most` bytes; FailedCode when it writes more or takes too long."""
         assert process.stdin is not None and process.stdout is not None
-        deadline = time.monotonic() + self.config.seconds + STARTING
+        patience = Patience(self.config.seconds + STARTING)
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(question)
             process.stdin.close()
@@ -179,8 +204,7 @@ class Sandbox:
         with selectors.DefaultSelector() as ready:
             ready.register(process.stdout, selectors.EVENT_READ)
             while True:
-                left = deadline - time.monotonic()
-                if left <= 0 or not ready.select(left):
+                if not patience.wait(ready):
                     raise FailedCode(f"it ran out of time, {self.config.seconds:g} s")
                 part = os.read(process.stdout.fileno(), 2**20)
                 if not part:
@@ -197,7 +221,8 @@ class Conversation:
         """RefusedCode and FailedCode as `Sandbox.run`."""
         check_code(source, fields)
         self.sandbox, self.widths = sandbox, (len(fields.obs), len(fields.act), len(fields.obs))
-        request = {"source": source, "columns": fields.columns, "widths": self.widths, "seconds": 0}
+        each = sandbox.config.seconds + STARTING
+        request = {"source": source, "columns": fields.columns, "widths": self.widths, "seconds": 0, "each": each}
         request["memory"] = sandbox.config.memory_mb * 2**20
         with contextlib.ExitStack() as stack:
             self.process = stack.enter_context(sandbox.started())
@@ -222,12 +247,12 @@ class Conversation:
     def answered(self, question: bytes, size: int, grace: float) -> tuple[dict[str, Any], bytes]:
         """A line of JSON, and `size` bytes; FailedCode when they do not come, or more than these."""
         seconds = self.sandbox.config.seconds
-        deadline, left, out = time.monotonic() + seconds + grace, memoryview(question), bytearray()
+        patience, left, out = Patience(seconds + grace), memoryview(question), bytearray()
         with selectors.DefaultSelector() as ready:
             ready.register(self.outlet, selectors.EVENT_READ)
             ready.register(self.inlet, selectors.EVENT_WRITE)
             while True:
-                events = ready.select(max(0.0, deadline - time.monotonic()))
+                events = patience.wait(ready)
                 if not events:
                     raise FailedCode(f"it ran out of time, {seconds:g} s")
                 for key, _ in events:
@@ -259,6 +284,58 @@ class Conversation:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class Patience:
+    """Seconds to wait for a process, all in all, not counting those in which we were stopped (Ctrl-Z) and could not listen."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def wait(self, ready: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
+        """The next events, none when time is up."""
+        while self.left > 0:
+            began = time.monotonic()
+            events = ready.select(min(self.left, GLANCE))
+            self.left -= min(time.monotonic() - began, GLANCE)
+            if events:
+                return events
+        return []
+
+
+@functools.cache
+def _starter() -> queue.SimpleQueue[tuple[Start, Future[subprocess.Popen[bytes]]]]:
+    """What to start, for a thread that lasts as long as this process, longer than the main thread may."""
+    waiting: queue.SimpleQueue[tuple[Start, Future[subprocess.Popen[bytes]]]] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            start, result = waiting.get()
+            try:
+                result.set_result(start())
+            except Exception as error:
+                result.set_exception(error)
+
+    threading.Thread(target=serve, daemon=True, name="starter").start()
+    return waiting
+
+
+os.register_at_fork(after_in_child=_starter.cache_clear)  # threads do not come along
+
+
+def from_lasting_thread(start: Start) -> subprocess.Popen[bytes]:
+    """What `start` gives: bubblewrap dies with the thread that started it, which may end long before this process does."""
+    if threading.current_thread() is threading.main_thread():
+        return start()
+    result: Future[subprocess.Popen[bytes]] = Future()
+    _starter().put((start, result))
+    return result.result()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for_end(pipe: int) -> None:

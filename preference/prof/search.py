@@ -20,6 +20,8 @@ from robopref.preference.prof.ranking import Comparison, Score, best, judge_all,
 from robopref.preference.prof.sandbox import Sandbox
 from robopref.preference.prof.writers import Recorded, Request
 
+WRITTEN, REWRITTEN = "write-{}", "rewrite-{}-{}"  # names by number, and by round and number
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -48,6 +50,11 @@ class Search:
         """What code may call the columns."""
         return fields_of(self.world)
 
+    def own_names(self) -> set[str]:
+        """What candidates that are yet to be written will be called."""
+        first = {WRITTEN.format(n) for n in range(self.config.candidates)}
+        return first | {REWRITTEN.format(r + 1, n) for r in range(self.config.rounds) for n in range(self.config.children)}
+
     def run(self, given: Sequence[tuple[str, str]] = ()) -> Candidate:
         """The best candidate, after all rounds.  given: names and code of rewards that are there already."""
         config = self.config
@@ -55,7 +62,7 @@ class Search:
         scores = judge_all(self.comparison, self.sandbox, sources, self.fields, config.processes)
         self.add([Candidate(name, 0, "", score) for (name, _), score in zip(given, scores, strict=True)])
         request = [Request("write", 0, n, prompts.write_prompt(self.world, self.expert, n)) for n in range(config.candidates)]
-        self.add([Candidate(f"write-{n}", 0, "", score) for n, score in enumerate(self.written(request))])
+        self.add([Candidate(WRITTEN.format(n), 0, "", score) for n, score in enumerate(self.written(request))])
         if not self.candidates:
             raise RoboprefError("there is nothing to rank: ask for candidates, or give files=[FILE.py]")
         place = best([candidate.score for candidate in self.candidates])
@@ -71,7 +78,8 @@ class Search:
         (critique,) = self.writer.answers([asked])
         rewritten = partial(prompts.rewrite_prompt, self.world, self.expert, source, found, critique)
         requests = [Request("rewrite", number, n, rewritten(n), source) for n in range(self.config.children)]
-        children = [Candidate(f"rewrite-{number}-{n}", number, parent.name, s) for n, s in enumerate(self.written(requests))]
+        new = enumerate(self.written(requests))
+        children = [Candidate(REWRITTEN.format(number, n), number, parent.name, score) for n, score in new]
         family = [place, *range(len(self.candidates), len(self.candidates) + len(children))]
         self.add(children)
         return family[best([self.candidates[member].score for member in family])]

@@ -88,7 +88,10 @@ class Manual:
         if not prompt.exists():
             with atomic_file(prompt) as temp:
                 temp.write_text(request.prompt + "\n", encoding="utf-8")
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        try:
+            text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+        except UnicodeDecodeError as error:
+            raise RoboprefError(f"{path} is no text in UTF-8 (byte {error.start}): save it as UTF-8") from None
         if not text.strip():
             raise Waiting(path)
         return Completion(text)

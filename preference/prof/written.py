@@ -22,7 +22,7 @@ class WrittenReward:
         """path: the code, with columns.json beside it.  RoboprefError when one of them is not there."""
         self.path = Path(path)
         files = files_of(self.path)
-        self.source, names = files["reward"].read_text(encoding="utf-8"), read_json(files["columns"])
+        self.source, names = read_code(self.path), read_json(files["columns"])
         if not isinstance(names, dict) or any(not all_names(names.get(key)) for key in ("obs", "act")):
             raise RoboprefError(
                 f"{files['columns']}: it must name the columns of observations and actions, "
@@ -57,6 +57,16 @@ class WrittenReward:
         """End the process that stays."""
         if self.conversation is not None:
             self.conversation.close()
+
+
+def read_code(path: Path) -> str:
+    """Reward code from a file, with or without a byte order mark; RoboprefError naming the file where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RoboprefError(f"{path} is no text in UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise RoboprefError(f"{path} is no reward code ({error.strerror}): give a file of Python code, FILE.py") from None
 
 
 def files_of(path: Path) -> dict[str, Path]:
