@@ -153,12 +153,14 @@ def guarded(command: Callable[[], object]) -> int:
         print(f"error: the output cannot be written ({error}): look at where it goes", file=sys.stderr)
         return 1
     except OSError as error:
+        from .files import is_full  # only then: a command's start need not wait for what it imports
+
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             return 141
-        if os.environ.get("ROBOPREF_DEBUG") == "1" or error.filename is None:
+        if os.environ.get("ROBOPREF_DEBUG") == "1" or (error.filename is None and not is_full(error)):
             raise
         advice = "look at the path, its permissions and its disk; ROBOPREF_DEBUG=1 shows more"
-        print(f"error: {error.filename}: {error.strerror}: {advice}", file=sys.stderr)
+        print(f"error: {error.filename or 'a disk'}: {error.strerror}: {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(f"interrupted; {str(stop) or 'what was finished is kept, and the same command continues'}", file=sys.stderr)

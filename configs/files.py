@@ -28,7 +28,9 @@ NO_MATTER = ("out", "overwrite", "processes", "threads", "device", "log_every", 
 RESERVE = 16 * 2**20  # bytes that others may write while we do
 UMASK = os.umask(0)  # there is no way to read it without setting it, and a thread that writes must not see another
 os.umask(UMASK)
+CHUNK = 2**20  # bytes written at a time
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
@@ -37,12 +39,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     After an error the temporary file is removed and what was under `path` stays.  A killed process leaves
     `.NAME.*.partial*`, which nothing reads and the next run in the folder removes (run_folder.py).  The file gets the
-    permissions that new files get, whichever library writes it.  Raises RoboprefError naming `path` when the disk is full.
+    permissions that new files get, whichever library writes it.  Raises RoboprefError naming `path` when the disk is full or
+    may not be written.
     """
     path = Path(path)
     temp = _beside(path)
     try:
-        with _disk_errors(path):
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temp
             _sync(temp)
@@ -63,7 +66,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temp, old = _beside(path), _beside(path)
     try:
-        with _disk_errors(path):
+        with disk_errors(path):
             temp.mkdir(parents=True)
             yield temp
             for file in _files(temp):
@@ -78,11 +81,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def expand_home(value: str) -> str:
-    """A value of the command line with the home folder for ~, at its beginning or behind `:` or `=` (small:~/backbone).
+    """A value of the command line with the home folder for ~ or ~USER, at its beginning or behind `:` or `=` (small:~/backbone).
 
     A shell expands ~ only where a word begins, so out=~/runs comes as it is; a folder that is called ~ is ./~.
     """
-    return re.sub(r"(^|[:=])~(?=/|$)", lambda found: found[1] + os.path.expanduser("~"), value)
+    return re.sub(r"(^|[:=])(~[\w.-]*)(?=/|$)", lambda found: found[1] + os.path.expanduser(found[2]), value)
 
 
 def check_space(path: str | Path, size: int) -> None:
@@ -94,18 +97,59 @@ def check_space(path: str | Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def new_array_file(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+def new_array_file(path: Path, dtype: DTypeLike, shape: tuple[int, ...], used: int | None = None) -> np.memmap:
     """A new .npy file as a writable memory map, with its room on the disk reserved.
 
-    Raises OSError ENOSPC where there is none; without the reservation the first page too many would kill the process.
+    used: rows that will be written, the first ones; None: all.  Raises OSError ENOSPC where there is no room for them.
     """
     import numpy as np
 
     array: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with path.open("rb+") as file:
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    reserve(path, array, used)
     return array
+
+
+def reserve(path: Path, array: np.memmap, used: int | None = None) -> None:
+    """Reserve the room on the disk for the first `used` rows of a file's memory map, or for all; what is in them stays.
+
+    Raises OSError ENOSPC where there is none; without the reservation the first page too many would kill the process.
+    """
+    size = array.offset + array.nbytes if used is None else array.offset + min(used, len(array)) * array[:1].nbytes
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except AttributeError:  # macOS
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # file systems that cannot
+                raise
+        for start in range(0, size, CHUNK):
+            file.seek(start)
+            data = file.read(min(CHUNK, size - start))
+            file.seek(start)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Put `data` behind what is in a file, all of it or nothing.
+
+    sync: wait until it is on the disk.  Raises RoboprefError naming `path` when the disk is full or may not be written.
+    """
+    with disk_errors(path):
+        before = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as file:
+                file.write(data)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+        except OSError:
+            if path.exists():
+                os.truncate(path, before)
+            raise
 
 
 def digest(path: str | Path) -> str:
@@ -205,12 +249,23 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what says that the disk is full, or may not be written, into a RoboprefError that names `path`."""
     try:
         yield
+    except RoboprefError:
+        raise
     except Exception as error:
-        # HDF5, Arrow and safetensors report a full disk with classes of their own: only the text is common.
-        if getattr(error, "errno", None) in _FULL or "No space left" in str(error) or "File too large" in str(error):
+        if is_full(error):
             message = f"{path} could not be written ({error}): free some space or choose another folder"
             raise RoboprefError(message) from error
+        if isinstance(error, OSError) and error.errno in _CLOSED:
+            message = f"{path} could not be written ({error.strerror}): choose another folder, or make this one writable"
+            raise RoboprefError(message) from error
         raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error` says that a disk is full."""
+    # HDF5, Arrow and safetensors report it with classes of their own: only the text is common.
+    return getattr(error, "errno", None) in _FULL or "No space left" in str(error) or "File too large" in str(error)

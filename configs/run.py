@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import io
+import itertools
 import multiprocessing
 import os
 import platform
@@ -18,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,12 +28,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .errors import RoboprefError
-from .files import MANIFEST, atomic_file, differences, digest, plain, read_json, without, write_json
+from .files import MANIFEST, append, atomic_file, differences, digest, plain, read_json, without, write_json
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+_NUMBERS = itertools.count()  # of event files that one process writes in one second
 ASKED_FIRST = ("return", "success", "accuracy")  # of all metrics, by whoever watches
 _PACKAGES = (
     "torch",
@@ -169,8 +172,6 @@ class MetricsLogger:
     """
 
     def __init__(self, folder: str | Path, resume_step: int = -1) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.path = Path(folder) / "metrics.csv"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = [row for row in _read_rows(self.path) if int(row["step"]) <= resume_step]
@@ -178,7 +179,7 @@ class MetricsLogger:
         for row in self._rows:
             self._columns += [name for name in row if name not in self._columns]
         self._rewrite()
-        self._board = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        self._board = EventFile(self.path.parent, resume_step + 1)
         self._watched = sys.stderr.isatty() and multiprocessing.parent_process() is None
         self._latest: dict[str, float] = {}
 
@@ -192,17 +193,16 @@ class MetricsLogger:
             self._columns += new
             self._rewrite()
         else:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            line = io.StringIO()
+            csv.DictWriter(line, self._columns, restval="", lineterminator="\n").writerow(row)
+            append(self.path, line.getvalue().encode())
+        self._board.add(step, values)
         if self._watched:
             self._latest |= values
             self._show(step)
 
     def close(self) -> None:
-        """Flush TensorBoard's queue; the CSV is already whole after every `log`."""
-        self._board.close()
+        """End the line on the terminal; the files are already whole after every `log`."""
         if self._latest:
             print(file=sys.stderr)
 
@@ -222,6 +222,37 @@ class MetricsLogger:
             writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self._rows)
+
+
+class EventFile:
+    """Scalars for TensorBoard, all of a step or none; its own writer has a thread, whose errors come late, with a traceback."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """purge_step: TensorBoard forgets what an earlier run has written from this step on."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        name = f"events.out.tfevents.{time.time():010.0f}.{platform.node()}.{os.getpid()}.{next(_NUMBERS)}"
+        self.path = folder / name
+        version = Event(wall_time=time.time(), file_version="brain.Event:2")
+        start = Event(wall_time=time.time(), step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        self._write([version, start])
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """The values (by name) of a step."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summaries = [Summary(value=[Summary.Value(tag=name, simple_value=value)]) for name, value in values.items()]
+        self._write([Event(wall_time=time.time(), step=step, summary=summary) for summary in summaries])
+
+    def _write(self, events: Sequence[Any]) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records = io.BytesIO()
+        writer = RecordWriter(records)
+        for event in events:
+            writer.write(event.SerializeToString())
+        append(self.path, records.getvalue())
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

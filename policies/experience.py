@@ -2,7 +2,7 @@
 
 A row is a transition: observation, action, two rewards, terminated, next observation, float32.  The oldest rows go when it is
 full.  A process that is killed may have written after its last checkpoint, and must not have spoilt what that remembers: the
-file has room for `spare` more rows than are remembered, and a new reward of all rows is written beside the one in use, which
+file has `spare` more rows than are remembered, and a new reward of all rows is written beside the one in use, which
 changes (`in_use`) when it is whole.  So between two `relabel` there has to be a checkpoint, and between two checkpoints there may
 be `spare` rows.
 
@@ -11,15 +11,19 @@ Axes: C capacity, B batch, do and da numbers in an observation and an action.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import read_json, write_json
+from robopref.configs.files import atomic_file, is_full, new_array_file, read_json, reserve, write_json
 from robopref.policies.replay import MIN_STD, Normaliser
 from robopref.preference.reward import RewardFunction
 
@@ -68,26 +72,36 @@ class RunningNormaliser(nn.Module):
 class ExperienceMemory:
     """The last C transitions of one environment, in `folder`; a file that is there is gone on with."""
 
-    def __init__(self, folder: Path, env_id: str, obs_dim: int, action_dim: int, capacity: int, spare: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        env_id: str,
+        obs_dim: int,
+        action_dim: int,
+        capacity: int,
+        spare: int = 0,
+        most: int | None = None,
+    ) -> None:
+        """most: transitions that will be added; the disk keeps room for no more.  RoboprefError where it has not that much."""
         self.path, self.capacity, self.dims = folder / ROWS, capacity, (obs_dim, action_dim)
         self.added, self.in_use = 0, 0
         """Transitions so far, and which reward counts; what of it a process finds again is its checkpoint's to say."""
         what = {"env": env_id, "obs_dim": obs_dim, "action_dim": action_dim, "capacity": capacity, "spare": spare}
         shape = capacity + spare, 2 * obs_dim + action_dim + 3
+        self.used = shape[0] if most is None else min(most, shape[0])
         if self.path.exists():
             found = read_json(folder / WHAT)
             if found != what:
                 raise RoboprefError(
                     f"{self.path} holds experience of {found}, wanted is {what}: delete it or choose another out="
                 )
-            self.rows = np.load(self.path, mmap_mode="r+", allow_pickle=False)
+            self.rows = opened(self.path, self.used)
             if self.rows.shape != shape or self.rows.dtype != np.float32:
                 raise RoboprefError(f"{self.path} is damaged (shape {self.rows.shape}): delete {folder} and start again")
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / WHAT, what)
-            # A sparse file: what has not been met takes no disk.
-            self.rows = np.lib.format.open_memmap(self.path, "w+", np.float32, shape)
+            with atomic_file(self.path) as temp:
+                self.rows = created(self.path, temp, np.float32, shape, self.used)
+                write_json(folder / WHAT, what)
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -133,3 +147,32 @@ class ExperienceMemory:
     def flush(self) -> None:
         """Everything that was added to the disk."""
         self.rows.flush()
+
+
+def created(path: Path, temp: Path, dtype: DTypeLike, shape: tuple[int, int], used: int) -> np.memmap:
+    """A new memory map in `temp`, which will be called `path`, with room on the disk for the `used` first rows."""
+    with room(path, shape, dtype, used):
+        return new_array_file(temp, dtype, shape, used)
+
+
+def opened(path: Path, used: int) -> np.memmap:
+    """The memory map of a file that is there, likewise."""
+    rows: np.memmap = np.load(path, mmap_mode="r+", allow_pickle=False)
+    with room(path, rows.shape, rows.dtype, used):
+        reserve(path, rows, used)
+    return rows
+
+
+@contextmanager
+def room(path: Path, shape: tuple[int, ...], dtype: DTypeLike, used: int) -> Iterator[None]:
+    """RoboprefError that says how much is needed, how much is free and what helps, where the disk turns out to be full."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        needed, free = used * shape[1] * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
+        raise RoboprefError(
+            f"{path} needs {needed / 2**20:.1f} MiB on the disk for {used} transitions of {shape[1]} numbers, and "
+            f"{free / 2**20:.1f} MiB are free: free some space, choose another out=, or lower frames= or capacity="
+        ) from error

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.files import atomic_file
 from robopref.configs.policy import FeedbackConfig
 from robopref.datasets.clips import frame_steps
 from robopref.embodied import simstate
@@ -31,7 +32,7 @@ from robopref.embodied.control import ControlEnv
 from robopref.embodied.envs import make_env
 from robopref.embodied.render import Renderer
 from robopref.embodied.tasks import canonical
-from robopref.policies.experience import ExperienceMemory
+from robopref.policies.experience import ExperienceMemory, created, opened
 from robopref.preference.annotate import check_instruction
 from robopref.preference.ensemble import Ensemble, by_view, load_members
 from robopref.preference.hub import WEIGHTS, find_model
@@ -98,12 +99,15 @@ class Feedback:
         self.episodes: dict[str, list[Any]] = {"first": [], "static": [], "opening": []}
         """Of every episode so far: number of its first transition, fixed part and first moving part of its states."""
         shape = len(memory.rows), 1 if self.scripted else 1 + simstate.layout(env).dynamic_size
-        if not (folder / STATES).exists():
-            np.lib.format.open_memmap(folder / STATES, "w+", np.float64, shape).flush()
-        self.states = np.load(folder / STATES, mmap_mode="r+", allow_pickle=False)
+        path = folder / STATES
+        if path.exists():
+            self.states = opened(path, memory.used)
+        else:
+            with atomic_file(path) as temp:
+                self.states = created(path, temp, np.float64, shape, memory.used)
         """The true reward, which a VLP is only compared with, and for a VLP the state before a transition, (C, 1 + S)."""
         if self.states.shape != shape:
-            raise RoboprefError(f"{folder / STATES} is damaged or of another run: delete {folder} and start again")
+            raise RoboprefError(f"{path} is damaged or of another run: delete {folder} and start again")
 
     def __call__(self, obs: np.ndarray, actions: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
         """The members' mean reward (N,)."""

@@ -73,7 +73,13 @@ class Run:
         elif config.reward != "true":
             self.reward = reward_at(Path(config.reward), config.reward_member, config.env, (obs_dim, action_dim))
         self.memory = ExperienceMemory(
-            config.out, config.env, obs_dim, action_dim, config.capacity, spare=config.checkpoint_every
+            config.out,
+            config.env,
+            obs_dim,
+            action_dim,
+            config.capacity,
+            spare=config.checkpoint_every,
+            most=config.frames // config.action_repeat,
         )
         if asked:
             self.reward = self.feedback = Feedback(config.reward, config.feedback, self.memory, self.env, config.out, config.seed)

@@ -297,7 +297,7 @@ def asker(config: OnPolicyConfig, seed: int, sizes: tuple[int, int]) -> Feedback
     folder, env = config.out / f"feedback-{seed}", make_control(config.env, config.action_repeat)
     capacity = -(-config.frames // config.action_repeat)
     spare = config.checkpoint_every * config.policy.steps * config.policy.envs
-    memory = ExperienceMemory(folder, config.env, *sizes, capacity, spare)
+    memory = ExperienceMemory(folder, config.env, *sizes, capacity, spare, most=capacity)
     return Feedback(config.reward, config.feedback, memory, env, folder, seed)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file
+from robopref.configs.files import append, atomic_file
 from robopref.configs.prof import WriterConfig
 from robopref.preference.chat import Chat, Completion
 
@@ -150,10 +149,7 @@ class Recorded:
             said = self.writer.answer(request)
             facts = {"key": request.key, "writer": self.writer.name, "seconds": round(time.time() - started, 3)}
             line = facts | asdict(request) | asdict(said)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append(self.path, json.dumps(line).encode() + b"\n", sync=True)
             self.kept[request.key] = line
         return completion(self.kept[request.key]).text
 
