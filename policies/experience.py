@@ -173,6 +173,11 @@ def room(path: Path, shape: tuple[int, ...], dtype: DTypeLike, used: int) -> Ite
             raise
         needed, free = used * shape[1] * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
         raise RoboprefError(
-            f"{path} needs {needed / 2**20:.1f} MiB on the disk for {used} transitions of {shape[1]} numbers, and "
-            f"{free / 2**20:.1f} MiB are free: free some space, choose another out=, or lower frames= or capacity="
+            f"{path} needs {bytes_text(needed)} on the disk for {used} transitions of {shape[1]} numbers, and "
+            f"{bytes_text(free)} are free: free some space, choose another out=, or lower frames= or capacity="
         ) from error
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes, for readers."""
+    return f"{count / 2**10:.1f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"
