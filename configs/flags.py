@@ -5,19 +5,21 @@ Nothing heavy is imported here, so that help and mistyped flags are answered at 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 import shlex
 from collections.abc import Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, TypeVar, get_args, get_origin
 
 import tyro
 
 from .errors import UsageError
 from .files import expand_home
-from .ranges import check, flag
+from .ranges import check, flag, keys_of, types_at
 
 T = TypeVar("T")
-_HYDRA_WORD = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 def from_flags(kind: type[T], words: Sequence[str], prog: str, description: str | None) -> T:
@@ -26,26 +28,53 @@ def from_flags(kind: type[T], words: Sequence[str], prog: str, description: str 
     Raises UsageError for a value out of range and for `key=value`, which is how other commands take settings.
     """
     words = [_expanded(word) for word in words]
-    refuse_assignments(words, prog)
+    if dataclasses.is_dataclass(kind):
+        _look_through(kind, words, prog)
     settings: T = tyro.cli(kind, args=words, prog=prog, description=description)
     check(settings, flag)
     return settings
 
 
-def refuse_assignments(words: Sequence[str], prog: str) -> None:
-    """UsageError for words that begin as `key=value`, with the flags that say the same."""
-    if not words or not _HYDRA_WORD.match(words[0]):
-        return
-    said = []
+def _look_through(kind: type, words: Sequence[str], prog: str) -> None:
+    """UsageError for what no parser would find wrong, or not say how it is meant here: `key=value`, and an empty path."""
+    known, key, takes = set(keys_of(kind)), "", 0.0
     for word in words:
-        key, equals, value = word.partition("=")
-        said += [word] if not equals or word.startswith("-") else [f"--{key.replace('_', '-')}", *_listed(value)]
-    raise UsageError(f"{words[0]}: `{prog}` takes flags; write {prog} {shlex.join(said)}")
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            key = name.removeprefix("--").replace("-", "_")
+            takes = 0 if equals else _values_of(kind, key)
+        elif takes:
+            takes, equals, value = takes - 1, "=", word
+        elif (found := re.match(r"([A-Za-z_][\w.-]*)=", word)) and found[1].replace("-", "_") in known:
+            said = shlex.join(part for word in words for part in _as_flag(kind, word))
+            raise UsageError(f"{word}: `{prog}` takes flags; write {prog} {said}")
+        else:
+            continue
+        if equals and value == "" and Path in types_at(kind, key):
+            raise UsageError(f"--{key.replace('_', '-')} is empty: give a value, or leave it out")
 
 
-def _listed(value: str) -> list[str]:
-    """The values of hydra's [a,b]."""
-    return [item.strip() for item in value[1:-1].split(",")] if value.startswith("[") and value.endswith("]") else [value]
+def _values_of(kind: type, key: str) -> float:
+    """How many words follow a flag."""
+    kinds = types_at(kind, key)
+    if bool in kinds:
+        return 0
+    plain = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
+    return math.inf if any(get_origin(one) is tuple for one in plain) else 1
+
+
+def _as_flag(kind: type, word: str) -> list[str]:
+    """The flags, or the words without one, that say the same as `key=value`; other words as they are."""
+    key, equals, value = word.partition("=")
+    kinds = types_at(kind, key.replace("-", "_"))
+    if not equals or word.startswith("-") or not kinds:
+        return [word]
+    name = f"--{key.replace('_', '-')}"
+    if bool in kinds:
+        return [name if value.lower() == "true" else name.replace("--", "--no-", 1)]
+    values = [item.strip() for item in value[1:-1].split(",")] if value[:1] == "[" and value[-1:] == "]" else [value]
+    positional = any(get_origin(one) is Annotated and tyro.conf.Positional in get_args(one) for one in kinds)
+    return values if positional else [name, *values]
 
 
 def _expanded(word: str) -> str:

@@ -21,8 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,6 +45,7 @@ _QUIET = (
     "hydra/hydra_logging=none",
 )
 
+_DOLLAR = r"${KEY} stands for another setting and \${ for itself"
 _SWEEP = {"-m", "--multirun"}
 _FLAGS = {
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--shell-completion",
@@ -86,14 +86,11 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
     if not flags:
         run(to_dataclass(kind, compose(config_name, overrides, kind)))  # in half the time that hydra's main takes
         return
-    single: list[DictConfig] = []
+    jobs: list[DictConfig] = []
 
     def task(settings: DictConfig) -> None:
-        sys.argv = arguments  # manifests quote the command as it was typed
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            run(to_dataclass(kind, _own_folder(settings, list(HydraConfig.get().overrides.task), overrides)))
-        else:
-            single.append(settings)
+        swept = HydraConfig.get().mode == RunMode.MULTIRUN
+        jobs.append(_own_folder(settings, list(HydraConfig.get().overrides.task), overrides) if swept else settings)
 
     # Without this hydra prints tracebacks and exits by itself; with it the errors come to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -104,8 +101,10 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
         raise _explained(error, config_name, kind) from error
     finally:
         sys.argv = arguments
-    for settings in single:  # outside hydra, which reports errors of a job with lines of its own
-        run(to_dataclass(kind, settings))
+    # Outside hydra, which reports errors of a job with lines of its own; and the last job's settings are read before the first
+    # job has worked for hours.
+    for config in [to_dataclass(kind, settings) for settings in jobs]:
+        run(config)
 
 
 def to_dataclass(cls: type[T], settings: DictConfig | Mapping[str, Any]) -> T:
@@ -118,7 +117,7 @@ def to_dataclass(cls: type[T], settings: DictConfig | Mapping[str, Any]) -> T:
     try:
         tree = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
     except OmegaConfBaseException as error:
-        raise UsageError(f"cannot read the settings: {_first_line(error)}") from error
+        raise UsageError(f"cannot read the settings: {_first_line(error)}; {_DOLLAR}") from error
     built: T = _built(cls, tree, "")
     check(built)
     return built
@@ -142,6 +141,8 @@ def _explained(error: Exception, config_name: str, kind: type | None = None) -> 
     unknown = re.match(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     if unknown is None:
         cause = error.__cause__ if not str(error) and error.__cause__ is not None else error
+        if "${" in str(error) or "Interpolation" in str(error):
+            return UsageError(f"{config_name} settings: {_first_line(cause)}; {_DOLLAR}")
         return UsageError(f"{config_name} settings: {' '.join(_lines(cause))}")
     key = unknown[1]
     options = [*_groups(), *(keys_of(kind) if kind else _keys(OmegaConf.to_container(_compose(config_name, []))))]
@@ -196,8 +197,8 @@ def _value(kind: Any, value: Any, key: str) -> Any:
         return items if origin is list else tuple(items)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {name: _value(parts[1], item, f"{key}.{name}") for name, item in value.items()}
-    if kind is Path and value == "":
-        raise UsageError(f"{key}= is empty: name a file or folder")
+    if kind in (Path, str) and value == "":
+        raise UsageError(f"{key}= is empty: give a value, or leave it out")
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
     if kind is str and isinstance(value, bool):  # reward=true: to the command line's grammar that is no word
@@ -234,15 +235,20 @@ def _refuse_flags(config_name: str, argv: Sequence[str], kind: type) -> None:
     first = next((word for word in argv if word.startswith("--") and word.partition("=")[0] not in _FLAGS), None)
     if first is None:
         return
-    said: list[tuple[str, list[str]]] = []
+    said: list[tuple[str, list[str] | None]] = []  # None: the word is well
     for word in argv:
         name, equals, value = word.partition("=")
         if word.startswith("--") and name not in _FLAGS:
             said.append((name.removeprefix("--").replace("-", "_"), [value] if equals else []))
-        elif said and not word.startswith("-") and not equals:
-            said[-1][1].append(word)
+        elif said and (values := said[-1][1]) is not None and not word.startswith("-") and (not equals or not values):
+            values.append(word)
+        else:
+            said.append((word, None))
     told = []
     for key, values in said:
+        if values is None:
+            told.append(key)
+            continue
         several = text_at(kind, key) is Text.LIST or len(values) > 1
         told.append(f"{key}={'[' + ','.join(values) + ']' if several else values[0] if values else 'true'}")
     command = f"robopref {_command(config_name)}"
@@ -275,17 +281,21 @@ def _as_typed(value: str, text: Text) -> str:
     value = expand_home(value)
     try:
         read = OverridesParser.create().parse_override(f"key={value}")
-        plain = not read.is_sweep_override() and read.value()
-        if isinstance(plain, QuotedString) or (isinstance(plain, str) and plain == value):
+        quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
+        if (
+            not read.is_sweep_override()
+            and isinstance(read.value(), str)
+            and (quoted or (read.value() == value and "\\" not in value))
+        ):
             return value
-    except OverrideParseException:
+    except HydraException:
         pass
     # A backslash stands for itself, but for those before a quote.
     return "'" + re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + ("\\'" if end[2] else ""), value) + "'"
 
 
 def _split(value: str) -> list[str]:
-    """The parts between commas that are neither in quotes nor in brackets."""
+    """The parts between commas that are neither in quotes nor in brackets, which only count when they are closed."""
     parts, depth, quote = [""], 0, ""
     for letter in value:
         if letter == "," and not depth and not quote:
@@ -298,7 +308,7 @@ def _split(value: str) -> list[str]:
             quote = letter
         else:
             depth = max(0, depth + (letter in "[({") - (letter in "])}"))
-    return parts
+    return value.split(",") if depth or quote else parts
 
 
 def _own_folder(settings: DictConfig, overrides: Sequence[str], common: Sequence[str]) -> DictConfig:

@@ -177,15 +177,21 @@ class Text(Enum):
 
 def text_at(cls: type, key: str) -> Text | None:
     """Whether `key`, dots between its parts, is text in the settings `cls`; None for numbers, words and what is not there."""
-    kinds: list[Any] = [cls]
-    for name in key.split("."):
-        kinds = [hints(kind)[name] for kind in kinds if dataclasses.is_dataclass(kind) and name in hints(kind)]
-        kinds = [part for kind in kinds for part in (get_args(kind) if get_origin(kind) in _UNIONS else [kind])]
+    kinds = types_at(cls, key)
     if any(get_origin(kind) in (tuple, list) and get_args(kind)[0] in (str, Path) for kind in kinds):
         return Text.LIST
     if not {str, Path} & {kind for kind in kinds if isinstance(kind, type)}:
         return None
     return Text.ONE_OR_NONE if type(None) in kinds else Text.ONE
+
+
+def types_at(cls: type, key: str) -> list[Any]:
+    """The types that `key`, dots between its parts, may have in the settings `cls`; none for what is not there."""
+    kinds: list[Any] = [cls]
+    for name in key.split("."):
+        kinds = [hints(kind)[name] for kind in kinds if dataclasses.is_dataclass(kind) and name in hints(kind)]
+        kinds = [part for kind in kinds for part in (get_args(kind) if get_origin(kind) in _UNIONS else [kind])]
+    return kinds
 
 
 def keys_of(cls: Any, prefix: str = "") -> Iterator[str]:
