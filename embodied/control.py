@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stderr
+from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +19,7 @@ from gymnasium.spaces import Box
 
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.embodied.envs import make_env
+from robopref.embodied.tasks import TASKS
 
 SUITES = ("dmc", "mujoco", "metaworld", "adroit")
 ADROIT = {"pen": 100, "hammer": 200, "door": 200, "relocate": 200}  # steps of an episode in D4RL
@@ -36,7 +39,7 @@ class DMCEnv(gym.Env[np.ndarray, np.ndarray]):
             from dm_control import suite
         except ImportError as error:
             raise RoboprefError("dmc/... needs dm_control: pip install 'robopref[dmc]'") from error
-        tasks = {f"{domain}-{task}".replace("_", "-"): (domain, task) for domain, task in suite.ALL_TASKS}
+        tasks = dmc_tasks()
         if name not in tasks:
             raise RoboprefError(f"dmc has no task {name!r}.{nearest(name, list(tasks))}")
         self._env = suite.load(*tasks[name], task_kwargs={"random": 0})
@@ -62,6 +65,13 @@ class DMCEnv(gym.Env[np.ndarray, np.ndarray]):
         time = self._env.step(action)
         ended = time.last()
         return flat(time.observation), float(time.reward), ended and time.discount == 0, ended and time.discount != 0, {}
+
+
+def dmc_tasks() -> dict[str, tuple[str, str]]:
+    """Our names of the suite's tasks -> (domain, task)."""
+    from dm_control import suite
+
+    return {f"{domain}-{task}".replace("_", "-"): (domain, task) for domain, task in suite.ALL_TASKS}
 
 
 class AdroitEnv(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
@@ -175,6 +185,44 @@ def make_control(env_id: str, repeat: int = 1) -> ControlEnv:
 def registered(name: str) -> str:
     """The gymnasium id of an environment of mujoco/NAME: HalfCheetah-v5 for halfcheetah."""
     return next((spec for spec in gym.registry if "/" not in spec and spec.lower() == f"{name.lower()}-v5"), name)
+
+
+def full_name(name: str) -> str:
+    """SUITE/TASK of an environment that may be named without its suite: metaworld/door-close of door-close.
+
+    RoboprefError, with the candidates, where several suites have it or none has.
+    """
+    if "/" in name:
+        return name
+    known = [f"metaworld/{task}" for task in TASKS] + [f"adroit/{task}" for task in ADROIT]
+    # hopper and Hopper-v5, but no environment of gymnasium that is not simulated by MuJoCo
+    entry = gym.registry.get(registered(name)) or next((s for i, s in gym.registry.items() if i.lower() == name.lower()), None)
+    found = [full for full in known if full.partition("/")[2] == name.removesuffix("-v3")]
+    if entry is not None and str(entry.entry_point).startswith("gymnasium.envs.mujoco"):
+        found.append(f"mujoco/{name}")
+    if not found:  # dm_control is an extra, and takes a second to import
+        dmc = dmc_tasks() if find_spec("dm_control") else {}
+        known += [f"dmc/{task}" for task in dmc]
+        found = [f"dmc/{name}"] if name in dmc else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RoboprefError(f"there are several environments {name!r}: give {' or '.join(found)}")
+    known += [f"mujoco/{task}" for task in ("ant", "halfcheetah", "hopper", "humanoid", "walker2d")]
+    short = {full.partition("/")[2]: full for full in known}
+    near = get_close_matches(name, short, n=3, cutoff=0.5)
+    hint = f" Near it are {', '.join(short[one] for one in near)}" if near else ""
+    raise RoboprefError(f"Unknown environment {name!r}: expected {', '.join(SUITES)}/TASK.{hint}")
+
+
+def same_environment(one: str, other: str) -> bool:
+    """Whether two names SUITE/TASK are of one environment, such as mujoco/hopper and mujoco/Hopper-v5."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(env_id: str) -> str:
+    suite, _, name = env_id.partition("/")
+    return f"{suite}/{registered(name) if suite == 'mujoco' else name.removesuffix('-v3') if suite == 'metaworld' else name}"
 
 
 def step_limit(env_id: str) -> int | None:

@@ -44,7 +44,7 @@ from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import read_d4rl, reference_score, write_d4rl, write_minari
 from robopref.datasets.offline import OfflineData, ReferenceScore
-from robopref.embodied.control import ControlEnv, make_control
+from robopref.embodied.control import ControlEnv, full_name, make_control
 from robopref.policies import online
 from robopref.policies.cir import CIR
 from robopref.policies.experience import ROWS
@@ -84,7 +84,7 @@ class SnapshotRun(online.Run):
 
 def main(config: D4RLProtocolConfig) -> None:
     """`robopref collect protocol=d4rl`."""
-    report(run(config))
+    report(run(replace(config, env=full_name(config.env))))
 
 
 def report(out: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -20,7 +21,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig
 from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
-from robopref.embodied.control import make_control
+from robopref.embodied.control import full_name, make_control
 from robopref.embodied.envs import make_env
 from robopref.embodied.evaluate import KNOW_SUCCESS, ActPolicy, EvaluationProtocol, Policy, evaluate, protocol_of, table
 from robopref.embodied.experts import ScriptedExpert, uniform
@@ -33,6 +34,7 @@ MEASURES: dict[EvaluationProtocol, str] = {"success": "success", "return": "ret"
 
 def main(config: EvaluateConfig) -> None:
     """`robopref evaluate`."""
+    config = replace(config, env=full_name(config.env))
     out = run(config)
     protocol, outcomes = protocol_asked(config), pd.read_csv(out / "success.csv")
     reached = outcomes.groupby("policy")["success"].mean()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from robopref.configs.policy import OnlineConfig, OnPolicyConfig
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
-from robopref.embodied.control import ControlEnv, make_control
+from robopref.embodied.control import ControlEnv, full_name, make_control
 from robopref.policies import feedback
 from robopref.policies.cir import CIR
 from robopref.policies.experience import Experience, ExperienceMemory
@@ -207,7 +208,7 @@ class Run:
 
 def main(config: OnlineConfig) -> None:
     """`robopref train`, where agents learn while they act."""
-    print(run(config))
+    print(run(replace(config, env=full_name(config.env))))
 
 
 def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from robopref.configs.policy import OnPolicyConfig
 from robopref.configs.run import MetricsLogger, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
-from robopref.embodied.control import make_control
+from robopref.embodied.control import full_name, make_control
 from robopref.embodied.fleet import ENDED, Fleet, Opening
 from robopref.policies import feedback as asking
 from robopref.policies.experience import ExperienceMemory
@@ -265,7 +266,7 @@ class Run:
 
 def main(config: OnPolicyConfig) -> None:
     """`robopref train`, where agents learn from what their present policy meets."""
-    print(run(config))
+    print(run(replace(config, env=full_name(config.env))))
 
 
 def run(config: OnPolicyConfig) -> Path:

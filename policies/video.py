@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
@@ -24,6 +25,7 @@ from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.configs.show import VideoConfig
 from robopref.datasets.clips import frame_steps
 from robopref.embodied.camera import Camera
+from robopref.embodied.control import full_name
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.evaluate import Policy
 from robopref.embodied.render import DEFAULT_CAMERA, Renderer
@@ -40,6 +42,7 @@ LINGER = 20  # environment steps filmed after the first success
 
 def main(config: VideoConfig) -> None:
     """`robopref video`."""
+    config = replace(config, env=full_name(config.env))
     out = run(config)
     for path in sorted(out.glob("*.mp4")):
         print(f"{path}: {path.stat().st_size / 1024:.0f} kB")

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError
-from robopref.embodied.control import ControlEnv, make_control
+from robopref.configs.files import read_json
+from robopref.embodied.control import ControlEnv, full_name, make_control, same_environment
 
 ENVIRONMENTS = [
     "mujoco/InvertedPendulum-v5",
@@ -164,3 +168,59 @@ def test_dmc_ends_by_time_alone_and_an_end_for_good_is_told() -> None:
     assert inner.step(np.zeros(6))[2:4] == (False, True)
     inner._env.step = lambda action: dm_env.transition(1.0, shown.observation, 0.0)  # not the last one
     assert inner.step(np.zeros(6))[2:4] == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("door-close", "metaworld/door-close"),
+        ("door-close-v3", "metaworld/door-close"),
+        ("hopper", "mujoco/hopper"),
+        ("HalfCheetah-v5", "mujoco/HalfCheetah-v5"),
+        ("pen", "adroit/pen"),
+        ("metaworld/door-close", "metaworld/door-close"),
+        ("nonsense/x", "nonsense/x"),  # whoever makes it says what is wrong
+    ],
+)
+def test_a_suite_may_be_left_out_where_only_one_has_the_name(name: str, full: str) -> None:
+    assert full_name(name) == full
+
+
+def test_a_task_of_dmc_may_be_named_without_its_suite() -> None:
+    pytest.importorskip("dm_control")
+    assert full_name("walker-walk") == "dmc/walker-walk"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hammer", "there are several environments 'hammer': give metaworld/hammer or adroit/hammer"),
+        (
+            "dor-close",
+            "Unknown environment 'dor-close': expected dmc, mujoco, metaworld, adroit/TASK. Near it are metaworld/door-close, ",
+        ),
+        ("CartPole-v1", "Unknown environment 'CartPole-v1': expected "),  # gymnasium has it, but MuJoCo does not simulate it
+        ("", "Unknown environment '': expected "),
+    ],
+)
+def test_other_names_without_a_suite_are_refused_with_what_is_near(name: str, said: str) -> None:
+    with pytest.raises(RoboprefError) as caught:
+        full_name(name)
+    assert str(caught.value).startswith(said)
+
+
+def test_one_environment_may_have_two_names() -> None:
+    assert same_environment("mujoco/hopper", "mujoco/Hopper-v5") and same_environment("metaworld/reach-v3", "metaworld/reach")
+    assert not same_environment("mujoco/hopper", "mujoco/Hopper-v4") and not same_environment("metaworld/hammer", "adroit/hammer")
+
+
+def test_commands_take_the_short_name(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--policy", "random", "--goals", "1", "--references", "1", "--max-steps", "2", "--out", "out"]
+    assert robopref(["evaluate", "--env", "door-close", *words]) == 0
+    assert robopref(["evaluate", "--env", "metaworld/door-close", *words]) == 0, "the same run"
+    assert read_json("out/manifest.json")["config"]["env"] == "metaworld/door-close"
+    assert robopref(["train", "policy=sac", "env=hammer", "out=run"]) == 1
+    assert capsys.readouterr().err == "error: there are several environments 'hammer': give metaworld/hammer or adroit/hammer\n"
+    assert robopref(["video", "--policy", "random", "--env", "dor-close", "--out", "film"]) == 1
+    assert "Near it are metaworld/door-close" in capsys.readouterr().err
+    assert sorted(path.name for path in inside.iterdir()) == ["out"]

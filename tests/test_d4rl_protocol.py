@@ -311,7 +311,7 @@ def test_which_command_a_line_means(tmp_path: Path, capsys: pytest.CaptureFixtur
     for words, text in {
         "protocol=d4lr": "protocol=d4lr is not one of: d4rl",
         "protocol=d4rl env=mujoco/hoper": "mujoco has no environment 'hoper'",
-        "protocol=d4rl env=hopper": "Unknown environment 'hopper': expected ",
+        "protocol=d4rl env=hoper": "Unknown environment 'hoper': expected ",
         "protocol=d4rl policy=iql": "policy.name=iql is not one of: cir.",
         "protocol=d4rl step=3": "Did you mean 'steps'? `robopref collect protocol=d4rl -h` lists them",
         "protocol=d4rl frames=1000": "frames=1000: the agent acts at random for warmup=1000",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
+from robopref.embodied.control import full_name
 from robopref.embodied.fields import Described, described
 from robopref.preference.chat import Chat
 from robopref.preference.imitation.experts import best_episodes
@@ -42,7 +44,7 @@ SHOWN = 12  # lines of the table
 
 def main(config: PROFConfig) -> None:
     """`robopref prof`."""
-    show(run(config))
+    show(run(config if config.fields else replace(config, env=full_name(config.env))))
 
 
 def run(config: PROFConfig) -> Path:
