@@ -256,8 +256,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     except RoboprefError:
         raise
     except Exception as error:
-        if is_full(error):
-            message = f"{path} could not be written ({error}): free some space or choose another folder"
+        if is_full(error):  # whose own words may be many lines
+            reason = os.strerror(code if (code := getattr(error, "errno", None)) in _FULL else errno.ENOSPC)
+            message = f"{path} could not be written ({reason}): free some space or choose another folder"
             raise RoboprefError(message) from error
         if isinstance(error, OSError) and error.errno in _CLOSED:
             message = f"{path} could not be written ({error.strerror}): choose another folder, or make this one writable"

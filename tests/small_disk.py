@@ -19,7 +19,7 @@ def mount(folder: Path, options: str) -> None:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A tmpfs of `size` bytes at `folder`, until the block ends."""
+    """A tmpfs of `size` bytes at `folder`, until the block ends; memory maps of its files may outlive it."""
     folder.mkdir(exist_ok=True)
     try:
         mount(folder, f"size={size}")
@@ -28,7 +28,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def make_room(folder: Path) -> None:

@@ -37,13 +37,16 @@ PLAIN = {
         policy.minibatch=16 policy.epochs=2 processes=1 out=OUT""",
     "evaluate": "evaluate --policy random --env metaworld/door-close --goals 1 --max-steps 5 --out OUT",
     "video": "video --policy random --env metaworld/door-close --goals 1 --max-steps 20 --quality fast --out OUT",
-    "collect": "collect --tasks door-close --episodes 1 --processes 1 --max-steps 20 --out OUT/episodes --clips OUT/clips",
+    "collect": """collect --tasks door-close drawer-close --levels random --episodes 2 --processes 1 --max-steps 20
+        --out OUT/episodes --clips OUT/clips""",
+    "clips": """collect --tasks door-close drawer-close --levels random --episodes 2 --processes 1 --max-steps 20
+        --out episodes --clips OUT/clips --overwrite""",
     "collect protocol=d4rl": """collect protocol=d4rl env=mujoco/hopper frames=300 warmup=100 eval_every=100 steps=40
         eval_episodes=1 reference_episodes=2 policy.width=8 out=OUT""",
 }
 AFTER = {
-    "pretrain": "pretrain clips=made/clips tasks=[door-close] steps=2 batch=8 threads=1 out=OUT",
-    "train-vlp": """train-vlp clips=made/clips tasks=[door-close] backbone=small:made/backbone steps=2 batch=4 threads=1
+    "pretrain": "pretrain clips=made/clips tasks=[door-close,drawer-close] steps=2 batch=8 threads=1 out=OUT",
+    "train-vlp": """train-vlp clips=made/clips tasks=[door-close,drawer-close] backbone=small:made/backbone steps=2 batch=4 threads=1
         out=OUT""",
     "annotate": """annotate --episodes made/episodes/door-close --instruction "close the door" --model made/vlp --pairs 6
         --threads 1 --out OUT/labels.parquet""",
@@ -53,8 +56,13 @@ AFTER = {
     "push": "push made/vlp --to OUT/vlp",
     "report": "report --run made --out OUT/report.html",
 }
-MAKING = {"collect": "", "pretrain": "backbone", "train-vlp": "vlp", "annotate": ""}
-"""Commands that make what later ones read, in their order, and the folder of each in made/."""
+MAKING = [
+    "collect --tasks door-close drawer-close --episodes 2 --processes 1 --out made/episodes --clips made/clips",
+    AFTER["pretrain"].replace("OUT", "made/backbone"),
+    AFTER["train-vlp"].replace("OUT", "made/vlp"),
+    AFTER["annotate"].replace("OUT", "made"),
+]
+"""Makes what these read."""
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +102,11 @@ def survives(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], s
     with small_disk(disk, 300 * KB**2):
         assert cli.main(words(command, disk / "out")) == 0
         needed, expected = shutil.disk_usage(disk).used, contents(disk / "out")
-    kept_free = RESERVE if command.startswith("collect") else 0
+    kept_free = RESERVE if "protocol=d4rl" in command else 0  # below it, HDF5 files are not begun
     for share in shares:
         with small_disk(disk, max(8 * KB, int(kept_free + share * needed))):
             line = fails(command, disk / "out", capsys)
-            assert "free some space" in line
+            assert "free some space" in line or "Is the disk full?" in line
             make_room(disk)
             assert cli.main(words(command, disk / "out")) == 0
             assert contents(disk / "out") == expected
@@ -122,9 +130,8 @@ def test_a_full_disk_is_one_line_for_every_command(command, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_full_disk_is_one_line_for_every_command_that_reads_what_others_made(tmp_path, capsys):
-    made = Path("made")
-    for name, folder in MAKING.items():
-        assert cli.main(words({**PLAIN, **AFTER}[name], made / folder)) == 0
+    for command in MAKING:
+        assert cli.main(words(command, "")) == 0
     for command in AFTER.values():
         survives(command, tmp_path, capsys, (0.0, 0.5, 0.85))
 
