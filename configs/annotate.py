@@ -16,7 +16,9 @@ class AnnotateConfig:
     """Label pairs of episode segments, or of videos, as P(b preferred) under an instruction."""
 
     out: Path = Path("labels.parquet")
-    """Preferences file to write; its manifest and agreement go to the folder of the same name without suffix."""
+    """Preferences file to write, NAME.parquet; its manifest and agreement go to the folder NAME.run beside it."""
+    overwrite: bool = False
+    """Replace what another `robopref annotate` wrote to --out."""
     episodes: Path | None = None
     """Episode dataset of one task (`robopref collect`) whose segments are compared."""
     videos: tuple[str, ...] = ()

@@ -438,7 +438,8 @@ class EvaluateConfig:
     """Policy run folders, or the references `random` and `expert`."""
     out: Path
     """Folder for success.csv and summary.json."""
-    env: Word = "metaworld/drawer-close"
+    env: Word = "auto"
+    """Environment: metaworld/TASK, dmc/TASK, mujoco/..., adroit/...; auto: the one that the policies were trained in."""
     goals: Count = 20
     """Starts and goals to try, the same for every policy and member."""
     first_goal: FirstGoal = 0
@@ -452,6 +453,8 @@ class EvaluateConfig:
     """Members of the random reference (its seeds)."""
     processes: Workers = 1
     """Worker processes; members are shared among them."""
+    force: bool = False
+    """Evaluate in --env although the policies were trained in another environment; they must see and do as many numbers in it."""
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""
 

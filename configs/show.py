@@ -15,8 +15,8 @@ class VideoConfig:
 
     policy: tuple[str, ...]
     """Policy run folders (`robopref train`), or `expert` or `random`; one row of the grid each."""
-    env: Word = "metaworld/drawer-close"
-    """Environment: metaworld/TASK, dmc/TASK or mujoco/ENVIRONMENT."""
+    env: Word = "auto"
+    """Environment: metaworld/TASK, dmc/TASK or mujoco/ENVIRONMENT; auto: the one that the policies were trained in."""
     out: Path = Path("videos")
     """Folder to write to."""
     goals: Count = 4
@@ -47,6 +47,8 @@ class VideoConfig:
     """Of policies that were trained in a world that changes: film every goal in these phases of it, such as 4 5: before a switch
     and after it.
     """
+    force: bool = False
+    """Film in --env although the policies were trained in another environment."""
     overwrite: bool = False
     """Begin anew, and delete what another run has left in the folder."""
 

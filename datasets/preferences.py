@@ -3,14 +3,19 @@
 Written by annotation; read by policy learning and by the report.  A clip is a segment of an episode (episode, start,
 stop) or a video file (video); the other columns are null.  label = P(b preferred) in [0, 1], 0.5 is a tie.
 
-Two columns are there only where they say something: `disagreement` of an ensemble of labellers (the share of its members
-against their majority), and `abstained`, true for pairs without a label.  Those hold 0.5, but are no ties: `labelled` leaves
-them out.
+The file says what its labels are about (`Origin`), in the metadata of its Parquet schema: a file that somebody else made says
+nothing, and is taken for what its column `task` says.
+
+Three columns are there only where they say something: `disagreement` of an ensemble of labellers (the share of its members
+against their majority); `abstained`, true for pairs without a label, which hold 0.5, but are no ties: `labelled` leaves them
+out; and `unusual`, how far the less usual of both clips is from the pictures that a VLP was trained on (preference/unusual.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file
+from robopref.configs.files import atomic_file, digest, plain
 
 KINDS = ("itp", "ilp", "ivp", "segment")
 """The orders of VLP, and segments (or whole videos) labelled for policy learning."""
@@ -39,12 +44,36 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
-OPTIONAL = pa.schema([("disagreement", pa.float64()), ("abstained", pa.bool_())])
+OPTIONAL = pa.schema([("disagreement", pa.float64()), ("abstained", pa.bool_()), ("unusual", pa.float64())])
+UNUSUAL = 3.0
+"""Above it, in the column `unusual`, a clip is unlike all training.  Tasks that a VLP never saw are below 1 by how that number is
+made; films of people and of real robots, other cameras, pictures upside down, mirrored, black or of noise are above 12
+(docs/results/unusual).
+"""
+AGREEMENT = "agreement.json"
+"""How far labels agree with the true return, in the side folder."""
+_ORIGIN = "robopref"
 REMEDY = "Annotate again (`robopref annotate`), or give another file."
 
 
-def write_preferences(path: Path, preferences: pd.DataFrame) -> None:
-    """Write the pairs (columns COLUMNS, and OPTIONAL ones) to `path`, atomically; equal pairs give equal bytes.
+@dataclass(frozen=True)
+class Origin:
+    """What labels are about and who gave them."""
+
+    labeller: str
+    instruction: str
+    models: Mapping[str, str] = field(default_factory=dict)  # what the labeller looked through: name -> sha256 of its weights
+    dataset: str | None = None  # sha256 of the episode dataset (files.digest); None: the clips are videos
+    env_id: str | None = None  # of the dataset
+
+
+def side_folder(path: Path) -> Path:
+    """Where the manifest, the agreement and the unfinished scores of a preferences file live: NAME.run beside NAME.parquet."""
+    return path.with_suffix(".run")
+
+
+def write_preferences(path: Path, preferences: pd.DataFrame, origin: Origin | None = None) -> None:
+    """Write the pairs (columns COLUMNS, and OPTIONAL ones) to `path`, atomically; equal pairs of one origin give equal bytes.
 
     Raises `RoboprefError` naming `path` when a column is missing or of the wrong type, or a row makes no sense.
     """
@@ -55,8 +84,9 @@ def write_preferences(path: Path, preferences: pd.DataFrame) -> None:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise RoboprefError(f"{path}: not written, a column is of the wrong type ({error}).") from error
     check_preferences(_frame(table), path)
+    about = None if origin is None else {_ORIGIN: json.dumps(plain(origin), sort_keys=True)}
     with atomic_file(path) as aside:
-        pq.write_table(table.replace_schema_metadata(None), aside, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(about), aside, compression="zstd")
 
 
 def read_preferences(path: Path) -> pd.DataFrame:
@@ -76,15 +106,44 @@ def read_preferences(path: Path) -> pd.DataFrame:
     _require_columns(table.column_names, path)
     columns = []
     schema = _schema(table.column_names)
-    for field in schema:
+    for wanted in schema:
         try:
-            columns.append(table[field.name].cast(field.type))
+            columns.append(table[wanted.name].cast(wanted.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            found = table[field.name].type
-            raise RoboprefError(f"{path}: column {field.name!r} is {found}, expected {field.type}. {REMEDY}") from error
+            found = table[wanted.name].type
+            raise RoboprefError(f"{path}: column {wanted.name!r} is {found}, expected {wanted.type}. {REMEDY}") from error
     preferences = _frame(pa.Table.from_arrays(columns, schema=schema))
     check_preferences(preferences, path)
     return preferences
+
+
+def read_origin(path: Path) -> Origin | None:
+    """What the labels of a preferences file are about; None where the file does not say."""
+    try:
+        about = (pq.read_schema(path).metadata or {}).get(_ORIGIN.encode())
+        return None if about is None else Origin(**json.loads(about))
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise RoboprefError(f"{path}: not a whole Parquet file of labels ({_first_line(error)}). {REMEDY}") from error
+
+
+def check_origin(path: Path, dataset: Path, env_id: str) -> None:
+    """Raise `RoboprefError` when the labels of a preferences file are about another dataset than this one of `env_id`.
+
+    A file that does not say which dataset it is about is held to the task in its rows.
+    """
+    origin = read_origin(path)
+    about = None
+    if origin is None:
+        tasks = [str(task) for task in read_preferences(path)["task"].dropna().unique() if task]
+        if any(task != env_id.rpartition("/")[2] for task in tasks):
+            about = f"episodes of {', '.join(tasks)}"
+    elif origin.dataset is not None and origin.dataset != digest(dataset):
+        about = f"another dataset, of {origin.env_id}" + (", with other episodes" if origin.env_id == env_id else "")
+    if about:
+        raise RoboprefError(
+            f"{path}: its labels are about {about}, and {dataset} is of {env_id}: give the dataset that was annotated, or "
+            "annotate this one (`robopref annotate`)"
+        )
 
 
 def labelled(preferences: pd.DataFrame) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import PolicyConfig
 from robopref.configs.ranges import Device, FirstGoal, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
+from robopref.datasets.preferences import AGREEMENT, side_folder
 from robopref.embodied.statistics import difference, iqm, over_seeds, verdict
 from robopref.embodied.tasks import SPLITS, expand_tasks
 from robopref.policies.study import append_rows, collect_offline, evaluate_policy, pipeline_settings, train_policy
@@ -268,7 +269,7 @@ def run_cell(config: DownstreamConfig, cell: Cell, made_with: str) -> list[dict[
     labels, measured = None, dict.fromkeys(MEASURES)  # of labels that nobody reads
     if cell.labeller != NONE:
         labels = labels_file(config, cell)
-        agreement = read_json(annotate.side_folder(labels) / annotate.AGREEMENT)
+        agreement = read_json(side_folder(labels) / AGREEMENT)
         measured = {key: agreement.get(key) for key in MEASURES}  # cluster_accuracy: only where pairs are across clusters
     out = config.work / f"policies-{cell.seed}" / cell.task / label_kind(config, cell) / cell.labeller / cell.policy
     train_policy(settings, policy, data_folder(config, cell.seed) / cell.task, labels, out, config.device)

@@ -5,10 +5,12 @@ Comes after training; goes to the report.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,12 +18,13 @@ import pandas as pd
 
 from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.configs.files import atomic_file, write_json
+from robopref.configs.files import MANIFEST, atomic_file, read_json, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig
+from robopref.configs.progress import tell_end
 from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
-from robopref.embodied.control import full_name, make_control
+from robopref.embodied.control import full_name, make_control, same_environment
 from robopref.embodied.envs import make_env
 from robopref.embodied.evaluate import KNOW_SUCCESS, ActPolicy, EvaluationProtocol, Policy, evaluate, protocol_of, table
 from robopref.embodied.experts import ScriptedExpert, uniform
@@ -34,8 +37,9 @@ MEASURES: dict[EvaluationProtocol, str] = {"success": "success", "return": "ret"
 
 def main(config: EvaluateConfig) -> None:
     """`robopref evaluate`."""
-    config = replace(config, env=full_name(config.env))
+    began = time.time()
     out = run(config)
+    config = replace(config, env=read_json(out / MANIFEST)["config"]["env"])  # which `auto` was
     protocol, outcomes = protocol_asked(config), pd.read_csv(out / "success.csv")
     reached = outcomes.groupby("policy")["success"].mean()
     for name, row in summarise(outcomes, measure=MEASURES[protocol]).items():
@@ -43,12 +47,15 @@ def main(config: EvaluateConfig) -> None:
         low, high = (f"{row[end]:.{digits}f}" for end in ("low", "high"))
         told = f"{name}: {protocol} {row['iqm']:.{digits}f} [{low}, {high}], {over_what(int(row['members']), int(row['goals']))}"
         print(told + (f", success {reached[name]:.2f}" if protocol == "return" and knows_success(config.env) else ""))
-    print(out)
+    tell_end(out, began, "success.csv and summary.json", "robopref", "video", "--policy", *config.policy, "--env", config.env)
 
 
 def run(config: EvaluateConfig) -> Path:
     """Evaluate every member of every policy on the same goals; return the folder of success.csv and summary.json."""
     check(config)
+    config = replace(config, env=environment_of(config.policy, config.env, config.force))
+    if config.protocol == "success" and not knows_success(config.env):
+        raise RoboprefError(f"--protocol success: {config.env} knows no success; give --protocol return, or auto")
     folders = {Path(policy).name: Path(policy) for policy in config.policy if policy not in REFERENCES}
     inputs = {name: folder / "model.safetensors" for name, folder in folders.items()}
     with run_folder(config.out, "evaluate", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
@@ -62,7 +69,7 @@ def measure(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
     started = time.time()
     make_world(config.env, 1).close()  # an unknown name is an error here, not in a worker
     jobs = [(policy, member) for policy in config.policy for member in range(count_members(policy, config))]
-    parts = in_processes(evaluate_member, [(policy, member, config) for policy, member in jobs], config.processes)
+    parts = in_processes(evaluate_member, [(policy, member, config) for policy, member in jobs], config.processes, "members:")
     outcomes = pd.concat(parts, ignore_index=True)
     with atomic_file(config.out / "success.csv") as temp:
         outcomes.to_csv(temp, index=False)
@@ -84,11 +91,38 @@ def check(config: EvaluateConfig) -> None:
             raise RoboprefError(f"--policy: two are called {name!r}, the name in the table; evaluate them into two folders")
     if not names:
         raise RoboprefError("--policy: name at least one policy")
-    if config.protocol == "success" and not knows_success(config.env):
-        raise RoboprefError(f"--protocol success: {config.env} knows no success; give --protocol return, or auto")
     for key in ("goals", "max_steps", "references", "processes"):
         if getattr(config, key) < 1:
             raise RoboprefError(f"--{key.replace('_', '-')} {getattr(config, key)}: must be at least 1")
+
+
+def environment_of(policies: Sequence[str], asked: str, force: bool) -> str:
+    """The environment to act in: the one that is asked for, or with `auto` the one that the policies were trained in.
+
+    RoboprefError where that is not one, and, without `force`, where a policy was trained in another than is asked for.
+    """
+    asked = asked if asked == "auto" else full_name(asked)
+    trained = {policy: about.get("env") for policy in policies if (about := about_policy(policy))}
+    known = {policy: env for policy, env in trained.items() if env is not None}
+    if asked == "auto":
+        if len(set(known.values())) == 1:
+            return next(iter(known.values()))
+        told = ", ".join(f"{policy} was trained in {env}" for policy, env in known.items()) or (
+            f"{', '.join(trained)} does not say where it was trained" if trained else "random and expert act anywhere"
+        )
+        raise RoboprefError(f"--env auto: {told}; name one environment, such as --env metaworld/drawer-close")
+    for policy, env in known.items():
+        if not same_environment(env, asked):
+            told = f"{policy} was trained in {env}, and --env is {asked}"
+            if not force:
+                raise RoboprefError(f"{told}: give --env {env}, or --force to see what it does there")
+            print(f"note: {told}", file=sys.stderr)
+    return asked
+
+
+def about_policy(policy: str) -> dict[str, Any]:
+    """What a policy's folder says of it; nothing of a reference."""
+    return {} if policy in REFERENCES else load_model(policy, "policy")[1]
 
 
 def count_members(policy: str, config: EvaluateConfig) -> int:
@@ -97,7 +131,7 @@ def count_members(policy: str, config: EvaluateConfig) -> int:
         return 1
     if policy == "random":
         return config.references
-    return len(load_model(policy, "policy")[1]["seeds"])
+    return len(about_policy(policy)["seeds"])
 
 
 def protocol_asked(config: EvaluateConfig) -> EvaluationProtocol:
@@ -117,7 +151,7 @@ def make_world(env_id: str, repeat: int) -> gym.Env[np.ndarray, np.ndarray]:
 
 def repeat_of(policy: str) -> int:
     """Frames that a policy holds an action for: as it was trained; 1 for references and for what learnt offline."""
-    return 1 if policy in REFERENCES else int(load_model(policy, "policy")[1].get("action_repeat", 1))
+    return int(about_policy(policy).get("action_repeat", 1))
 
 
 def evaluate_member(policy: str, member: int, config: EvaluateConfig) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from robopref.configs.imitation import RewardScale
 from robopref.configs.policy import BCConfig, IQLConfig, PIQLConfig, PolicyConfig, TD3BCConfig, TrainConfig
 from robopref.datasets.d4rl import FOLDER, clipped, load_offline
 from robopref.datasets.d4rl_names import PATHS, task_of
+from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.offline import OfflineData
 from robopref.policies.replay import Normaliser, Transitions, fit_normaliser, load_transitions
 from robopref.preference.imitation.experts import antmaze_worth, best_episodes, with_experts
@@ -137,7 +138,8 @@ def load(config: TrainConfig, device: torch.device | str = "cpu") -> Loaded:
     """The transitions that the settings ask for; RoboprefError where data, experts or reward do not fit together."""
     own = is_own(config.data)
     if (own and is_plain(config)) or config.labels is not None:
-        return Loaded(load_transitions(config.data, config.policy.normalise, device), {})
+        transitions = load_transitions(config.data, config.policy.normalise, device)
+        return Loaded(transitions, {"env": EpisodeStore(config.data).env_id})
     data = clipped(load_offline(config.data))
     experts = chosen_experts(config, data)
     if config.expert_data is not None:

@@ -23,6 +23,7 @@ from robopref.configs.run_folder import run_folder
 from robopref.configs.show import ReportConfig, VideoConfig
 from robopref.datasets import collect
 from robopref.datasets.clips import FrameBank
+from robopref.datasets.preferences import AGREEMENT, side_folder
 from robopref.embodied.tasks import canonical, expand_tasks, task
 from robopref.policies import evaluate, report, train, video
 from robopref.preference import annotate, pretrain
@@ -162,9 +163,7 @@ class Job:
             annotate.run(replace(settings, labeller=labeller, out=self.labels(labeller)))
         for cheap in CHEAP:
             annotate.run(replace(settings, labeller=cheap, out=self.labels(cheap), abstain=0.0))
-        agreements: dict[str, dict[str, float]] = {
-            name: read_json(annotate.side_folder(self.labels(name)) / annotate.AGREEMENT) for name in CHEAP
-        }
+        agreements: dict[str, dict[str, float]] = {name: read_json(side_folder(self.labels(name)) / AGREEMENT) for name in CHEAP}
         return f"{annotate.summary(self.labels('vlp'))}\n{format_table(agreements)}"
 
     def labels(self, labeller: str) -> Path:

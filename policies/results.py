@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, read_json
-from robopref.datasets.preferences import labelled, read_preferences
+from robopref.datasets.preferences import AGREEMENT, labelled, read_preferences, side_folder
 from robopref.policies.figures import ORDER, curves, in_order, success_chart
 from robopref.preference.agreement import SHOWN
 
@@ -31,7 +31,7 @@ PARTS = {  # what `robopref pipeline` leaves in a run folder, in the order of it
     "evaluation": "success over goals and seeds",
     "videos": "videos",
 }
-AGREEMENT = ("n", *SHOWN, "over_cluster", "near_ties")  # always shown together
+MEASURES = ("n", *SHOWN, "over_cluster", "near_ties")  # always shown together
 
 
 def gather(folder: Path) -> dict[str, Any]:
@@ -64,8 +64,8 @@ def gather(folder: Path) -> dict[str, Any]:
     labels = tried(read_preferences, "labels", "vlp.parquet")
     labellers = sorted((path.stem for path in (folder / "labels").glob("*.parquet")), key=lambda name: (name != "vlp", name))
     labellers = labellers or ["vlp"]
-    measured = {name: tried(read_mapping, "labels", name, "agreement.json") for name in labellers}
-    agreement = {name: {key: row.get(key) for key in AGREEMENT} for name, row in measured.items() if row is not None}
+    measured = {name: tried(read_mapping, "labels", side_folder(Path(f"{name}.parquet")).name, AGREEMENT) for name in labellers}
+    agreement = {name: {key: row.get(key) for key in MEASURES} for name, row in measured.items() if row is not None}
     vlp = tried(read_metrics, "vlp", "metrics.csv")
     learned = sorted(path.name for path in (folder / "policies").glob("*") if path.is_dir())
     progress = {name: tried(read_metrics, "policies", name, "metrics.csv") for name in learned}

@@ -22,6 +22,7 @@ from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, read_json
 from robopref.configs.flags import from_flags
+from robopref.datasets.preferences import AGREEMENT, side_folder
 from robopref.embodied.video import read_video
 from robopref.preference.baselines.motion import MOTIONS
 
@@ -62,7 +63,7 @@ def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
         orders = read_json(run / "vlp" / "generalisation.json")
         ordered = {"vlp": orders["wordings"]["train"], **orders.get("without_pixels", {})}
         for labeller in LABELLERS:
-            measured = run / "labels" / labeller / "agreement.json"
+            measured = side_folder(run / "labels" / f"{labeller}.parquet") / AGREEMENT
             if not measured.exists() and labeller != "vlp":
                 continue  # a run of the first edition
             agreement = read_json(measured)

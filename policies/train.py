@@ -34,6 +34,8 @@ from robopref.configs.policy import (
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
+from robopref.datasets.episodes import EpisodeStore
+from robopref.datasets.preferences import check_origin
 from robopref.policies import offline, online
 from robopref.policies.bc import BC
 from robopref.policies.cpl import CPL
@@ -94,6 +96,8 @@ def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
     if not first.seeds or min(first.seeds) < 0:
         raise RoboprefError(f"seeds={list(first.seeds)}: give one or more numbers from 0 on, for example seeds=[0,1,2]")
     inputs = [offline.inputs(config) for config in configs]
+    if first.labels is not None:
+        check_origin(first.labels, first.data, EpisodeStore(first.data).env_id)
     if not first.overwrite and all(is_complete(one.out, one, files) for one, files in zip(configs, inputs, strict=True)):
         return
     started = time.time()

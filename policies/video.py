@@ -15,17 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import write_json
 from robopref.configs.hydra import to_dataclass
 from robopref.configs.policy import SwitchConfig
+from robopref.configs.progress import tell_end
 from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.configs.show import VideoConfig
 from robopref.datasets.clips import frame_steps
 from robopref.embodied.camera import Camera
-from robopref.embodied.control import full_name
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.evaluate import Policy
 from robopref.embodied.render import DEFAULT_CAMERA, Renderer
@@ -33,7 +32,7 @@ from robopref.embodied.rollout import Episode, rollout
 from robopref.embodied.switching import SwitchingEnv
 from robopref.embodied.tasks import canonical
 from robopref.embodied.video import grid, overlay, write_video
-from robopref.policies.evaluate import REFERENCES, make_policy, repeat_of
+from robopref.policies.evaluate import REFERENCES, about_policy, environment_of, make_policy, repeat_of
 from robopref.preference.hub import WEIGHTS, find_model
 from robopref.preference.vlp import VLPScorer
 
@@ -42,15 +41,17 @@ LINGER = 20  # environment steps filmed after the first success
 
 def main(config: VideoConfig) -> None:
     """`robopref video`."""
-    config = replace(config, env=full_name(config.env))
+    began = time.time()
     out = run(config)
     for path in sorted(out.glob("*.mp4")):
         print(f"{path}: {path.stat().st_size / 1024:.0f} kB")
+    tell_end(out, began, "a film a goal and a policy, and all of them in grid.mp4")
 
 
 def run(config: VideoConfig) -> Path:
     """Film every policy on every goal; return the folder of the videos.  What is already there is kept."""
     _check(config)
+    config = replace(config, env=environment_of(config.policy, config.env, config.force))
     names = [Path(policy).name for policy in config.policy]
     inputs = {
         name: Path(policy) / "model.safetensors"
@@ -153,8 +154,7 @@ def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path],
 
 def world_of(policy: str, config: VideoConfig) -> SwitchingEnv:
     """The environment as the policy was trained in it; RoboprefError for phases of a world that does not change."""
-    about = {} if policy in REFERENCES else load_model(policy, "policy")[1]
-    switch = to_dataclass(SwitchConfig, about.get("switch", {}))
+    switch = to_dataclass(SwitchConfig, about_policy(policy).get("switch", {}))
     if config.phases and switch.kind == "none":
         raise RoboprefError(f"--phases: {policy} was trained in a world that does not change; leave --phases out")
     return SwitchingEnv(config.env, repeat_of(policy), switch if config.phases else SwitchConfig())

@@ -14,7 +14,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,25 @@ import pandas as pd
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import MANIFEST, digest, plain, read_json, write_json
-from robopref.configs.run import choose_device, is_complete, write_manifest
+from robopref.configs.progress import tell_end
+from robopref.configs.run import choose_device, write_manifest
+from robopref.configs.run_folder import BEGUN, FLAGS, run_folder
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
-from robopref.datasets.preferences import COLUMNS, labelled, read_preferences, write_preferences
+from robopref.datasets.preferences import (
+    AGREEMENT,
+    COLUMNS,
+    UNUSUAL,
+    Origin,
+    labelled,
+    read_preferences,
+    side_folder,
+    write_preferences,
+)
 from robopref.datasets.videos import find_videos
 from robopref.embodied.tasks import canonical
 from robopref.preference.agreement import NEAR_TIE, agreement, better_cluster, format_table
+from robopref.preference.backbone import Backbone
 from robopref.preference.baselines.load import BASELINES, PAIRWISE, files, lacking
 from robopref.preference.baselines.motion import MOTIONS
 from robopref.preference.baselines.rl_vlm_f import LastFrames, label_pairs
@@ -56,7 +68,6 @@ if TYPE_CHECKING:
     from robopref.preference.features import FeatureScorer
 
 LONGEST_INSTRUCTION = 300  # characters; the encoders set limits of their own: 24 words (small), 77 tokens (CLIP)
-AGREEMENT = "agreement.json"
 ANSWERS = "answers"  # of the model that rl-vlm-f asks: paid for, so kept
 UNFINISHED = ".scores-"
 CLUSTER_BIT = "better-cluster"
@@ -68,7 +79,10 @@ NEED_EPISODES = ("scripted", CLUSTER_BIT, *MOTIONS)  # a video holds neither a t
 
 def main(config: AnnotateConfig) -> None:
     """`robopref annotate`."""
+    began = time.time()
     print(summary(run(config)))
+    then = [] if config.episodes is None else ["robopref", "train", f"data={config.episodes}", f"labels={config.out}"]
+    tell_end(config.out, began, "the labels", *then, folders=[side_folder(config.out)])
 
 
 def run(config: AnnotateConfig) -> Path:
@@ -76,15 +90,37 @@ def run(config: AnnotateConfig) -> Path:
     started = time.time()
     check_config(config)
     videos = find_videos(config.videos)
-    useless = find_broken(videos, whole=False)
+    looked_at = config.labeller not in NEED_NO_PIXELS or config.skip_broken
+    useless = find_broken(videos, whole=False) if looked_at else {}
     if not config.skip_broken:
         refuse_broken(useless, len(videos), SKIP_THEM)
     models = [find_model(model) for model in config.model] if config.labeller == "vlp" else []
     inputs = list_inputs(config, [video for video in videos if video not in useless], models)
     side = side_folder(config.out)
-    if config.out.exists() and is_complete(side, config, inputs):
-        return config.out
-    (side / MANIFEST).unlink(missing_ok=True)  # it must not vouch for what other settings write
+    check_out(config, side)
+    with run_folder(side, "annotate", config, inputs, overwrite=config.overwrite, words=FLAGS, by_part=True) as complete:
+        if not complete:
+            label(config, videos, useless, models, inputs)
+            outputs = [Path("..", config.out.name)]  # beside the folder, and so wherever both are moved to
+            write_manifest(side, "annotate", config, inputs, config.seed, started, outputs=outputs)
+            for folder in side.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(folder)
+    return config.out
+
+
+def label(
+    config: AnnotateConfig,
+    videos: list[Path],
+    useless: dict[Path, str],
+    models: Sequence[Path],
+    inputs: Mapping[str, Path],
+) -> None:
+    """Write the preferences file and what is measured of it; see `run`.
+
+    useless: those of `videos` that cannot be opened, with their faults.  models: folders of the VLPs that label.  inputs: of
+    `list_inputs`.
+    """
+    side = side_folder(config.out)
     rng = np.random.default_rng(config.seed)
     store = EpisodeStore(config.episodes) if config.episodes else None
     said = canonical(store.task) if config.instruction is None and store is not None else config.instruction
@@ -97,11 +133,13 @@ def run(config: AnnotateConfig) -> Path:
         (clips, pairs, left_out), broken = choose_sound(config, videos, useless, rng)
         returns, clusters = None, None
 
+    unusual = np.full(len(clips), np.nan)
     table = pair_table(clips, pairs, store.task if store is not None else "", instruction, config.labeller)
     if config.labeller == "human":
         people = config.human_file or config.pairs_file
         assert people is not None
-        table["label"] = HumanFile(people).label(table)
+        rows, labels = HumanFile(people).label(table)
+        table, pairs = table.iloc[rows].assign(pair_id=np.arange(len(rows)), label=labels).reset_index(drop=True), pairs[rows]
         preference = table["label"].to_numpy() - 0.5
     elif config.labeller == PAIRWISE:
         chat = Chat(config.chat, side / ANSWERS)
@@ -115,9 +153,11 @@ def run(config: AnnotateConfig) -> Path:
             won = better_cluster(returns[pairs[:, 1]] - returns[pairs[:, 0]], clusters[pairs])
             scores = (won * clusters.astype(np.float64))[:, None]
         else:
-            scores = score_clips(config, models, store, clips, returns, instruction)
+            scores, unusual = score_clips(config, models, store, clips, returns, instruction)
         table, preference = label_by_scores(config, table, scores[pairs[:, 0]], scores[pairs[:, 1]])
-    side.mkdir(parents=True, exist_ok=True)
+    if not np.isnan(unusual).any():
+        table["unusual"] = unusual[pairs].max(axis=1)
+        warn_unusual(unusual, models)
     if returns is not None:
         write_json(side / AGREEMENT, measure(table, preference, returns[pairs], None if clusters is None else clusters[pairs]))
     else:
@@ -125,11 +165,16 @@ def run(config: AnnotateConfig) -> Path:
     (side / SKIPPED).unlink(missing_ok=True)
     if store is None and broken:
         write_json(side / SKIPPED, {"reasons": list(broken.values()), "videos": len(videos), "pairs": left_out})
-    write_preferences(config.out, table)
-    write_manifest(side, "annotate", config, inputs, config.seed, started, outputs=[config.out.resolve()])
-    for folder in side.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(folder)
-    return config.out
+    write_preferences(config.out, table, origin_of(config, store, instruction, inputs))
+
+
+def origin_of(config: AnnotateConfig, store: EpisodeStore | None, instruction: str, inputs: Mapping[str, Path]) -> Origin:
+    """What the preferences file says of itself: equal for equal data and labellers, wherever they lie."""
+    models = {name: digest(path) for name, path in inputs.items() if name.startswith("model")}
+    models |= {name: digest(path) for name, path in files(config.labeller, config.baseline).items()}
+    if store is None:
+        return Origin(config.labeller, instruction, models)
+    return Origin(config.labeller, instruction, models, digest(store.path), store.env_id)
 
 
 def check_config(config: AnnotateConfig) -> None:
@@ -169,6 +214,8 @@ def check_config(config: AnnotateConfig) -> None:
         problem = "one labeller cannot disagree with itself: give --model A B, or --abstain-by confidence"
     if problem:
         raise UsageError(f"annotate: {problem}")
+    if config.instruction is not None or config.videos:  # else it is the task's own sentence
+        check_instruction(config.instruction)
 
 
 def check_instruction(instruction: str | None) -> str:
@@ -183,9 +230,20 @@ def check_instruction(instruction: str | None) -> str:
     return words
 
 
-def side_folder(out: Path) -> Path:
-    """Where manifest, agreement and unfinished scores of a preferences file live: its name without suffix."""
-    return out.with_suffix("")
+def check_out(config: AnnotateConfig, side: Path) -> None:
+    """RoboprefError where the preferences file would replace one of unknown origin, or become part of the episodes."""
+    episodes = config.episodes
+    if episodes is not None and config.out.resolve().is_relative_to(episodes.resolve()):
+        raise RoboprefError(
+            f"--out {config.out} lies in the dataset {episodes}, which would then be another: choose another --out"
+        )
+    if config.out.is_dir():
+        raise RoboprefError(f"--out {config.out} is a folder: choose another --out")
+    if config.out.exists() and not config.overwrite and not any((side / name).exists() for name in (MANIFEST, BEGUN)):
+        raise RoboprefError(
+            f"{config.out} is there, and nothing says how it was made ({side} would): "
+            "choose another --out, or replace it with --overwrite"
+        )
 
 
 def list_inputs(config: AnnotateConfig, videos: Sequence[Path], models: Sequence[Path]) -> dict[str, Path]:
@@ -247,35 +305,67 @@ def score_clips(
     clips: Clips,
     returns: np.ndarray | None,
     instruction: str,
-) -> np.ndarray:
-    """f(v | l) of every clip, (N, M): by the VLPs in the folders `models`, or without one by the labeller of `config`."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """f(v | l) of every clip, (N, M): by the VLPs in the folders `models`, or without one by the labeller of `config`; and how
+    unusual each clip is to them, (N,), NaN where that is not known.
+    """
     if not models and config.labeller not in BASELINES:
         scorer: Scorer = Constant() if returns is None or config.labeller == "constant" else ScriptedReturn(returns)
         no_pixels = np.empty((len(clips), 0, 0, 0, 3), np.uint8)
-        return scorer.score(no_pixels, [instruction] * len(clips))[:, None]
+        return scorer.score(no_pixels, [instruction] * len(clips))[:, None], np.full(len(clips), np.nan)
     with Drawers(store, clips, min(config.processes, math.ceil(len(clips) / config.chunk))) as drawers:
         return score_drawn(config, models, drawers, clips, instruction)
 
 
-def score_drawn(config: AnnotateConfig, models: Sequence[Path], drawers: Drawers, clips: Clips, instruction: str) -> np.ndarray:
+def score_drawn(
+    config: AnnotateConfig, models: Sequence[Path], drawers: Drawers, clips: Clips, instruction: str
+) -> tuple[np.ndarray, np.ndarray]:
     """`score_clips` from pictures; torch is imported here, while the drawers start."""
     import torch
 
     from robopref.preference.ensemble import by_view
+    from robopref.preference.unusual import TrainingPictures, Watched
 
     torch.set_num_threads(config.threads)
     device = str(choose_device(config.device))
     members = load_scorers(config, models, device, instruction)
     sources = [config.episodes] if config.episodes else [clip for clip in clips if isinstance(clip, Path)]
     shown = [[digest(source) for source in sources], plain(clips), instruction, config.chunk]
-    columns = []
+    check_words([member.backbone for member in members if isinstance(member.backbone, Backbone)], instruction)
+    trained_on = dict(zip(members, map(TrainingPictures.load, models), strict=True)) if models else {}
+    columns, unusual = [], []
     for group in by_view(members):
-        identity = [*(member.digest for member in group.members), *shown]
+        known = [pictures for member in group.members if (pictures := trained_on.get(member)) is not None]
+        identity = [*(member.digest for member in group.members), *shown, len(known)]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         folder = side_folder(config.out) / f"{UNFINISHED}{key}"
         source = partial(drawers.draw, group.members[0])
-        columns.append(score_in_chunks(group, len(clips), instruction, source, folder, config.chunk))
-    return np.concatenate(columns, axis=1)
+        scored = score_in_chunks(Watched(group, known), len(clips), instruction, source, folder, config.chunk)
+        columns.append(scored[:, :-1])
+        unusual.append(scored[:, -1])
+    return np.concatenate(columns, axis=1), np.fmax.reduce(unusual)
+
+
+def check_words(backbones: Sequence[Backbone], instruction: str) -> None:
+    """Raise RoboprefError for an instruction that a backbone cannot read, and name the words that it leaves out, on stderr."""
+    for backbone in backbones:
+        backbone.encode_text([instruction])
+    strange = dict.fromkeys(word for backbone in backbones for word in backbone.unread(instruction))
+    if strange:
+        print(f"note: not understood: {', '.join(map(repr, strange))}; only words in letters a to z are read", file=sys.stderr)
+
+
+def warn_unusual(unusual: np.ndarray, models: Sequence[Path]) -> None:
+    """Say on stderr when clips (N,) are unlike what the VLPs were trained on: their scores then mean nothing."""
+    far = unusual > UNUSUAL
+    if far.any():
+        print(
+            f"warning: {far.sum()} of {len(far)} clips look like nothing that {', '.join(map(str, models))} was trained on, "
+            "which is Meta-World from one camera, upright: do not trust their labels.  They are "
+            f"{np.median(unusual[far]):.0f} times as far from its pictures as the strangest of its own tasks; the limit is "
+            f"{UNUSUAL:.0f}.",
+            file=sys.stderr,
+        )
 
 
 def load_scorers(config: AnnotateConfig, models: Sequence[Path], device: str, instruction: str) -> Sequence[FeatureScorer]:
@@ -336,6 +426,12 @@ def summary(out: Path) -> str:
     if len(kept) < len(table):
         gone = len(table) - len(kept)
         lines += [f"{gone} of {len(table)} pairs have no label: the labeller abstained, and policies leave them out."]
+    if "unusual" in table:
+        middle, most, far = table["unusual"].median(), table["unusual"].max(), (table["unusual"] > UNUSUAL).sum()
+        lines += [
+            f"How unusual the pictures are: {middle:.2g} in the median, {most:.2g} at most, {far} pairs above the limit, "
+            f"{UNUSUAL:.0f}; 1: as the strangest task of the training."
+        ]
     if (side_folder(out) / AGREEMENT).exists():
         row = read_json(side_folder(out) / AGREEMENT)
         rows = {table["labeller"].iloc[0]: row} | ({"left out": row["left_out"]} if "left_out" in row else {})

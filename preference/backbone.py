@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class FrameEncoder(Protocol):
         """frames (N, H, W, 3) uint8 -> (N, P, D) float32."""
 
 
+@runtime_checkable
 class Backbone(FrameEncoder, Protocol):
     """Turns frames and instructions into tokens."""
 
@@ -58,6 +59,9 @@ class Backbone(FrameEncoder, Protocol):
 
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """N texts -> tokens (N, L, Dt) float32 and mask (N, L), True = a real token."""
+
+    def unread(self, text: str) -> list[str]:
+        """The words of a text that `encode_text` leaves out."""
 
 
 def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = None) -> Backbone:

@@ -14,9 +14,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from robopref.configs.files import MANIFEST, digest, read_json
-from robopref.datasets.preferences import read_preferences
+from robopref.datasets.preferences import AGREEMENT, read_preferences
 from robopref.embodied.tasks import TASKS, canonical, expand_tasks
-from robopref.preference.annotate import AGREEMENT
 from robopref.preference.hub import WEIGHTS
 from robopref.preference.train import PLACES
 

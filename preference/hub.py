@@ -25,7 +25,8 @@ PREFIX = "hf-hub:"
 WEIGHTS = "model.safetensors"
 SETTINGS = "config.json"
 CARD = "README.md"
-FILES = (CARD, SETTINGS, WEIGHTS, f"backbone/{SETTINGS}", f"backbone/{WEIGHTS}")
+PICTURES = "pictures.safetensors"
+FILES = (CARD, SETTINGS, WEIGHTS, PICTURES, f"backbone/{SETTINGS}", f"backbone/{WEIGHTS}")
 """All that a shared VLP may consist of; `backbone/` only where it is a small one."""
 READING = (
     "check the name, connect once so that it is kept, and set HF_TOKEN if it is private; "

@@ -5,6 +5,7 @@ VLP (preference/vlp.py) is a Scorer; the others here are its references, so that
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from robopref.configs.errors import RoboprefError
-from robopref.datasets.videos import place_of
-from robopref.preference.pairs_file import read_pairs
+from robopref.preference.pairs_file import clips_of, read_pairs
 
 
 class Scorer(Protocol):
@@ -64,21 +64,32 @@ class HumanFile:
         if "abstained" in table:  # a preferences file with pairs that nobody has labelled yet
             kept = ~table["abstained"].eq(True)
             table, label = table[kept], label[kept]
-        self._labels: dict[tuple[object, object], float] = {}
-        for a, b, value in zip(_clips(table, "a"), _clips(table, "b"), label, strict=True):
-            self._labels[a, b] = float(value)
-            self._labels[b, a] = 1.0 - float(value)
+        self._labels: dict[tuple[object, object], list[float]] = defaultdict(list)
+        for a, b, value in zip(clips_of(table, "a"), clips_of(table, "b"), label, strict=True):
+            self._labels[a, b].append(float(value))
+            self._labels[b, a].append(1.0 - float(value))
 
-    def label(self, pairs: pd.DataFrame) -> np.ndarray:
-        """Labels (N,) of the pairs of a table, whichever way round they were labelled; one without a label raises."""
-        keys = list(zip(_clips(pairs, "a"), _clips(pairs, "b"), strict=True))
-        unknown = [row for row, key in enumerate(keys) if key not in self._labels]
+    def label(self, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (N,) of a table of pairs and a label (N,) for each; a pair without a label raises.
+
+        A pair that several people labelled has as many labels, contradicting ones included, and comes as often; where the table
+        lists it more than once, its first row has the first label, and its last row all that are left.  Labels are turned round
+        where a pair was labelled the other way round.
+        """
+        keys = list(zip(clips_of(pairs, "a"), clips_of(pairs, "b"), strict=True))
+        rows_of: dict[frozenset[object], list[int]] = defaultdict(list)
+        for row, key in enumerate(keys):
+            rows_of[frozenset(key)].append(row)
+        last = {rows[-1] for rows in rows_of.values()}
+        place = {row: number for rows in rows_of.values() for number, row in enumerate(rows)}
+        given = [self._labels.get(key, [])[place[row] :][: None if row in last else 1] for row, key in enumerate(keys)]
+        unknown = [row for row, labels in enumerate(given) if not labels]
         if unknown:
             first = keys[unknown[0]]
             if isinstance(first[0], Path):
                 first = tuple(pairs[name].iloc[unknown[0]] for name in ("video_a", "video_b"))
             raise RoboprefError(f"{self.path}: {len(unknown)} pairs have no label in it, the first is {first}; add them.")
-        return np.array([self._labels[key] for key in keys])
+        return np.repeat(np.arange(len(keys)), [len(labels) for labels in given]), np.concatenate(given)
 
 
 def probabilities(score_a: np.ndarray, score_b: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -144,11 +155,3 @@ def _differences(score_a: np.ndarray, score_b: np.ndarray) -> np.ndarray:
     if wrong.any():
         raise RoboprefError(f"{wrong.sum()} pairs have a score that is not finite; train the scorer again.")
     return difference
-
-
-def _clips(table: pd.DataFrame, side: str) -> list[object]:
-    """What identifies the clip of one side in every row: (episode, start, stop) or the video's path, however it is spelt."""
-    if f"video_{side}" in table and table[f"video_{side}"].notna().all():
-        return [place_of(Path(name)) for name in table[f"video_{side}"]]
-    columns = (table[f"{name}_{side}"].astype("int64") for name in ("episode", "start", "stop"))
-    return [tuple(int(value) for value in row) for row in zip(*columns, strict=True)]

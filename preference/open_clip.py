@@ -126,6 +126,10 @@ class OpenClipBackbone:
         longest = int(mask.nonzero()[:, 1].max()) + 1
         return tokens[:, :longest].float(), mask[:, :longest]
 
+    def unread(self, text: str) -> list[str]:
+        """Nothing: CLIP's tokenizer reads all letters, byte by byte, whatever the model makes of other languages."""
+        return []
+
     def _numbers(self, texts: list[str]) -> Tensor:
         """The tokenizer's numbers (N, context) of texts that fit; open_clip itself would cut."""
         numbers = self._tokenizer(list(texts))

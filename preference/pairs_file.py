@@ -6,6 +6,7 @@ Read instead of drawing pairs (preference/pairs.py), and the form in which peopl
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,15 +26,21 @@ VIDEO_COLUMNS = ("video_a", "video_b")
 def read_pairs(path: Path) -> pd.DataFrame:
     """A pairs file, CSV or Parquet: episode_a, start_a, stop_a, episode_b, start_b, stop_b, or video_a, video_b.
 
-    A preferences file will do.  Other columns are kept.  Raises `RoboprefError` for an unreadable file, missing
-    columns, an empty table or a cell without a value.
+    A preferences file will do.  Other columns are kept, and so are rows that list a pair again: several people may have
+    labelled it.  Raises `RoboprefError` for an unreadable file, missing columns, an empty table, a cell without a value or a
+    clip that is paired with itself.
     """
     path = Path(path)
     try:
-        words = dict.fromkeys(VIDEO_COLUMNS, str)  # a video called 007 is no number
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=words)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except FileNotFoundError:
         raise RoboprefError(f"{path}: there is no such pairs file.") from None
+    except UnicodeDecodeError as error:
+        raise RoboprefError(f"{path}: its text is not UTF-8; save it as CSV in UTF-8.") from error
+    except pd.errors.ParserWarning as error:
+        raise RoboprefError(
+            f"{path}: a row has more cells than there are columns; write names with a comma in quotes."
+        ) from error
     except (OSError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:
         raise RoboprefError(f"{path}: neither CSV nor Parquet ({str(error).splitlines()[0]}).") from error
     if table.empty:
@@ -53,7 +60,34 @@ def read_pairs(path: Path) -> pd.DataFrame:
             raise RoboprefError(f"{path}: {name} in row {row + 1} is {found!r}; it needs {', '.join(wanted)}.")
         if not of_videos:
             table[name] = values.astype("int64")
+    for row, (a, b) in enumerate(zip(clips_of(table, "a"), clips_of(table, "b"), strict=True), 1):
+        if a == b:
+            raise RoboprefError(f"{path}: row {row} pairs a clip with itself; leave it out.")
     return table
+
+
+def clips_of(table: pd.DataFrame, side: str) -> list[object]:
+    """What identifies the clip of one side in every row: (episode, start, stop) or the video's path, however it is spelt."""
+    if f"video_{side}" in table and table[f"video_{side}"].notna().all():
+        return [place_of(Path(name)) for name in table[f"video_{side}"]]
+    columns = (table[f"{name}_{side}"].astype("int64") for name in ("episode", "start", "stop"))
+    return [tuple(int(value) for value in row) for row in zip(*columns, strict=True)]
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A table whose names are text: a video may be called 007 or NA."""
+    plain = {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]}
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, **plain).iloc[0].dropna()
+    for separator, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header.iloc[0]:
+            raise RoboprefError(f"{path}: its columns are separated by {called}; save it with commas.")
+    twice = header[header.duplicated()]
+    if len(twice):
+        raise RoboprefError(f"{path}: two columns are called {twice.iloc[0]!r}; keep one.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        # Without index_col=False a comma at the end of each row would shift all cells by one.
+        return pd.read_csv(path, dtype=dict.fromkeys(VIDEO_COLUMNS, str), index_col=False, **plain)
 
 
 def listed_segments(table: pd.DataFrame, store: EpisodeStore, where: Path) -> tuple[list[Segment], np.ndarray]:

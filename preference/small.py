@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robopref.configs.checkpoint import load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest
-from robopref.preference.words import HashedWords, Words
+from robopref.preference.words import HashedWords, Words, unread
 
 KIND = "small-backbone"
 STATE_SIZE = 18  # hand xyz, gripper opening, two objects of xyz and quaternion: the first half of a Meta-World observation
@@ -158,3 +158,7 @@ class SmallBackbone:
     def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """texts -> word vectors (N, L, Dt) and mask (N, L), True = a real word; L = the longest; more than 24 words raise."""
         return self._words.encode(texts)
+
+    def unread(self, text: str) -> list[str]:
+        """Words in other letters than a to z, which `encode_text` leaves out."""
+        return unread(text)

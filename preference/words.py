@@ -10,6 +10,7 @@ Axes: N texts, L words, Dt numbers a word.
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -85,10 +86,13 @@ class LlamaWords:
 
 
 def split(texts: list[str]) -> list[list[str]]:
-    """The words of each text, in small letters; RoboprefError for none and for more than MAX_WORDS."""
-    sentences = [re.findall(r"[a-z0-9]+", text.lower()) for text in texts]
-    if not all(sentences):
-        raise RoboprefError("An instruction is empty; say what the robot should do, e.g. 'close the drawer'.")
+    """The words of each text that are read, in small letters; RoboprefError where there is none, and for more than MAX_WORDS."""
+    sentences = [[word for word in _words(text) if word.isascii()] for text in texts]
+    for text, sentence in zip(texts, sentences, strict=True):
+        if not any(word.isalpha() for word in sentence):
+            found = ", ".join(map(repr, _words(text)))
+            why = f"has no word in letters a to z, and only those are read ({found})" if found else "is empty"
+            raise RoboprefError(f"An instruction {why}; say what the robot should do in English, e.g. 'close the drawer'.")
     longest = max(sentences, key=len)
     if len(longest) > MAX_WORDS:
         raise RoboprefError(
@@ -96,6 +100,16 @@ def split(texts: list[str]) -> list[list[str]]:
             "say it shorter."
         )
     return sentences
+
+
+def unread(text: str) -> list[str]:
+    """The words of a text that `split` leaves out, because they are in other letters than a to z."""
+    return [word for word in _words(text) if not word.isascii()]
+
+
+def _words(text: str) -> list[str]:
+    # Compatibility forms first: full-width letters are the same letters, and an accent belongs to its letter.
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower())
 
 
 def blank(sentences: list[list[str]], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -63,7 +63,7 @@ def make_run(folder: Path, instruction: str = "close the drawer") -> Path:
     }
     for labeller in ("vlp", "scripted"):
         write_preferences(folder / "labels" / f"{labeller}.parquet", labelled_pairs(instruction, labeller, rng))
-        write_json(folder / "labels" / labeller / "agreement.json", figures)
+        write_json(folder / "labels" / f"{labeller}.run" / "agreement.json", figures)
         write_manifest(folder / "labels" / labeller, "annotate", config, {"model": folder / "vlp"}, 0, started)
 
     for name in TRAINED:

@@ -208,16 +208,36 @@ def test_human_labels_are_found_whichever_way_round(tmp_path):
     people = HumanFile(tmp_path / "people.csv")
     names = ["episode_a", "start_a", "stop_a", "episode_b", "start_b", "stop_b"]
     asked = pd.DataFrame([[1, 5, 55, 0, 0, 50], [2, 0, 50, 0, 0, 50]], columns=names)
-    np.testing.assert_array_equal(people.label(asked), [0.0, 0.25])
+    rows, labels = people.label(asked)
+    assert rows.tolist() == [0, 1] and labels.tolist() == [0.0, 0.25]
     with pytest.raises(RoboprefError, match="1 pairs have no label"):
         people.label(asked.assign(start_a=[1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "labels"),
+    [
+        ("x y", [0, 0, 0], [0.0, 1.0, 0.25]),
+        ("y x", [0, 0, 0], [1.0, 0.0, 0.75]),
+        ("x y, x y, x y", [0, 1, 2], [0.0, 1.0, 0.25]),
+        ("x y, x z, y x", [0, 1, 2, 2], [0.0, 0.5, 0.0, 0.75]),
+    ],
+)
+def test_all_labels_of_a_pair_are_kept_in_their_order(tmp_path, asked, rows, labels):
+    (tmp_path / "people.csv").write_text("video_a,video_b,label\nx,y,0\ny,x,0\nx,z,.5\nx,y,.25\n")
+    people = HumanFile(tmp_path / "people.csv")
+    table = pd.DataFrame([pair.split() for pair in asked.split(", ")], columns=["video_a", "video_b"])
+    found = people.label(table)
+    assert found[0].tolist() == rows and found[1].tolist() == labels
+    with pytest.raises(RoboprefError, match=r"1 pairs have no label in it, the first is \('x', 'z'\)"):
+        people.label(pd.DataFrame({"video_a": ["x", "x"], "video_b": ["z", "z"]}))
 
 
 def test_what_a_labeller_abstained_on_is_no_tie_to_people_either(tmp_path):
     listed = "video_a,video_b,label,abstained\nx.mp4,y.mp4,0.5,False\nx.mp4,z.mp4,0.5,True\n"
     (tmp_path / "labels.csv").write_text(listed)
     people = HumanFile(tmp_path / "labels.csv")
-    assert people.label(pd.DataFrame({"video_a": ["y.mp4"], "video_b": ["x.mp4"]})).tolist() == [0.5]
+    assert people.label(pd.DataFrame({"video_a": ["y.mp4"], "video_b": ["x.mp4"]}))[1].tolist() == [0.5]
     with pytest.raises(RoboprefError, match=r"1 pairs have no label in it, the first is \('x.mp4', 'z.mp4'\)"):
         people.label(pd.DataFrame({"video_a": ["x.mp4"], "video_b": ["z.mp4"]}))
 

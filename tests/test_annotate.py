@@ -24,13 +24,14 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
-from robopref.datasets.preferences import COLUMNS, read_preferences
+from robopref.datasets.preferences import COLUMNS, UNUSUAL, read_preferences
 from robopref.datasets.videos import video_clip
-from robopref.embodied.video import write_video
+from robopref.embodied.video import read_video, write_video
 from robopref.policies.benchmarks.annotate import ours, record_episodes, time_command, untrained_vlp
 from robopref.preference import annotate, ensemble
 from robopref.preference.agreement import agreement
 from robopref.preference.drawing import Drawers, Look
+from robopref.preference.unusual import GRID, TrainingPictures, cells
 from robopref.preference.vlp import KIND, VLPScorer
 
 VIDEOS = 8
@@ -127,7 +128,7 @@ def test_segments_of_episodes_are_labelled_from_pixels(of_episodes, scored, epis
     for side in "ab":
         rows = table[[f"{name}_{side}" for name in ("episode", "start", "stop")]].to_numpy(int)
         returns[side] = np.array([store.rewards(episode)[start:stop].sum() for episode, start, stop in rows])
-    measures = read_json(out.with_suffix("") / "agreement.json")
+    measures = read_json(out.with_suffix(".run") / "agreement.json")
     right = (table["score_b"] > table["score_a"]) == (returns["b"] > returns["a"])
     assert measures["accuracy"] == pytest.approx(right.mean()) and measures["n"] == 12
     text = annotate.summary(out)
@@ -195,15 +196,15 @@ def test_both_labellers_label_the_same_pairs(of_episodes, scored):
     pd.testing.assert_frame_equal(one[clips], other[clips])
     assert scored == []  # neither looks at a picture
     assert (other["label"] == 0.5).all() and one["label"].nunique() > 2
-    measures = {path: read_json(settings.out.with_name(path) / "agreement.json") for path in ("labels", "c")}
-    assert measures["labels"]["accuracy"] == 1.0 == pytest.approx(measures["labels"]["kendall_tau"])
-    assert measures["c"]["accuracy"] == 0.5 and measures["c"]["kendall_tau"] == 0.0
+    measures = {path: read_json(settings.out.with_name(path) / "agreement.json") for path in ("labels.run", "c.run")}
+    assert measures["labels.run"]["accuracy"] == 1.0 == pytest.approx(measures["labels.run"]["kendall_tau"])
+    assert measures["c.run"]["accuracy"] == 0.5 and measures["c.run"]["kendall_tau"] == 0.0
 
 
 def test_hard_labels(of_episodes):
     settings = replace(of_episodes, labeller="scripted", hard=True)
     assert set(read_preferences(annotate.run(settings))["label"]) <= {0.0, 0.5, 1.0}
-    assert (read_preferences(annotate.run(replace(settings, tie_margin=1e9)))["label"] == 0.5).all()
+    assert (read_preferences(annotate.run(replace(settings, tie_margin=1e9, overwrite=True)))["label"] == 0.5).all()
 
 
 def test_a_listed_pair_keeps_its_place_and_people_may_label_it(of_videos, films, tmp_path):
@@ -217,7 +218,7 @@ def test_a_listed_pair_keeps_its_place_and_people_may_label_it(of_videos, films,
     (tmp_path / "films").symlink_to(films)
     spelt = [row.replace(f"{films}/", f"{tmp_path}/./films/") for row in rows]
     (tmp_path / "pairs.csv").write_text("\n".join(["video_a,video_b,label", *spelt]))
-    pd.testing.assert_frame_equal(read_preferences(annotate.run(settings)), table)
+    pd.testing.assert_frame_equal(read_preferences(annotate.run(replace(settings, overwrite=True))), table)
     # A file written by annotate is itself a pairs file.
     again = replace(settings, pairs_file=settings.out, out=tmp_path / "again.parquet")
     pd.testing.assert_frame_equal(read_preferences(annotate.run(again)), table)
@@ -228,7 +229,13 @@ def test_a_finished_file_is_kept_and_other_settings_are_not_taken_for_it(of_vide
     before = out.stat().st_mtime_ns
     annotate.run(of_videos)
     assert out.stat().st_mtime_ns == before and sum(scored) == VIDEOS
-    annotate.run(replace(of_videos, instruction="open the drawer"))
+    other = replace(of_videos, instruction="open the drawer")
+    with pytest.raises(
+        RoboprefError, match=r"labels\.run holds .*instruction=close the drawer there.*--overwrite".replace("labels", out.stem)
+    ):
+        annotate.run(other)
+    assert out.stat().st_mtime_ns == before and sum(scored) == VIDEOS
+    annotate.run(replace(other, overwrite=True))
     assert read_preferences(out)["instruction"].unique() == ["open the drawer"] and sum(scored) == 2 * VIDEOS
 
 
@@ -247,7 +254,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(of_videos, scored, tmp_
         *map(str, settings.model),
     ]
     with subprocess.Popen([*command, "--pairs", "20", "--threads", "1"], stdout=subprocess.DEVNULL) as process:
-        chunks = settings.out.with_suffix("")
+        chunks = settings.out.with_suffix(".run")
         while len(list(chunks.glob(".scores-*/0*.npy"))) < 2 and process.poll() is None:
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
@@ -257,7 +264,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(of_videos, scored, tmp_
     scored.clear()
     assert annotate.run(settings).read_bytes() == whole
     assert scored == [1] * (VIDEOS - kept)
-    assert sorted(path.name for path in chunks.iterdir()) == ["manifest.json"]
+    assert sorted(path.name for path in chunks.iterdir()) == [".lock", "manifest.json"]
 
 
 def test_an_ensemble_says_the_mean_of_its_members_probabilities_and_how_far_they_disagree(of_episodes, models, scored):
@@ -276,20 +283,19 @@ def test_an_ensemble_says_the_mean_of_its_members_probabilities_and_how_far_they
     assert set(table["disagreement"].round(6)) == {0.0, 0.333333}
     for side in "ab":
         np.testing.assert_allclose(table[f"score_{side}"], np.mean([one[f"score_{side}"] for one in alone], 0), atol=1e-5)
-    manifest = read_json(of_episodes.out.with_suffix("") / "manifest.json")
+    manifest = read_json(of_episodes.out.with_suffix(".run") / "manifest.json")
     assert set(manifest["inputs"]) == {"episodes", "model 1", "model 2", "model 3"}  # no card of one of them quotes these labels
 
 
 def test_the_pairs_that_an_ensemble_abstains_on_are_marked_and_measured_apart(of_episodes, models):
     every = read_preferences(annotate.run(replace(of_episodes, model=models)))
-    settings = replace(of_episodes, model=models, abstain=0.25)
-    out = annotate.run(settings)
+    out = annotate.run(replace(of_episodes, model=models, abstain=0.25, overwrite=True))
     table = read_preferences(out)
     gone = table["abstained"]
     assert gone.sum() == 3 and (table["label"][gone] == 0.5).all()
     assert table["disagreement"][gone].min() >= table["disagreement"][~gone].max()
     pd.testing.assert_series_equal(table["label"][~gone], every["label"][~gone])
-    measures, store = read_json(out.with_suffix("") / "agreement.json"), EpisodeStore(of_episodes.episodes)
+    measures, store = read_json(out.with_suffix(".run") / "agreement.json"), EpisodeStore(of_episodes.episodes)
     rows = {side: table[[f"{name}_{side}" for name in ("episode", "start", "stop")]].to_numpy(int) for side in "ab"}
     truth = np.subtract(*([store.rewards(e)[start:stop].sum() for e, start, stop in rows[side]] for side in "ba"))
     expected = agreement(every["label"][~gone] - 0.5, truth[~gone])
@@ -365,16 +371,18 @@ def test_broken_videos_are_left_out_and_the_labels_are_those_of_the_others(of_vi
     others = of_videos.out.parent / "others"
     for line, name in zip(lines, ("a-cut.mp4", "b-flipped.mp4", "c-empty.mp4", "d-pipe.mp4", "e-caf\\udce9.mp4"), strict=True):
         assert line.startswith(f"skipped: {others}/{name}: ")
-    kept = settings.out.with_suffix("") / "skipped.json"
+    kept = settings.out.with_suffix(".run") / "skipped.json"
     assert annotate.summary(settings.out).endswith(f"5 of 13 videos were skipped; {kept} says why.")
     assert [f"skipped: {reason}" for reason in read_json(kept)["reasons"]] == lines
     before = settings.out.stat().st_mtime_ns
     annotate.run(settings)
     assert settings.out.stat().st_mtime_ns == before and sum(scored) == VIDEOS, "finished, so nothing is read again"
     (others / "c-empty.mp4").write_bytes((others / "a-cut.mp4").read_bytes())
-    annotate.run(settings)
+    with pytest.raises(RoboprefError, match="on other inputs"):
+        annotate.run(settings)
+    annotate.run(replace(settings, overwrite=True))
     assert sum(scored) == 2 * VIDEOS, "what was skipped is among the inputs: it may be mended"
-    annotate.run(replace(of_videos, out=settings.out))
+    annotate.run(replace(of_videos, out=settings.out, overwrite=True))
     assert "were skipped" not in annotate.summary(settings.out)
 
 
@@ -399,7 +407,7 @@ def test_listed_pairs_that_name_a_broken_video_are_left_out(with_broken, films, 
     assert annotate.run(alone).read_bytes() == settings.out.read_bytes()
     (tmp_path / "pairs.csv").write_text("\n".join(["video_a,video_b,label", *bad]))
     with pytest.raises(RoboprefError, match=r"pairs\.csv: each of its pairs names a broken video"):
-        annotate.run(settings)
+        annotate.run(replace(settings, overwrite=True))
 
 
 def test_an_interrupted_run_that_skips_goes_on(of_videos, with_broken, scored, monkeypatch):
@@ -524,3 +532,39 @@ def test_the_command_prints_what_it_wrote(of_episodes, capsys):
     robopref(["annotate", *argv, "--pairs", "5", "--instruction", "close  the drawer"])
     printed = capsys.readouterr().out
     assert "labels.parquet: 5 pairs" in printed and "'close the drawer'" in printed and "balanced accuracy" in printed
+
+
+@pytest.fixture
+def knowing(model, films, tmp_path):
+    """The VLP with statistics of training pictures that the films are four and nine times as far from as they may be."""
+    folder = Path(shutil.copytree(model, tmp_path / "knowing"))
+    pixels = np.stack([next(read_video(path)) for path in sorted(films.glob("*.mp4"))])
+    size = 3 * GRID**2
+    mean = cells(pixels).mean(0)
+    far = ((cells(pixels) - mean) ** 2).mean()
+    TrainingPictures(mean, torch.eye(size).double(), float(far) / 9).save(folder)
+    return folder
+
+
+def test_it_says_how_unusual_pictures_are_and_warns(of_videos, knowing, capsys):
+    plain = read_preferences(annotate.run(of_videos))
+    assert "unusual" not in plain and "warning" not in capsys.readouterr().err
+    out = annotate.run(replace(of_videos, model=(knowing,), out=of_videos.out.with_name("knowing.parquet")))
+    table = read_preferences(out)
+    pd.testing.assert_frame_equal(table.drop(columns="unusual"), plain)
+    clips = {video: value for side in "ab" for video, value in zip(table[f"video_{side}"], table["unusual"], strict=True)}
+    assert len(clips) == VIDEOS and table["unusual"].gt(UNUSUAL).all()
+    assert f"warning: {VIDEOS} of {VIDEOS} clips look like nothing that {knowing} was trained on" in capsys.readouterr().err
+    assert f"20 pairs above the limit, {UNUSUAL:.0f}" in annotate.summary(out)
+
+
+def test_words_that_are_not_understood_are_named(of_videos, capsys):
+    table = read_preferences(annotate.run(replace(of_videos, instruction="закрой door")))
+    assert "note: not understood: 'закрой'" in capsys.readouterr().err and table["instruction"].unique() == ["закрой door"]
+    said = replace(of_videos, instruction="door", out=of_videos.out.with_name("door.parquet"))
+    pd.testing.assert_series_equal(read_preferences(annotate.run(said))["score_a"], table["score_a"])
+    assert "not understood" not in capsys.readouterr().err
+    nothing = replace(of_videos, instruction="закрой", out=of_videos.out.with_name("nothing.parquet"))
+    with pytest.raises(RoboprefError, match=r"no word in letters a to z.*'закрой'"):
+        annotate.run(nothing)
+    assert not nothing.out.exists() and not nothing.out.with_suffix(".run").exists()

@@ -15,10 +15,10 @@ from robopref.configs.baselines import ContrastiveConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import read_json, write_json
 from robopref.configs.policy import CPLConfig
+from robopref.datasets.preferences import AGREEMENT, side_folder
 from robopref.embodied.tasks import SPLITS
 from robopref.policies import downstream
 from robopref.policies.benchmarks.annotate import untrained_vlp
-from robopref.preference import annotate
 from robopref.preference.baselines import train as contrastive
 from robopref.preference.small import SmallBackbone, SmallConfig, SmallEncoder
 
@@ -65,7 +65,9 @@ def test_from_nothing_to_a_table_and_again(tmp_path, capsys, monkeypatch):
     assert set(rows["labeller"]) == {"none", "scripted", "mine"} and rows["success"].between(0, 1).all()
     own = rows[(rows["labeller"] == "mine") & (rows["policy"] == "dpo")].iloc[0]
     labels = tmp_path / "work" / "labels-0" / "hard" / "mine" / "door-close"
-    assert own["kendall_tau"] == pytest.approx(read_json(labels / annotate.AGREEMENT)["kendall_tau"], abs=1e-4)
+    assert own["kendall_tau"] == pytest.approx(
+        read_json(side_folder(labels.with_suffix(".parquet")) / AGREEMENT)["kendall_tau"], abs=1e-4
+    )
     assert (own["pairs"], own["episodes"], own["updates"], own["goals"], own["hidden"]) == (10, 8, 5, 2, "128x128")
     assert rows.loc[rows["labeller"] == "scripted", "accuracy"].eq(1).all()
     same = ["episode_a", "start_a", "episode_b", "start_b"]

@@ -12,6 +12,7 @@ import torch
 
 from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import read_json
 from robopref.configs.policy import EvaluateConfig
 from robopref.embodied.evaluate import ActPolicy, evaluate, table
 from robopref.embodied.statistics import summarise
@@ -112,10 +113,10 @@ def test_summary_has_a_row_a_policy_in_the_order_given() -> None:
     assert summary["b"] == {"iqm": 1.0, "low": 1.0, "high": 1.0, "mean": 1.0, "n": 6, "members": 2, "goals": 3}
 
 
-def learned(folder: Path) -> Path:
+def learned(folder: Path, **about: str) -> Path:
     actor = Actor(member_rngs([0, 1], "weights"), 39, 4, [8])
     normaliser = Normaliser(torch.zeros(39), torch.ones(39))
-    save_policy(folder, actor, normaliser, {"seeds": [0, 1], "policy": {"hidden": [8], "actor": "deterministic"}})
+    save_policy(folder, actor, normaliser, {"seeds": [0, 1], "policy": {"hidden": [8], "actor": "deterministic"}, **about})
     return folder
 
 
@@ -143,6 +144,7 @@ def test_the_command_writes_the_table_and_the_summary(tmp_path: Path, capsys: py
         ({"policy": ("random", "random")}, "two are called 'random'"),
         ({"policy": ()}, "at least one policy"),
         ({"goals": 0}, "--goals 0"),
+        ({}, "--env auto: random and expert act anywhere; name one environment"),
         ({"env": "dmc/walker-walk", "protocol": "success"}, "dmc/walker-walk knows no success; give --protocol return"),
         ({"env": "metaworld/drawer-clse"}, "Did you mean 'drawer-close'"),
     ],
@@ -154,12 +156,40 @@ def test_bad_settings_say_what_to_do(tmp_path: Path, change: dict[str, object], 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_policy_acts_where_it_was_trained_and_elsewhere_only_when_forced(tmp_path: Path, capsys) -> None:
+    one, two, old = (learned(tmp_path / name, **about) for name, about in (
+        ("one", {"env": "metaworld/drawer-close"}), ("two", {"env": "metaworld/door-open"}), ("old", {})
+    ))  # fmt: skip
+    settings = {"goals": 1, "max_steps": 3, "references": 1}
+    out = command.run(EvaluateConfig((str(one), str(old), "random"), tmp_path / "out", **settings))
+    assert read_json(out / "manifest.json")["config"]["env"] == "metaworld/drawer-close"
+    elsewhere = EvaluateConfig((str(one),), tmp_path / "elsewhere", env="metaworld/door-open", **settings)
+    with pytest.raises(
+        RoboprefError, match=r"one was trained in metaworld/drawer-close, and --env is metaworld/door-open.*--force"
+    ):
+        command.run(elsewhere)
+    assert not elsewhere.out.exists()
+    command.run(replace(elsewhere, force=True))
+    assert "note: " in capsys.readouterr().err and (elsewhere.out / "success.csv").exists()
+    for policies, told in (((one, two), "two was trained in metaworld/door-open"), ((old,), "old does not say where")):
+        with pytest.raises(RoboprefError, match=rf"--env auto: .*{told}"):
+            command.run(EvaluateConfig(tuple(map(str, policies)), tmp_path / "no", **settings))
+
+
+def test_force_does_not_let_a_policy_see_other_numbers(tmp_path: Path) -> None:
+    policy = learned(tmp_path / "p", env="metaworld/drawer-close")
+    config = EvaluateConfig((str(policy),), tmp_path / "out", env="mujoco/hopper", goals=1, max_steps=3, force=True)
+    with pytest.raises(RoboprefError, match=r"39 numbers an observation, mujoco/hopper gives 11"):
+        command.run(config)
+    assert not config.out.exists()
+
+
 def test_a_policy_for_other_observations_is_refused(tmp_path: Path) -> None:
     actor = Actor(member_rngs([0], "weights"), 7, 4, [8])
     normaliser = Normaliser(torch.zeros(7), torch.ones(7))
     save_policy(tmp_path / "p", actor, normaliser, {"seeds": [0], "policy": {"hidden": [8], "actor": "deterministic"}})
     with pytest.raises(RoboprefError, match=r"7 numbers.*39"):
-        command.run(EvaluateConfig(policy=(str(tmp_path / "p"),), out=tmp_path / "out", goals=1))
+        command.run(EvaluateConfig(policy=(str(tmp_path / "p"),), out=tmp_path / "out", env="metaworld/drawer-close", goals=1))
 
 
 class Scripted:

@@ -114,11 +114,11 @@ def test_labels_are_those_of_the_motion(config, labeller):
 def test_the_cluster_bit_is_the_better_cluster_on_every_pair(config):
     """It has the accuracy that every labeller's table quotes for it, and none of its own beyond that."""
     out = annotate.run(replace(config, labeller="better-cluster", hard=True))
-    table, found = read_preferences(out), read_json(out.with_suffix("") / "agreement.json")
+    table, found = read_preferences(out), read_json(out.with_suffix(".run") / "agreement.json")
     assert set(table["label"]) <= {0.0, 1.0} and set(table["score_a"]) | set(table["score_b"]) <= {0.0, 1.0, -1.0}
     assert found["accuracy"] == found["cluster_accuracy"] >= 0.5 and found["over_cluster"] == 0.0
     constant = annotate.run(replace(config, labeller="constant", out=config.out.with_name("c.parquet")))
-    other = read_json(constant.with_suffix("") / "agreement.json")
+    other = read_json(constant.with_suffix(".run") / "agreement.json")
     assert other["cluster_accuracy"] == found["cluster_accuracy"]  # of the same pairs
     assert other["over_cluster"] == pytest.approx(0.5 - found["cluster_accuracy"])
     returns = {}

@@ -179,3 +179,40 @@ def test_a_damaged_parquet_is_named(tmp_path):
         read_pairs(tmp_path / "pairs.parquet")
     with pytest.raises(RoboprefError, match="no such pairs file"):
         read_pairs(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"video_a;video_b;label\na.mp4;b.mp4;1\n", "separated by semicolons; save it with commas"),
+        (b"video_a\tvideo_b\na.mp4\tb.mp4\n", "separated by tabs"),
+        ("video_a,video_b\né.mp4,b.mp4\n".encode("utf-16"), "not UTF-8"),
+        ("video_a,video_b\né.mp4,b.mp4\n".encode("latin-1"), "not UTF-8"),
+        (b"video_a,video_b,label,label\na.mp4,b.mp4,1,0\n", "two columns are called 'label'"),
+        (b"video_a,video_b\na.mp4,b.mp4,c.mp4\n", "more cells than there are columns"),
+        (b"video_a,video_b\na.mp4,a.mp4\n", "row 1 pairs a clip with itself"),
+        (b"video_a,video_b\na.mp4,b.mp4\nb.mp4,./x/../b.mp4\n", "row 2 pairs a clip with itself"),
+        (b"episode_a,start_a,stop_a,episode_b,start_b,stop_b\n0,5,9,0,5,9\n", "row 1 pairs a clip with itself"),
+        (b"episode_a,start_a,stop_a,episode_b,start_b,stop_b\nNA,5,9,0,5,9\n", "episode_a in row 1 is 'NA'"),
+    ],
+)
+def test_what_a_spreadsheet_makes_of_a_pairs_file_is_named(tmp_path, text, message):
+    (tmp_path / "pairs.csv").write_bytes(text)
+    with pytest.raises(RoboprefError, match=rf"pairs\.csv: .*{message}"):
+        read_pairs(tmp_path / "pairs.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "videos"),
+    [
+        (b"\xef\xbb\xbfvideo_a,video_b\r\na.mp4,b.mp4\r\n", [("a.mp4", "b.mp4")]),
+        (b"video_a,video_b\nNA,null\n001,1\n", [("NA", "null"), ("001", "1")]),
+        (b'video_a,video_b,\n"a, b.mp4",b.mp4,\n', [("a, b.mp4", "b.mp4")]),
+        (b"video_a,video_b\na.mp4,b.mp4\na.mp4,b.mp4\nb.mp4,a.mp4\n", [("a.mp4", "b.mp4")] * 2 + [("b.mp4", "a.mp4")]),
+        ("video_a,video_b\né.mp4,机械臂.mp4\n".encode(), [("é.mp4", "机械臂.mp4")]),
+    ],
+)
+def test_names_are_read_as_they_are_and_rows_are_kept(tmp_path, text, videos):
+    (tmp_path / "pairs.csv").write_bytes(text)
+    table = read_pairs(tmp_path / "pairs.csv")
+    assert list(table[["video_a", "video_b"]].itertuples(index=False, name=None)) == videos

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from robopref.configs.errors import RoboprefError
-from robopref.datasets.preferences import COLUMNS, labelled, read_preferences, write_preferences
+from robopref.datasets.preferences import COLUMNS, Origin, labelled, read_origin, read_preferences, write_preferences
 
 
 @pytest.fixture
@@ -125,3 +125,20 @@ def test_no_pair_at_all_is_an_error(tmp_path, pairs):
 def test_a_column_of_the_wrong_type_is_not_written(tmp_path, pairs):
     with pytest.raises(RoboprefError, match="wrong type"):
         write_preferences(tmp_path / "labels.parquet", pairs.assign(score_a=["high", "low"]))
+
+
+def test_a_file_says_what_its_labels_are_about(pairs, tmp_path):
+    origin = Origin("vlp", "close the drawer", {"model": "aa"}, "bb", "metaworld/drawer-close")
+    for name in ("one", "two"):
+        write_preferences(tmp_path / f"{name}.parquet", pairs, origin)
+    write_preferences(tmp_path / "silent.parquet", pairs)
+    assert read_origin(tmp_path / "one.parquet") == origin and read_origin(tmp_path / "silent.parquet") is None
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    pd.testing.assert_frame_equal(read_preferences(tmp_path / "one.parquet"), read_preferences(tmp_path / "silent.parquet"))
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "one.parquet").read_bytes()[:-9])
+    with pytest.raises(RoboprefError, match=r"cut\.parquet: not a whole Parquet file"):
+        read_origin(tmp_path / "cut.parquet")
+    damaged = pq.read_table(tmp_path / "one.parquet").replace_schema_metadata({"robopref": b'{"labeler": "x"}'})
+    pq.write_table(damaged, tmp_path / "damaged.parquet")
+    with pytest.raises(RoboprefError, match=r"damaged\.parquet: not a whole Parquet file of labels"):
+        read_origin(tmp_path / "damaged.parquet")

@@ -89,8 +89,8 @@ def run(bare, tmp_path) -> Path:
     rng = np.random.default_rng(0)
     for labeller, inputs in (("vlp", {"model": vlp / "model.safetensors"}), ("scripted", {})):
         write_preferences(labels / f"{labeller}.parquet", labelled_pairs("close the drawer", labeller, rng))
-        write_json(labels / labeller / "agreement.json", AGREED if labeller == "vlp" else AGREED | {"accuracy": 1.0})
-        write_manifest(labels / labeller, "annotate", {}, inputs, 0, 0.0)
+        write_json(labels / f"{labeller}.run" / "agreement.json", AGREED if labeller == "vlp" else AGREED | {"accuracy": 1.0})
+        write_manifest(labels / f"{labeller}.run", "annotate", {}, inputs, 0, 0.0)
     return vlp
 
 
@@ -165,7 +165,7 @@ def test_the_card_says_what_the_files_of_the_run_say(run, tmp_path):
 
 
 def test_the_card_says_how_many_pairs_the_labels_left_out(run, tmp_path):
-    labels = run.parent / "labels" / "vlp"
+    labels = run.parent / "labels" / "vlp.run"
     write_json(labels / "agreement.json", AGREED | {"abstained": 5, "left_out": AGREED | {"accuracy": 0.111}})
     push.run(PushConfig(run, str(tmp_path / "drawers")))
     card = ModelCard.load(tmp_path / "drawers" / "README.md")
@@ -175,7 +175,7 @@ def test_the_card_says_how_many_pairs_the_labels_left_out(run, tmp_path):
 
 @pytest.mark.parametrize("measured", ["never", "before other training"])
 def test_without_measures_of_these_weights_none_is_given(measured, run, tmp_path):
-    for path in (run / "generalisation.json", run.parent / "labels" / "vlp" / "manifest.json"):
+    for path in (run / "generalisation.json", run.parent / "labels" / "vlp.run" / "manifest.json"):
         if measured == "never":
             path.unlink()
         else:
@@ -359,7 +359,7 @@ def test_to_the_hub_and_back(run, hub, tmp_path, inside):
         write_video(Path("rollouts") / f"{number}.mp4", frames)
     (annotate,) = re.findall(r"^robopref (annotate .*)$", card.text, flags=re.MULTILINE)
     python(hub, home, ROBOPREF, *shlex.split(annotate), HF_TOKEN=TOKEN)
-    manifest = read_json("labels/manifest.json")
+    manifest = read_json("labels.run/manifest.json")
     assert manifest["config"]["model"] == ["hf-hub:me/drawers"]
     model = manifest["inputs"]["model"]
     assert f"/snapshots/{commit}/" in model["path"] and model["sha256"] == digest(run / "model.safetensors")

@@ -212,4 +212,4 @@ def test_annotation_goes_on_where_it_was_and_keeps_no_key(endpoint, tmp_path, ca
     assert table["label"].tolist() == expected and (table["labeller"] == "rl-vlm-f").all() and table["score_a"].isna().all()
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY not in failed.out + failed.err + done.out + done.err
-    assert read_json(tmp_path / "labels" / "manifest.json")["config"]["chat"]["key_variable"] == "OPENAI_API_KEY"
+    assert read_json(tmp_path / "labels.run" / "manifest.json")["config"]["chat"]["key_variable"] == "OPENAI_API_KEY"

@@ -21,10 +21,9 @@ def run(tmp_path):
     folder = make_run(tmp_path / "quick")
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"config": manifest["config"] | {"seed": 3}})
-    agreed = read_json(folder / "labels" / "vlp" / "agreement.json")
+    agreed = read_json(folder / "labels" / "vlp.run" / "agreement.json")
     for labeller, value in CHEAP.items():
-        (folder / "labels" / labeller).mkdir()
-        write_json(folder / "labels" / labeller / "agreement.json", agreed | {"balanced_accuracy": value})
+        write_json(folder / "labels" / f"{labeller}.run" / "agreement.json", agreed | {"balanced_accuracy": value})
     orders = read_json(folder / "vlp" / "generalisation.json")
     motions = {"hand-displacement": {"itp_accuracy": 0.956}, "motion-share": {"itp_accuracy": 0.9}}
     write_json(folder / "vlp" / "generalisation.json", orders | {"without_pixels": motions})
@@ -48,7 +47,7 @@ def test_vlp_stands_beside_what_is_cheap(run, tmp_path, capsys):
 
 def test_a_run_of_the_first_edition_has_its_vlp_alone_and_an_unfinished_one_is_refused(run, tmp_path):
     for labeller in CHEAP:
-        shutil.rmtree(run / "labels" / labeller)
+        shutil.rmtree(run / "labels" / f"{labeller}.run")
     labels, _ = summary.tables((run,))
     assert labels["labeller"].tolist() == ["vlp"]
     (run / "manifest.json").unlink()

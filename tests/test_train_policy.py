@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import torch
 from robopref.configs.checkpoint import load_model
 from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.files import digest
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import BCConfig, CPLConfig, IPLConfig, IQLConfig, PIQLConfig, PolicyConfig, TrainConfig
 from robopref.configs.run import choose_device
 from robopref.configs.stopping import Terminated
 from robopref.datasets.episodes import write_episodes
-from robopref.datasets.preferences import COLUMNS, write_preferences
+from robopref.datasets.preferences import COLUMNS, Origin, write_preferences
 from robopref.embodied.rollout import Episode
 from robopref.policies import train
 from robopref.policies.bc import BC
@@ -273,3 +275,32 @@ def test_the_files_and_the_dataclasses_have_the_same_defaults(name: str, config:
 def test_a_policy_without_a_known_name_is_refused() -> None:
     with pytest.raises(UsageError, match=r"policy.name=piq.*Did you mean 'piql'"):
         to_dataclass(TrainConfig, compose("train", ["policy.name=piq"]))
+
+
+def test_labels_teach_only_on_the_data_that_they_are_about(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    data, _ = inputs
+    rng = np.random.default_rng(1)
+    write_episodes(tmp_path / "same-task", "metaworld/drawer-close", [made_up_episode(rng) for _ in range(4)], {})
+    write_episodes(tmp_path / "door", "metaworld/door-open", [made_up_episode(rng) for _ in range(4)], {})
+    rows = labels(rng)
+    origin = Origin("scripted", "close the drawer", dataset=digest(data), env_id="metaworld/drawer-close")
+    write_preferences(tmp_path / "told.parquet", rows, origin)
+    write_preferences(tmp_path / "silent.parquet", rows.assign(task="drawer-close"))
+    write_preferences(tmp_path / "nameless.parquet", rows.assign(task=""))
+    for file, where, message in (
+        ("told", "same-task", r"another dataset, of metaworld/drawer-close, with other episodes"),
+        (
+            "told",
+            "door",
+            r"told\.parquet: its labels are about another dataset, of metaworld/drawer-close, and .*door is of metaworld",
+        ),
+        ("silent", "door", r"silent\.parquet: its labels are about episodes of drawer-close"),
+    ):
+        config = settings((tmp_path / where, tmp_path / f"{file}.parquet"), tmp_path / "out", "cpl")
+        with pytest.raises(RoboprefError, match=message):
+            train.run(config)
+        assert not config.out.exists()
+    shutil.copytree(data, tmp_path / "moved")  # the same episodes, somewhere else
+    for file, where in (("told", "moved"), ("silent", "same-task"), ("nameless", "door")):
+        out = train.run(settings((tmp_path / where, tmp_path / f"{file}.parquet"), tmp_path / f"{file}-{where}", "cpl"))
+        assert load_model(out, "policy")[1]["env"] == f"metaworld/{'door-open' if where == 'door' else 'drawer-close'}"

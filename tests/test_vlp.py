@@ -19,7 +19,7 @@ from robopref.preference.features import some_frames
 from robopref.preference.orders import LEVELS, OrderSampler
 from robopref.preference.small import soft_argmax
 from robopref.preference.vlp import VLP, build, order_loss, vlp_loss
-from robopref.preference.words import MAX_WORDS, HashedWords, load_words
+from robopref.preference.words import MAX_WORDS, HashedWords, load_words, split, unread
 
 TASKS = ("drawer-open", "door-open", "window-close")
 
@@ -261,6 +261,38 @@ def test_an_empty_instruction_is_refused_and_a_very_long_one_cut():
     assert HashedWords().encode(["word " * MAX_WORDS])[0].shape[1] == MAX_WORDS
     with pytest.raises(RoboprefError, match=f"{MAX_WORDS + 1} words .word word word word"):
         HashedWords().encode(["close it", "word " * (MAX_WORDS + 1)])
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "left_out"),
+    [
+        ("Close the door!", ["close", "the", "door"], []),
+        ("sweep thé puck", ["sweep", "puck"], ["thé"]),
+        ("sweep the\u0301 puck", ["sweep", "puck"], ["thé"]),
+        ("закрой дверь door", ["door"], ["закрой", "дверь"]),
+        ("关上抽屉 drawer 2", ["drawer", "2"], ["关上抽屉"]),
+        ("ｃｌｏｓｅ the drawer", ["close", "the", "drawer"], []),
+        ("push_the_puck", ["push", "the", "puck"], []),
+    ],
+)
+def test_words_in_other_letters_are_left_out_whole_and_named(text, read, left_out):
+    assert split([text]) == [read] and unread(text) == left_out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        (" ?! ", "is empty"),
+        ("2", r"no word in letters a to z, and only those are read \('2'\)"),
+        ("关上抽屉", r"no word in letters a to z, and only those are read \('关上抽屉'\)"),
+        ("关上抽屉 2", r"only those are read \('关上抽屉', '2'\)"),
+        ("закрой дверь", r"only those are read \('закрой', 'дверь'\)"),
+    ],
+)
+def test_an_instruction_of_which_nothing_is_read_is_refused(text, message):
+    with pytest.raises(RoboprefError, match=message):
+        split(["close the drawer", text])
 
 
 def test_learnt_words_know_synonyms_without_a_network(monkeypatch):
