@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from .progress import tracked
+
 T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, malloc.h
 KEPT = 2**30  # bytes
 LARGEST = 2**25  # bytes of an array that is kept; the most that every glibc takes
 
 
-def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], processes: int) -> Iterator[T]:
+def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], processes: int, what: str = "") -> Iterator[T]:
     """`function(*job)` of every job, results in the order of the jobs, as they come; with processes=1 in this process.
 
+    what: the word before how many are done, where that is shown; without it the jobs show their own progress.
     Workers are gone when the last result is out: they would keep torch and simulators in memory through later stages.
     """
     from joblib import Parallel, delayed
@@ -26,7 +29,8 @@ def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], pr
     waiting = list(jobs)
     workers = min(processes, len(waiting))
     if workers < 2:
-        yield from (function(*job) for job in waiting)
+        done = (function(*job) for job in waiting)
+        yield from tracked(done, what, len(waiting)) if what and len(waiting) > 1 else done
         return
     parallel = Parallel(
         n_jobs=workers,
@@ -37,7 +41,8 @@ def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], pr
         initargs=(os.getpid(),),
     )
     try:
-        yield from parallel(delayed(function)(*job) for job in waiting)
+        found = parallel(delayed(function)(*job) for job in waiting)
+        yield from tracked(found, what, len(waiting)) if what else found
     finally:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
 

@@ -10,13 +10,11 @@ import csv
 import importlib.metadata
 import io
 import itertools
-import multiprocessing
 import os
 import platform
 import random
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +27,7 @@ import numpy as np
 
 from .errors import RoboprefError
 from .files import MANIFEST, append, atomic_file, differences, digest, plain, read_json, without, write_json
+from .progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -165,13 +164,14 @@ def code_version() -> dict[str, Any] | None:
 class MetricsLogger:
     """Scalars of a training run, to `folder/metrics.csv` (one row a step, one column a name) and TensorBoard.
 
-    Whoever watches a terminal sees the latest of them on one line that is written over; a pipe or a file gets nothing of it.
+    Whoever watches a terminal sees the latest of them on one line that is written over; a log gets the step once a minute.
 
+    total: the last step.
     resume_step: the step of the checkpoint that training continues from; rows after it are dropped, since they will be
     written again.  The default starts anew.  Usable as a context manager.
     """
 
-    def __init__(self, folder: str | Path, resume_step: int = -1) -> None:
+    def __init__(self, folder: str | Path, resume_step: int = -1, total: int | None = None) -> None:
         self.path = Path(folder) / "metrics.csv"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = [row for row in _read_rows(self.path) if int(row["step"]) <= resume_step]
@@ -180,7 +180,7 @@ class MetricsLogger:
             self._columns += [name for name in row if name not in self._columns]
         self._rewrite()
         self._board = EventFile(self.path.parent, resume_step + 1)
-        self._watched = sys.stderr.isatty() and multiprocessing.parent_process() is None
+        self._progress = Progress(f"{Path(folder).name}: step", total, max(resume_step, 0))
         self._latest: dict[str, float] = {}
 
     def log(self, step: int, metrics: Mapping[str, float | Tensor]) -> None:
@@ -197,19 +197,13 @@ class MetricsLogger:
             csv.DictWriter(line, self._columns, restval="", lineterminator="\n").writerow(row)
             append(self.path, line.getvalue().encode())
         self._board.add(step, values)
-        if self._watched:
-            self._latest |= values
-            self._show(step)
+        self._latest |= values
+        names = sorted(self._latest, key=lambda name: not name.endswith(ASKED_FIRST))
+        self._progress.show(step, "  ".join(f"{name} {self._latest[name]:.4g}" for name in names))
 
     def close(self) -> None:
         """End the line on the terminal; the files are already whole after every `log`."""
-        if self._latest:
-            print(file=sys.stderr)
-
-    def _show(self, step: int) -> None:
-        names = sorted(self._latest, key=lambda name: not name.endswith(ASKED_FIRST))
-        line = "  ".join([f"step {step}", *(f"{name} {self._latest[name]:.4g}" for name in names)])
-        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+        self._progress.close()
 
     def __enter__(self) -> Self:
         return self

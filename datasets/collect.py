@@ -20,6 +20,7 @@ import numpy as np
 from robopref.configs.collect import CollectConfig
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.parallel import in_processes
+from robopref.configs.progress import tell_end
 from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.datasets.clips import render_bank
@@ -37,10 +38,19 @@ ATTEMPTS = 20  # an expert episode that fails is drawn again this often
 
 def main(config: CollectConfig) -> None:
     """`robopref collect`."""
+    began = time.time()
     out = run(config)
     for name in expand_tasks(config.tasks):
         store = EpisodeStore(out / name)
         print(f"{out / name}: {len(store)} episodes, {store.index['length'].sum()} steps")
+    folders = [out / name for name in expand_tasks(config.tasks)]
+    made = "a dataset a task" if config.clips is None else f"a dataset a task, its frames in {config.clips}"
+    then = (
+        ["annotate", "--episodes", str(folders[0]), "--model", "VLP"]
+        if config.clips is None
+        else ["pretrain", f"clips={config.clips}"]
+    )
+    tell_end(out, began, made, "robopref", *then, folders=folders)
 
 
 def run(config: CollectConfig) -> Path:
@@ -54,7 +64,7 @@ def run(config: CollectConfig) -> Path:
     names = expand_tasks(config.tasks)
     with run_folder(config.out, "collect", asdict(config), {}, words=FLAGS, shared=True):  # other tasks may be in it
         # One task a job: tasks are of unequal length.
-        for _ in in_processes(collect_task, [(replace(config, tasks=(name,)),) for name in names], config.processes):
+        for _ in in_processes(collect_task, [(replace(config, tasks=(name,)),) for name in names], config.processes, "tasks:"):
             pass
         write_manifest(config.out, "collect", asdict(config), {}, config.seed, started, outputs=list(names))
     return config.out

@@ -40,6 +40,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, plain, read_json, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnlineConfig
+from robopref.configs.progress import tell_end
 from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import read_d4rl, reference_score, write_d4rl, write_minari
@@ -84,7 +85,10 @@ class SnapshotRun(online.Run):
 
 def main(config: D4RLProtocolConfig) -> None:
     """`robopref collect protocol=d4rl`."""
-    report(run(replace(config, env=full_name(config.env))))
+    began = time.time()
+    out = run(replace(config, env=full_name(config.env)))
+    report(out)
+    tell_end(out, began, "D4RL's five sets", "robopref", "train", "policy=iql_d4rl", f"data={out / 'medium-replay.hdf5'}")
 
 
 def report(out: Path) -> None:
@@ -95,7 +99,6 @@ def report(out: Path) -> None:
     if levels["medium"]["frame"] == levels["expert"]["frame"]:
         print("medium and expert are one policy: it learnt too fast, or not enough, for eval_every to tell them apart")
     print(pd.read_csv(out / SUMMARY).to_string(index=False, float_format="%.1f"))
-    print(out)
 
 
 def run(config: D4RLProtocolConfig) -> Path:

@@ -34,6 +34,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, plain
 from robopref.configs.parallel import keep_freed_memory
 from robopref.configs.policy import OnlineConfig, OnPolicyConfig
+from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
@@ -208,7 +209,10 @@ class Run:
 
 def main(config: OnlineConfig) -> None:
     """`robopref train`, where agents learn while they act."""
-    print(run(replace(config, env=full_name(config.env))))
+    began = time.time()
+    out = run(replace(config, env=full_name(config.env)))
+    made = f"{config.policy.name}, seed {config.seed}"
+    tell_end(out, began, made, "robopref", "evaluate", "--policy", str(out), "--out", str(out / "evaluation"))
 
 
 def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
@@ -263,7 +267,7 @@ def live(state: Run, checkpoint: Path) -> None:
     config = state.config
     first = state.load(checkpoint) if checkpoint.exists() else 0
     last, repeat = config.frames // config.action_repeat, config.action_repeat
-    metrics_log = MetricsLogger(config.out, resume_step=first * repeat if first else -1)
+    metrics_log = MetricsLogger(config.out, first * repeat if first else -1, last * repeat)
     with metrics_log as logger, Stopping(config.checkpoint_every) as stopping:
         clock, since = time.perf_counter(), first
         for number in range(first, last):

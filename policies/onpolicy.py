@@ -25,6 +25,7 @@ from robopref.configs.checkpoint import check_identity, load_tensors, pack_train
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, plain
 from robopref.configs.policy import OnPolicyConfig
+from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
@@ -266,7 +267,10 @@ class Run:
 
 def main(config: OnPolicyConfig) -> None:
     """`robopref train`, where agents learn from what their present policy meets."""
-    print(run(replace(config, env=full_name(config.env))))
+    began = time.time()
+    out = run(replace(config, env=full_name(config.env)))
+    made = f"{config.policy.name}, seeds {', '.join(map(str, config.seeds))}"
+    tell_end(out, began, made, "robopref", "evaluate", "--policy", str(out), "--out", str(out / "evaluation"))
 
 
 def run(config: OnPolicyConfig) -> Path:
@@ -331,7 +335,7 @@ def learn(config: OnPolicyConfig, checkpoint: Path) -> Run:
 def live(state: Run, checkpoint: Path) -> None:
     """Iteration after iteration."""
     config, first = state.config, state.frames
-    with MetricsLogger(config.out, resume_step=first or -1) as logger, Stopping(config.checkpoint_every) as stopping:
+    with MetricsLogger(config.out, first or -1, config.frames) as logger, Stopping(config.checkpoint_every) as stopping:
         while state.frames < config.frames:
             clock, before, known = time.perf_counter(), state.frames, len(state.episodes)
             metrics = state.iterate()

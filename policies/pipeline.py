@@ -180,7 +180,8 @@ class Job:
             TrainConfig(self.out / "policies" / name, self.offline, policy, labels, self.config.policy_seeds, device="cpu")
             for name, (policy, labels) in runs.items()
         ]
-        for _ in in_processes(train.run, [(job,) for job in jobs], self.config.processes):
+        what = "policies:" if self.config.processes > 1 else ""  # in this process each shows its own progress
+        for _ in in_processes(train.run, [(job,) for job in jobs], self.config.processes, what):
             pass
         return f"{', '.join(runs)} in {self.out / 'policies'}"
 

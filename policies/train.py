@@ -6,7 +6,6 @@ An interrupted run goes on from its last checkpoint to the very numbers that it 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
@@ -31,6 +29,7 @@ from robopref.configs.policy import (
     TD3BCConfig,
     TrainConfig,
 )
+from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
@@ -71,7 +70,10 @@ class Learner(Protocol):
 
 def main(config: TrainConfig) -> None:
     """`robopref train`, where policies learn from episodes."""
-    print(run(config))
+    began = time.time()
+    out = run(config)
+    made = f"{config.policy.name}, seeds {', '.join(map(str, config.seeds))}"
+    tell_end(out, began, made, "robopref", "evaluate", "--policy", str(out), "--out", str(out / "evaluation"))
 
 
 def run(config: TrainConfig) -> Path:
@@ -136,10 +138,9 @@ def learn(configs: Sequence[TrainConfig], inputs: Sequence[Mapping[str, Path]], 
     checkpoint = out / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, learner, rngs, identity) if checkpoint.exists() else 0
 
-    with MetricsLogger(out, resume_step=first if first else -1) as logger, Stopping(config.checkpoint_every) as stopping:
+    with MetricsLogger(out, first if first else -1, learner.steps) as logger, Stopping(config.checkpoint_every) as stopping:
         clock, last = time.perf_counter(), first
-        steps = range(first + 1, learner.steps + 1)
-        for step in track(steps, f"training {out.name}", disable=not sys.stdout.isatty()):
+        for step in range(first + 1, learner.steps + 1):
             metrics = learner.update(step - 1, rngs)
             if step % config.log_every == 0 or step == learner.steps:
                 rate = (step - last) / (time.perf_counter() - clock)

@@ -5,16 +5,14 @@ Before the choice of pairs (preference/pairs.py) and before pictures of where a 
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from rich.progress import track
-
 from robopref.configs.errors import RoboprefError
+from robopref.configs.progress import tracked
 from robopref.datasets.videos import check_video
 from robopref.embodied.decode import legible
 from robopref.embodied.video import read_video
@@ -44,7 +42,8 @@ def find_broken(videos: Sequence[Path], whole: bool, workers: int = 1) -> dict[P
 
     with ThreadPoolExecutor(workers) as pool:  # threads do, as ffmpeg decodes in processes of its own
         try:
-            found = track(pool.map(reason, videos), "checking videos", len(videos), disable=not (whole and sys.stdout.isatty()))
+            reasons = pool.map(reason, videos)
+            found = tracked(reasons, "checking videos,", len(videos)) if whole else reasons
             return {video: why for video, why in zip(videos, found, strict=True) if why is not None}
         finally:  # after Ctrl-C, too, only the files that are being read are waited for, and those not to their end
             stop.set()

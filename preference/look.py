@@ -19,6 +19,7 @@ from PIL import Image
 
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import atomic_file
+from robopref.configs.progress import tell_end
 from robopref.configs.run import choose_device, write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.configs.show import AttentionConfig
@@ -63,10 +64,11 @@ class Map:
 
 def main(config: AttentionConfig) -> None:
     """`robopref attention`."""
+    began = time.time()
     out = run(config)
     for path in sorted(out.glob("*.png")):
         print(path)
-    print(out / MAPS)
+    tell_end(out, began, f"a picture a clip, and their numbers in {MAPS}")
 
 
 def run(config: AttentionConfig) -> Path:

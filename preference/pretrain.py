@@ -27,6 +27,7 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
+from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
@@ -44,7 +45,9 @@ PART_WEIGHT = 0.3  # of that loss; chosen on train tasks left out, where 0.1 doe
 
 def main(config: PretrainConfig) -> None:
     """`robopref pretrain`."""
-    print(run(config))
+    began = time.time()
+    out = run(config)
+    tell_end(out, began, f"backbone of {config.steps} steps", "robopref", "train-vlp", f"backbone=small:{out}")
 
 
 def run(config: PretrainConfig) -> Path:
@@ -84,7 +87,7 @@ def learn(config: PretrainConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
         unpack_optimizer(optimizer, tensors, meta, "optimizer")
         restore_rng(tensors, meta, rng)
         first = meta["step"]
-    logger = MetricsLogger(config.out, resume_step=first if first else -1)
+    logger = MetricsLogger(config.out, first if first else -1, config.steps)
 
     clock = time.time()
     with Stopping(config.checkpoint_every) as stopping:

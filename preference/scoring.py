@@ -8,17 +8,16 @@ Axes: N clips, T frames after the opening.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from rich.progress import track
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
+from robopref.configs.progress import tracked
 from robopref.datasets.clips import FRAMES, FrameBank, Segment, frame_steps, render_clips
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.videos import video_clip
@@ -86,7 +85,7 @@ def score_in_chunks(
     if missing:
         with closing(source(list(missing.values()))) as drawn:
             todo = zip(missing, drawn, strict=True)
-            for path, clips in track(todo, "scoring clips", len(missing), disable=not sys.stdout.isatty()):
+            for path, clips in tracked(todo, "scoring clips, part", len(missing)):
                 found = scorer.score(clips, [instruction] * len(clips))
                 with atomic_file(path) as aside:
                     np.save(aside, np.asarray(found, np.float64))

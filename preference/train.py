@@ -28,6 +28,7 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
+from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.configs.stopping import Stopping
@@ -50,7 +51,9 @@ PLACES = (*NO_MATTER, "clips", "features", "devices", "num_nodes", "strategy")  
 
 def main(config: TrainVLPConfig) -> None:
     """`robopref train-vlp`."""
-    print(run(config))
+    began = time.time()
+    out = run(config)
+    tell_end(out, began, f"VLP of {config.steps} steps", "robopref", "annotate", "--model", str(out), "--episodes", "DATASET")
 
 
 def run(config: TrainVLPConfig) -> Path:
@@ -113,7 +116,7 @@ def learn(config: TrainVLPConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
         restore_rng(tensors, meta, rng)
         first = meta["step"]
     ranks.wait()  # nobody writes a checkpoint before all have read the last one
-    logger = MetricsLogger(config.out, resume_step=first if first else -1) if ranks.first else None
+    logger = MetricsLogger(config.out, first if first else -1, config.steps) if ranks.first else None
 
     clock = time.time()
     model.train()

@@ -289,7 +289,9 @@ def test_the_command_on_hopper(tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = "frames=400 warmup=100 steps=150 eval_every=100 eval_episodes=2 reference_episodes=3 policy.width=16 device=cpu"
     assert robopref(["collect", "protocol=d4rl", "env=mujoco/hopper", f"out={tmp_path}", *words.split()]) == 0
     printed = capsys.readouterr().out
-    assert "medium: policy after" in printed and "medium-replay" in printed and printed.rstrip().endswith(str(tmp_path))
+    assert "medium: policy after" in printed and "medium-replay" in printed
+    then = f"next: robopref train policy=iql_d4rl data={tmp_path / 'medium-replay.hdf5'}"
+    assert printed.splitlines()[-1] == f"{tmp_path}: D4RL's five sets; {then}"
     data = read_d4rl(tmp_path / "medium.hdf5")
     assert (data.dims, data.env_id) == ((11, 3), "mujoco/hopper")
     assert data.score is not None and data.score.maximum == pytest.approx(3234.3)

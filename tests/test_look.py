@@ -251,7 +251,8 @@ def test_the_command_looks_at_videos(model, tmp_path, capsys):
     assert cli.main(["attention", *argv]) == 1  # what is asked of a video has to be said
     assert "The instruction is empty" in capsys.readouterr().err
     assert cli.main(["attention", *argv, "--instruction", "close it"]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/out/{name}" for name in ("00-0.png", "01-1.png", "maps.csv")]
+    end = f"{tmp_path}/out: a picture a clip, and their numbers in maps.csv"
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/out/00-0.png", f"{tmp_path}/out/01-1.png", end]
 
 
 def test_a_broken_video_is_named_before_the_first_picture_is_drawn(model, tmp_path, capsys):

@@ -108,10 +108,10 @@ def test_who_watches_a_terminal_sees_the_latest_metrics(
     assert log() == "", "a pipe gets nothing"
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert log().split("\r\x1b[K")[1:] == [
-        f"step {step}  train/return 123.5  losses/vlp {loss}" for step, loss in ((1, 0.5), (2, "0.25\n"))
+        f"{tmp_path.name}: step {step}  train/return 123.5  losses/vlp {loss}" for step, loss in ((1, 0.5), (2, "0.25\n"))
     ]
     monkeypatch.setenv("COLUMNS", "21")
-    assert log().split("\r\x1b[K")[2] == "step 2  train/return\n"
+    assert log().split("\r\x1b[K")[2] == f"{tmp_path.name}: step 2"[:20] + "\n"
 
 
 def test_metrics_resume_after_a_kill(tmp_path: Path) -> None:

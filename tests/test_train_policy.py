@@ -237,7 +237,7 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert choose_device("auto").type == "cpu"
-    with pytest.raises(RoboprefError, match="device=auto"):
+    with pytest.raises(RoboprefError, match=r"device=cuda is not there: use auto or one of this machine's, cpu$"):
         choose_device("cuda")
 
 
@@ -245,7 +245,9 @@ def test_the_command_trains(inputs: tuple[Path, Path], tmp_path: Path, capsys: p
     argv = ["train", "policy=cpl", f"data={inputs[0]}", f"labels={inputs[1]}", f"out={tmp_path / 'out'}", "seeds=[3]"]
     argv += ["policy.hidden=[8]", "policy.clone_steps=2", "policy.steps=3", "policy.pairs=4", "device=cpu"]
     assert robopref(argv) == 0
-    assert capsys.readouterr().out.strip().endswith(str(tmp_path / "out"))
+    out = tmp_path / "out"
+    said = f"{out}: cpl, seeds 3; next: robopref evaluate --policy {out} --out {out / 'evaluation'}\n"
+    assert capsys.readouterr().out == said
     assert load_policy(tmp_path / "out").obs_dim == 39
 
 

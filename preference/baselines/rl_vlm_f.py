@@ -11,11 +11,10 @@ It labels pairs, not clips, so it is no Scorer.  Axes: N pairs, T frames after t
 from __future__ import annotations
 
 import re
-import sys
 
 import numpy as np
-from rich.progress import track
 
+from robopref.configs.progress import tracked
 from robopref.embodied.render import DEFAULT_CAMERA
 from robopref.preference.chat import Chat
 from robopref.preference.scoring import Draw
@@ -42,7 +41,7 @@ class LastFrames:
 def label_pairs(chat: Chat, pairs: np.ndarray, draw: Draw, instruction: str) -> np.ndarray:
     """P(b preferred), (N,), in {0, 0.5, 1}, for pairs (N, 2) of clip numbers.  draw: clips of `LastFrames`."""
     labels = []
-    for pair in track(pairs, "asking", disable=not sys.stdout.isatty()):
+    for pair in tracked(pairs, "asking, pair", len(pairs)):
         first, second = draw(pair.tolist())[:, -1]
         labels.append(compare(chat, first, second, instruction))
     return np.array(labels)

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     """Command line."""
     prog = "python -m robopref.preference.baselines.train"
     for folder in run(from_flags(ContrastiveConfig, argv, prog, __doc__)):
-        print(folder)
+        print(f"{folder}: contrastive model; next: robopref annotate --labeller cosine --baseline.encoder contrastive:{folder}")
 
 
 def run(config: ContrastiveConfig) -> list[Path]:
@@ -92,7 +92,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
 
     clock = time.time()
-    with MetricsLogger(folder) as logger:
+    with MetricsLogger(folder, total=config.steps) as logger:
         for step in range(1, config.steps + 1):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * schedule(step, config.steps)
