@@ -51,6 +51,8 @@ class FeatureScorer(Protocol):
 @torch.no_grad()
 def encode_clips(clips: np.ndarray, encoder: FrameEncoder) -> np.ndarray:
     """clips (N, 1 + T, H, W, 3) uint8 -> features (N, (1 + T) * P, D) float16."""
+    if clips.dtype != np.uint8:
+        raise RoboprefError(f"frames of {clips.dtype} are no pictures: give uint8, from 0 to 255")
     n, t = clips.shape[:2]
     frames = clips.reshape(n * t, *clips.shape[2:])
     batches = [encoder.encode_frames(frames[start : start + BATCH]).half().cpu() for start in range(0, n * t, BATCH)]

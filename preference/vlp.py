@@ -9,6 +9,7 @@ Axes: N clips, T frames after the opening, P tokens a frame, D backbone features
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from robopref.configs.checkpoint import load_model, load_strict
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import digest
 from robopref.configs.vlp import ModelConfig, OrdersConfig
+from robopref.preference.arrays import as_clips, as_instructions
 from robopref.preference.attention import CrossAttentionMean, SelfAttention
 from robopref.preference.backbone import Backbone, load_backbone
 from robopref.preference.dropout import ByteDropout
@@ -170,8 +172,9 @@ class VLPScorer:
         return encode_clips(clips, self.backbone)
 
     @torch.no_grad()
-    def score_features(self, features: np.ndarray, instructions: list[str]) -> np.ndarray:
-        """features (N, (1 + T) * P, D) and one instruction a clip -> f(v | l), (N,) float64."""
+    def score_features(self, features: np.ndarray, instructions: str | Sequence[str]) -> np.ndarray:
+        """features (N, (1 + T) * P, D) and one instruction a clip, or one for all -> f(v | l), (N,) float64."""
+        instructions = as_instructions(instructions, len(features))
         device = next(self.model.parameters()).device
         tokens = self.model.shape["tokens_per_frame"]
         unique = sorted(set(instructions))
@@ -186,6 +189,6 @@ class VLPScorer:
             scores.append(self.model.score(video, text, mask, clips, which[start : start + 64]))
         return torch.cat(scores).double().cpu().numpy()
 
-    def score(self, clips: np.ndarray, instructions: list[str]) -> np.ndarray:
-        """clips (N, 1 + T, H, W, 3) uint8, instructions (N) -> f(v | l), (N,)."""
-        return self.score_features(self.encode(clips), instructions)
+    def score(self, clips: np.ndarray | Sequence[np.ndarray], instructions: str | Sequence[str]) -> np.ndarray:
+        """Clips of any length and size, uint8 or floats from 0 to 1 (arrays.as_clips), and instructions -> f(v | l), (N,)."""
+        return self.score_features(self.encode(as_clips(clips, self.frames, self.frame_size)), instructions)
