@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import os
 import select
 import signal
@@ -123,6 +124,8 @@ VARIANTS: dict[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, as `guarded` does."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that a terminal has not are no error
     if words and words[0] not in ("-h", "--help", "--version"):
         return guarded(lambda: run(words[0], words[1:]))
     version = words[:1] == ["--version"]
@@ -160,7 +163,13 @@ def guarded(command: Callable[[], object]) -> int:
         if os.environ.get("ROBOPREF_DEBUG") == "1" or (error.filename is None and not is_full(error)):
             raise
         advice = "look at the path, its permissions and its disk; ROBOPREF_DEBUG=1 shows more"
-        print(f"error: {error.filename or 'a disk'}: {error.strerror}: {advice}", file=sys.stderr)
+        print(f"error: {error.filename or 'standard output or a temporary file'}: {error.strerror}: {advice}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("ROBOPREF_DEBUG") == "1" or not _is_out_of_memory(error):
+            raise
+        advice = "ask for less at a time, such as a smaller batch or fewer processes; ROBOPREF_DEBUG=1 shows more"
+        print(f"error: there is not enough memory ({str(error).partition(chr(10))[0]}): {advice}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(f"interrupted; {str(stop) or 'what was finished is kept, and the same command continues'}", file=sys.stderr)
@@ -215,6 +224,11 @@ def _flush() -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it ends
         raise _OutputError(error.strerror) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy or torch, on the processor or a GPU, had none left; torch says so by a RuntimeError."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _reader_has_gone() -> bool:

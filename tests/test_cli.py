@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -144,6 +145,20 @@ def test_exit_status(error: BaseException, status: int, text: str, command: Call
     assert captured.err.startswith(text) and captured.out == "" and "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 7 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory\nx")]
+)
+def test_too_little_memory_is_one_line(error: Exception, command: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(argv: list[str]) -> None:
+        raise error
+
+    command(fail)
+    assert main(["toy"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: there is not enough memory ({str(error).splitlines()[0]}): ask for less at a time")
+    assert len(said.splitlines()) == 1
+
+
 def test_traceback_when_asked_and_when_unexpected(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(argv: list[str]) -> None:
         raise RoboprefError("expected") if argv else ZeroDivisionError
@@ -260,7 +275,7 @@ def test_to_dataclass_converts_to_the_annotated_types() -> None:
         ({"seed": 1.5}, "seed=1.5 must be int"),
         ({"dry": 1}, "dry=1 must be bool"),
         ({"policy": 3}, "policy must be a group of settings, not 3"),
-        ({"tasks": "drawer-close"}, "tasks=drawer-close must be tuple[str, ...]"),
+        ({"tasks": "drawer-close"}, "tasks=drawer-close must be a list, tasks=[drawer-close]"),
         ({"tasks": ["a", 1]}, "tasks[1]=1 must be str"),
         ({"size": [1]}, "size=[1] has 1 values, 2 are wanted"),
         ({"video": 1}, "video=1 must be Path"),
@@ -282,3 +297,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(command, tmp_path: Path, ca
     monkeypatch.setenv("ROBOPREF_DEBUG", "1")
     with pytest.raises(NotADirectoryError):
         main(["toy"])
+
+
+def test_letters_that_a_terminal_has_not_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    monkeypatch.setattr("robopref.configs.cli.run", lambda name, words: print("Δ"))
+    assert main(["prof"]) == 0
+    narrow.flush()
+    assert narrow.buffer.getvalue() == b"\\u0394\n"  # type: ignore[attr-defined]
