@@ -195,6 +195,8 @@ def _value(kind: Any, value: Any, key: str) -> Any:
             return tuple(_value(part, item, f"{key}[{i}]") for i, (part, item) in enumerate(zip(parts, value, strict=True)))
         items = [_value(parts[0], item, f"{key}[{i}]") for i, item in enumerate(value)]
         return items if origin is list else tuple(items)
+    if origin in (list, tuple, Sequence) and not isinstance(value, Mapping) and value is not None:
+        raise UsageError(f"{key}={value} must be a list, {key}=[{value}]")
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {name: _value(parts[1], item, f"{key}.{name}") for name, item in value.items()}
     if kind in (Path, str) and value == "":

@@ -40,6 +40,11 @@ def main(config: UnseenConfig) -> None:
     run(config)
 
 
+def counted(config: UnseenConfig) -> str:
+    """What trainings side by side are called where they are counted; one after the other each shows its own progress."""
+    return "trainings:" if config.processes > 1 else ""
+
+
 def run(config: UnseenConfig) -> Path:
     """Run every stage; return the table.  Prints what each took, the table's summary, and time and memory of it all."""
     started = time.time()
@@ -97,7 +102,7 @@ def learn_all(config: UnseenConfig, variants: dict[str, TrainVLPConfig]) -> None
     shared: dict[str, Any] = {"clips": config.out / "clips", "tasks": SPLITS[config.split].train, "threads": threads}
     backbones = {seed: config.out / f"backbone-{seed}" for seed in config.seeds}
     jobs = [(replace(config.pretrain, out=out, seed=seed, **shared),) for seed, out in backbones.items()]
-    for _ in in_processes(pretrain.run, jobs, config.processes):
+    for _ in in_processes(pretrain.run, jobs, config.processes, counted(config)):
         pass
     # Seed by seed within a model: what a backbone sees is then in the cache when its second model begins.
     shared["features"] = config.out / "features"
@@ -112,7 +117,7 @@ def learn_all(config: UnseenConfig, variants: dict[str, TrainVLPConfig]) -> None
         for seed, backbone in backbones.items():
             space = replace(config.contrastive, sees=sees, out=out, backbone=f"small:{backbone}", seeds=(seed,), **shared)
             trainings.append((contrastive.run, space))
-    for _ in in_processes(call, trainings, config.processes):
+    for _ in in_processes(call, trainings, config.processes, counted(config)):
         pass
 
 
