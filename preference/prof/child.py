@@ -58,12 +58,10 @@ def main() -> None:
     import random
     import signal
     import unicodedata  # noqa: F401 (Python imports it when it compiles the first name that is not ASCII)
-    import warnings
 
     import numpy as np
 
     request, arrays, first = json.loads(sys.stdin.buffer.readline()), [], 0
-    warnings.simplefilter("ignore")  # to show one about the code, Python would open files and import
     if "fd" in request:
         held = mmap.mmap(request["fd"], 0, access=mmap.ACCESS_READ)
         os.close(request["fd"])

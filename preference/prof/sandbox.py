@@ -130,7 +130,8 @@ class Sandbox:
             lifeline, held = os.pipe()
             stack.callback(os.close, held)  # nobody else has it: when we are killed the kernel closes it, and ends the child
             try:
-                command = [sys.executable, "-I", "-B", str(CHILD), str(lifeline)]
+                # -W: to show a warning about the code, to nobody, Python would import and open files
+                command = [sys.executable, "-I", "-B", "-W", "ignore", str(CHILD), str(lifeline)]
                 if self.bubblewrap is not None:
                     command = [self.bubblewrap, *namespaces(), *command]
                 process = from_lasting_thread(
