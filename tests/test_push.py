@@ -32,7 +32,7 @@ from robopref.datasets.preferences import write_preferences
 from robopref.embodied.video import write_video
 from robopref.preference import pretrain, push, train
 from robopref.preference.backbone import load_backbone
-from robopref.preference.hub import FILES, find_model, parse_reference
+from robopref.preference.hub import FILES, PICTURES, find_model, parse_reference
 from robopref.preference.vlp import KIND, VLP, VLPScorer
 
 TRAINED = ("drawer-open", "door-open", "window-close")
@@ -117,7 +117,7 @@ def test_a_pushed_folder_scores_the_same_wherever_it_is_taken(run, tmp_path, cap
     for name, content in files(moved).items():
         assert str(tmp_path) not in content.decode(errors="replace"), f"{name} tells a path of this machine"
         assert re.search(rf"^{re.escape(name)} +{len(content)} bytes$", said, re.MULTILINE)
-    assert f"{tmp_path / 'out' / 'drawers'}: 5 files" in said
+    assert f"{tmp_path / 'out' / 'drawers'}: 6 files" in said
 
 
 def test_a_backbone_elsewhere_comes_along(run, tmp_path):
@@ -160,6 +160,7 @@ def test_the_card_says_what_the_files_of_the_run_say(run, tmp_path):
         f"torch {manifest['packages']['torch']}",
         "`corner2-zoom` at 64 x 64 pixels",
         f"| model.safetensors | {(run / 'model.safetensors').stat().st_size} |",
+        "`pictures.safetensors` holds mean and covariance of the training's pictures",
     ):
         assert part in card.text, part
 
@@ -171,6 +172,13 @@ def test_the_card_says_how_many_pairs_the_labels_left_out(run, tmp_path):
     card = ModelCard.load(tmp_path / "drawers" / "README.md")
     assert "20 labelled pairs of segments, 3 of them near-ties (5 more left out by abstention)" in card.text
     assert "0.111" not in card.text
+
+
+def test_a_vlp_without_statistics_of_its_pictures_is_shared_without(run, tmp_path):
+    (run / PICTURES).unlink()
+    _, sizes = push.run(PushConfig(run, str(tmp_path / "drawers")))
+    assert sizes.keys() == set(FILES) - {PICTURES}
+    assert PICTURES not in (tmp_path / "drawers" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("measured", ["never", "before other training"])
@@ -210,7 +218,7 @@ def test_a_dry_run_writes_nothing_and_lists_what_a_push_writes(run, tmp_path, ca
     push.run(PushConfig(run, str(tmp_path / "drawers")))
     assert sizes == {name: len(content) for name, content in files(tmp_path / "drawers").items()}
     assert cli.main(["push", str(run), "--to", "hf-hub:me/drawers", "--dry-run"]) == 0  # neither token nor network
-    assert "hf-hub:me/drawers: 5 files" in capsys.readouterr().out
+    assert "hf-hub:me/drawers: 6 files" in capsys.readouterr().out
 
 
 def test_only_what_a_push_wrote_is_overwritten(run, tmp_path):
@@ -295,7 +303,7 @@ def test_a_clip_backbone_must_be_one_that_others_can_get(run, inside, monkeypatc
         monkeypatch.setattr(f"{module}.get_pretrained_cfg", lambda name, wanted: tag)
     save_model(run, KIND, model.state_dict(), config | of_clip | {"backbone": "open_clip:robopref-tiny-push:openai"})
     _, sizes = push.run(PushConfig(run, "drawers"))
-    assert sizes.keys() == {"README.md", "config.json", "model.safetensors"}
+    assert sizes.keys() == {"README.md", "config.json", "model.safetensors", "pictures.safetensors"}
     assert "`open_clip:robopref-tiny-push:openai`, which open_clip downloads" in Path("drawers/README.md").read_text()
     assert scores(Path("drawers")) == scores(run)
 
@@ -348,7 +356,7 @@ def test_to_the_hub_and_back(run, hub, tmp_path, inside):
     lines = python(hub, home, ROBOPREF, "push", str(run), "--to", "hf-hub:me/drawers", "--private", HF_TOKEN=TOKEN)
     (_, pushed) = hub.commits["me/drawers"]
     assert hub.private == {"me/drawers"} and pushed.keys() == {".gitattributes", *FILES}
-    pinned = re.match(r"(hf-hub:me/drawers@[0-9a-f]{40}): 5 files", lines[-1])
+    pinned = re.match(r"(hf-hub:me/drawers@[0-9a-f]{40}): 6 files", lines[-1])
     assert pinned is not None
     commit = pinned[1].partition("@")[2]
     card = ModelCard(pushed["README.md"].decode())
