@@ -6,7 +6,6 @@ docs/reliability.md has the table.
 from __future__ import annotations
 
 import hashlib
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,77 +13,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from offline_toys import walker
+from small_commands import AFTER, MAKING, PLAIN, REPORT, SAC, words, write_toys
 from small_disk import lock, make_room, small_disk
 from small_run import make_run
-from test_prof_command import FIELDS
 from test_readme import commands
 
 from robopref.configs import cli, files
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import RESERVE, append
 from robopref.configs.run import MetricsLogger
-from robopref.datasets.d4rl import write_d4rl
 from robopref.policies.experience import ExperienceMemory
 
 KB = 1024
-SAC = """train policy=sac env=mujoco/HalfCheetah-v5 action_repeat=1 frames=300 warmup=100 eval_every=300 eval_episodes=1
-checkpoint_every=100 policy.width=8 out=OUT"""
-PROF = """prof env=toy/walker data=data.hdf5 expert_data=expert.hdf5 fields=fields.yaml candidates=3 children=1
-ranking.horizon=10 ranking.draws=1 out=OUT"""
-PLAIN = {
-    "prof": PROF,
-    "sac": SAC,
-    "gtr": """train policy=gtr env=mujoco/hopper switch=friction frames=64 seeds=[0] policy.envs=2 policy.steps=16
-        policy.minibatch=16 policy.epochs=2 processes=1 out=OUT""",
-    "evaluate": "evaluate --policy random --env metaworld/door-close --goals 1 --max-steps 5 --out OUT",
-    "video": "video --policy random --env metaworld/door-close --goals 1 --max-steps 20 --quality fast --out OUT",
-    "collect": """collect --tasks door-close drawer-close --levels random --episodes 2 --processes 1 --max-steps 20
-        --out OUT/episodes --clips OUT/clips""",
-    "clips": """collect --tasks door-close drawer-close --levels random --episodes 2 --processes 1 --max-steps 20
-        --out episodes --clips OUT/clips --overwrite""",
-    "collect protocol=d4rl": """collect protocol=d4rl env=mujoco/hopper frames=300 warmup=100 eval_every=100 steps=40
-        eval_episodes=1 reference_episodes=2 policy.width=8 out=OUT""",
-}
-AFTER = {
-    "pretrain": "pretrain clips=MADE/clips tasks=[door-close,drawer-close] steps=2 batch=8 threads=1 out=OUT",
-    "train-vlp": """train-vlp clips=MADE/clips tasks=[door-close,drawer-close] backbone=small:MADE/backbone steps=2 batch=4
-        threads=1 out=OUT""",
-    "annotate": """annotate --episodes MADE/episodes/door-close --instruction "close the door" --model MADE/vlp --pairs 6
-        --threads 1 --out OUT/labels.parquet""",
-    "train": """train policy=piql data=MADE/episodes/door-close labels=MADE/labels.parquet seeds=[0] policy.steps=3
-        policy.reward_steps=3 out=OUT""",
-    "attention": "attention --model MADE/vlp --episodes MADE/episodes/door-close --clips 1 --out OUT",
-    "push": "push MADE/vlp --to OUT/vlp",
-}
-MAKING = [
-    "collect --tasks door-close drawer-close --episodes 2 --processes 1 --out MADE/episodes --clips MADE/clips",
-    AFTER["pretrain"].replace("OUT", "MADE/backbone"),
-    AFTER["train-vlp"].replace("OUT", "MADE/vlp"),
-    AFTER["annotate"].replace("OUT", "MADE"),
-]
-"""Makes what these read."""
-REPORT = "report --run MADE --out OUT/report.html"
 
 
 @pytest.fixture(autouse=True)
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_d4rl("data.hdf5", walker())
-    write_d4rl("expert.hdf5", walker(skill=1.0))
-    Path("fields.yaml").write_text(FIELDS)
+    write_toys(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     for command in MAKING:
-        assert cli.main(words(command.replace("MADE", str(folder)), "")) == 0
+        assert cli.main(words(command, "", folder)) == 0
     return folder
-
-
-def words(command: str, out: Path | str) -> list[str]:
-    return shlex.split(command.replace("OUT", str(out)))
 
 
 def contents(folder: Path) -> dict[str, str]:
