@@ -226,3 +226,29 @@ def constant_label(split: str = "vlp_paper") -> float:
 def published(measure: str, wording: str = "seen") -> float:
     """For marks: the paper's number."""
     return PUBLISHED[wording][SHORT[measure]]
+
+
+UNUSUAL = {
+    "left-out": "each train task, had it been left out",
+    "test": "test tasks, which no statistics are taken of",
+    "own-camera": "three train tasks, drawn anew",
+    "changed": "the same pictures, changed",
+    "other-camera": "the same episodes from other cameras",
+    "film": "films of people, real robots and another simulator",
+}
+
+
+def unusual() -> str:
+    """How unusual groups of clips are: the least and the most of every kind."""
+    table, rows = read("unusual/distances.csv"), []
+    for group, said in UNUSUAL.items():
+        for what, found in table[table["group"] == group].groupby(
+            "what" if group in ("changed", "other-camera") else "group", sort=False
+        ):
+            shown = f"{said}: {what}" if group in ("changed", "other-camera") else said
+            ends = [
+                f"{value:.2f}" if value < 10 else f"{value:.0f}"
+                for value in (found["median"].median(), found["least"].min(), found["most"].max())
+            ]
+            rows.append([shown, str(found["clips"].sum()), *ends])
+    return markdown(["", "clips", "median", "least", "most"], rows)
