@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from .progress import tracked
@@ -40,11 +44,32 @@ def in_processes(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], pr
         initializer=die_with,
         initargs=(os.getpid(),),
     )
+    found: Generator[T] | None = None
     try:
-        found = parallel(delayed(function)(*job) for job in waiting)
+        with deaf_children():
+            found = parallel(delayed(function)(*job) for job in waiting)
+        assert found is not None
         yield from tracked(found, what, len(waiting)) if what else found
     finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns that jobs are given up, as they should be
+            if found is not None:
+                found.close()
+        get_reusable_executor(kill_workers=True).shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, although a terminal sends it to all of a command's.
+
+    They would print tracebacks, also from within their imports, beside the one line of the command, which ends them anyway.
+    """
+    resource_tracker.ensure_running()  # whose own start unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited, even by another program
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that came meanwhile arrives now
 
 
 def die_with(parent: int) -> None:

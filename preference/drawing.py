@@ -7,7 +7,6 @@ so that workers draw before their parent has it.  Pictures come in order, and no
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections import deque
@@ -16,7 +15,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +24,7 @@ from typing import Self
 import numpy as np
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.parallel import die_with
+from robopref.configs.parallel import deaf_children, die_with
 from robopref.datasets.episodes import EpisodeStore
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.gl import has_drawn
@@ -46,6 +46,7 @@ class Drawers:
     def __init__(self, store: EpisodeStore | None, clips: Clips, processes: int) -> None:
         self._store, self._clips, self._processes = store, clips, processes
         self._pool: ProcessPoolExecutor | None = None
+        self._workers: list[BaseProcess] = []
 
     def __enter__(self) -> Self:
         if self._processes > 1:
@@ -57,13 +58,20 @@ class Drawers:
             self._pool = ProcessPoolExecutor(
                 self._processes, context, initializer=_begin, initargs=(os.getpid(), path, self._clips)
             )
-            for _ in range(self._processes):
-                self._pool.submit(os.getpid)  # a worker is started by the first job that finds all others busy
+            others = active_children()
+            with deaf_children():
+                for _ in range(self._processes):
+                    self._pool.submit(os.getpid)  # a worker is started by the first job that finds all others busy
+            self._workers = [child for child in active_children() if child not in others]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._pool is None:
+            return
+        if kind is not None:  # nobody waits any more for what they draw, which may take long
+            for worker in self._workers:
+                worker.kill()
+        self._pool.shutdown(cancel_futures=True)
 
     def draw(self, view: View, chunks: Sequence[Sequence[int]]) -> Generator[np.ndarray]:
         """Chunks of clip numbers -> their pictures (n, 1 + T, H, W, 3) uint8, one chunk after the other."""
@@ -119,7 +127,6 @@ _worker: _Worker
 def _begin(parent: int, path: Path | None, clips: Clips) -> None:
     global _worker
     die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent ends this one
     _worker = _Worker(path, clips)
 
 

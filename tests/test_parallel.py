@@ -128,3 +128,50 @@ def test_freed_memory_is_kept() -> None:
 
     assert faults("leave") > 100
     assert faults("keep") < 1
+
+
+STARTING = """
+import sys, time
+from robopref.configs.cli import guarded
+from robopref.configs.parallel import in_processes
+
+def job():
+    print("begun", flush=True)
+    list(in_processes(time.sleep, [(60,)] * 4, 2))
+
+sys.exit(guarded(job))
+"""
+DRAWING = """
+import sys, time
+from types import SimpleNamespace
+from robopref.configs.cli import guarded
+from robopref.preference import drawing
+
+drawing._Worker.__init__ = lambda *_: None
+drawing._Worker.__call__ = lambda *_: time.sleep(60)
+
+def job():
+    with drawing.Drawers(None, [], 2) as drawers:
+        print("begun", flush=True)
+        list(drawers.draw(SimpleNamespace(camera="", frame_size=1, frames=1), [[0]] * 4))
+
+sys.exit(guarded(job))
+"""
+
+
+@pytest.mark.parametrize("script", [STARTING, DRAWING], ids=["starting", "drawing"])
+@pytest.mark.parametrize("moment", [0.3, 1.0])
+def test_a_terminals_interrupt_is_one_line_whatever_workers_do(script: str, moment: float):
+    """They start, which is long with all imports, or they draw what takes long."""
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        time.sleep(moment)
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.communicate(timeout=60)[1]
+        assert time.monotonic() - began < 10  # a loaded machine; what they do takes a minute
+    assert told == "interrupted; what was finished is kept, and the same command continues\n" and process.returncode == 130
