@@ -30,7 +30,8 @@ UMASK = os.umask(0)  # there is no way to read it without setting it, and a thre
 os.umask(UMASK)
 CHUNK = 2**20  # bytes written at a time
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+"""What the system says where a file or folder may not be written."""
 
 
 @contextmanager
@@ -260,7 +261,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             reason = os.strerror(code if (code := getattr(error, "errno", None)) in _FULL else errno.ENOSPC)
             message = f"{path} could not be written ({reason}): free some space or choose another folder"
             raise RoboprefError(message) from error
-        if isinstance(error, OSError) and error.errno in _CLOSED:
+        if isinstance(error, OSError) and error.errno in CLOSED:
             message = f"{path} could not be written ({error.strerror}): choose another folder, or make this one writable"
             raise RoboprefError(message) from error
         raise

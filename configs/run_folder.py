@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .errors import RoboprefError
-from .files import MANIFEST, PARTIAL, differences, digest, plain, read_json, without, write_json
+from .files import CLOSED, MANIFEST, PARTIAL, differences, digest, plain, read_json, without, write_json
 from .run import is_complete
 
 BEGUN = "run.json"
@@ -77,23 +77,31 @@ def run_folder(
             raise RoboprefError(f"{folder} holds {found or strange}: choose another {words[0]}{way_out}")
         return found
 
-    if is_done():  # also where nobody may write
+    lock = FileLock(folder.with_name(f".{folder.name}{LOCK}") if whole else folder / LOCK)
+    beside = Path(lock.lock_file)
+    left = whole and beside.exists() and os.access(beside.parent, os.W_OK)  # perhaps by a killed run, and to be removed
+    if is_done() and not left:  # also where nobody may write
         yield True
         return
     other_run()  # before a lock is put there
     new = not folder.exists()
-    lock = FileLock(folder.with_name(f".{folder.name}{LOCK}") if whole else folder / LOCK)
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise RoboprefError(f"{folder} is in use{_owner(folder)}: wait for it, or choose another {words[0]}") from None
+    except OSError as error:
+        if error.errno not in CLOSED:
+            raise
+        raise RoboprefError(
+            f"{folder} cannot be written ({error.strerror}): choose another {words[0]}, or make this one writable"
+        ) from error
     try:
         if is_done():  # a moment ago, by another process
             yield True
             return
         found = other_run()
-        _remove_partial(folder)
+        remove_partial(folder)
         if not whole:
             if not by_part and (found or (overwrite and not shared and (folder / MANIFEST).exists())):
                 _empty(folder)  # but goes on with an unfinished run of these settings, as the same command should
@@ -107,9 +115,7 @@ def run_folder(
             if new:
                 folder.rmdir()
         if whole:
-            Path(lock.lock_file).unlink(
-                missing_ok=True
-            )  # it would lie among datasets; before the release, so that nobody else has it
+            beside.unlink(missing_ok=True)  # it would lie among datasets; before the release, so that nobody else has it
         lock.release()
 
 
@@ -187,8 +193,8 @@ def _empty(folder: Path, keep: str = LOCK) -> None:
             path.unlink()
 
 
-def _remove_partial(folder: Path) -> None:
-    """Remove what killed runs were writing in the folder, and aside of it when they replaced it: the lock is ours."""
+def remove_partial(folder: Path) -> None:
+    """Remove what killed runs were writing in a folder, and aside of it when they replaced it; for whoever has its lock."""
     left = [*folder.rglob(f".*.{PARTIAL}*"), *folder.parent.glob(f".{folder.stem}.*.{PARTIAL}{folder.suffix}")]
     for path in left:
         if path.is_dir():

@@ -8,6 +8,7 @@ the same settings is kept, so a killed collection goes on where it was.
 
 from __future__ import annotations
 
+import shutil
 import time
 import zlib
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.parallel import in_processes
 from robopref.configs.progress import tell_end
 from robopref.configs.run import write_manifest
-from robopref.configs.run_folder import FLAGS, run_folder
+from robopref.configs.run_folder import FLAGS, remove_partial, run_folder
 from robopref.datasets.clips import render_bank
 from robopref.datasets.episodes import EpisodeStore, write_episodes
 from robopref.embodied.envs import MetaWorldEnv, make_env
@@ -62,11 +63,12 @@ def run(config: CollectConfig) -> Path:
         raise RoboprefError(f"--episodes {config.episodes}: ask for at least one episode a task and level.")
     started = time.time()
     names = expand_tasks(config.tasks)
-    with run_folder(config.out, "collect", asdict(config), {}, words=FLAGS, shared=True):  # other tasks may be in it
+    with run_folder(config.out, "collect", asdict(config), {}, words=FLAGS, shared=True) as complete:  # other tasks may be in it
         # One task a job: tasks are of unequal length.
         for _ in in_processes(collect_task, [(replace(config, tasks=(name,)),) for name in names], config.processes, "tasks:"):
             pass
-        write_manifest(config.out, "collect", asdict(config), {}, config.seed, started, outputs=list(names))
+        if not complete:
+            write_manifest(config.out, "collect", asdict(config), {}, config.seed, started, outputs=list(names))
     return config.out
 
 
@@ -84,10 +86,17 @@ def collect_task(config: CollectConfig) -> None:
             return
         env = stack.enter_context(closing(make_env(f"metaworld/{name}")))  # half a second: one for both
         if not collected:
+
+            def vouch(aside: Path) -> None:
+                """A kill must find neither episodes of which nothing says who made them, nor frames of those before them."""
+                write_manifest(aside, "collect", asked, {}, config.seed, started)
+                if config.clips is not None:
+                    shutil.rmtree(config.clips / name, ignore_errors=True)
+
             provenance = {key: str(value) for key, value in asked.items()}
-            write_episodes(path, env.env_id, play(env, config), provenance)
-            write_manifest(path, "collect", asked, {}, config.seed, started)
-        if config.clips is not None:  # frames of episodes that are gone would be wrong
+            write_episodes(path, env.env_id, play(env, config), provenance, vouch)
+        if config.clips is not None:
+            remove_partial(config.clips / name)
             with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
                 render_bank(EpisodeStore(path), config.clips / name, renderer, with_parts=config.parts)
 

@@ -9,7 +9,7 @@ env_id, level, policy, seed, ret, succeeded and sim_static (K,).  Any Minari too
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,17 @@ FORMAT_VERSION = 1
 REMEDY = "Collect it again (`robopref collect`), or point to another dataset."
 
 
-def write_episodes(path: Path, env_id: str, episodes: Iterable[Episode], provenance: dict[str, Any]) -> int:
+def write_episodes(
+    path: Path,
+    env_id: str,
+    episodes: Iterable[Episode],
+    provenance: dict[str, Any],
+    last: Callable[[Path], object] = lambda folder: None,
+) -> int:
     """Write `episodes` as the Minari dataset `path`, streaming; return how many.  Nothing is left at `path` on failure.
 
-    provenance: JSON-able facts about how they were made, kept in the dataset's metadata.
+    provenance: JSON-able facts about how they were made, kept in the dataset's metadata.  last: adds to the folder, before it
+    gets its name, what has to be there with it.
     """
     metadata: list[dict[str, Any]] = []
 
@@ -66,6 +73,7 @@ def write_episodes(path: Path, env_id: str, episodes: Iterable[Episode], provena
                 "algorithm_name": "scripted policies of the suite",
             }
         )
+        last(aside)
     return len(metadata)
 
 

@@ -64,6 +64,45 @@ def test_a_finished_task_is_kept_and_a_lost_frame_bank_drawn_again(collected, mo
     assert file.stat().st_mtime_ns == written and frames.read_bytes() == before
 
 
+def test_a_kill_between_episodes_and_frames_loses_neither_and_mixes_nothing(tmp_path, monkeypatch):
+    small = {"episodes": 1, "levels": ("random",), "max_steps": 15}
+    collect.run(config(tmp_path / "whole", seed=1, **small))
+    collect.run(config(tmp_path, **small))
+    store, lock = tmp_path / "episodes" / TASK, tmp_path / "episodes" / f".{TASK}.lock"
+
+    def killed(*args, **options):
+        assert lock.exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(collect, "render_bank", killed)
+        collect.run(config(tmp_path, seed=1, overwrite=True, **small))
+    assert (store / "manifest.json").exists() and not (tmp_path / "clips" / TASK).exists()  # the frames were of other episodes
+    half = tmp_path / "clips" / f".{TASK}.1-00.partial"
+    half.mkdir()
+    lock.touch()  # as SIGKILL leaves both
+    monkeypatch.setattr(collect, "play", lambda *_: pytest.fail("the task was collected again"))
+    collect.run(config(tmp_path, seed=1, **small))
+    assert not half.exists() and not lock.exists()
+    frames = [folder / "clips" / TASK / "frames.npy" for folder in (tmp_path, tmp_path / "whole")]
+    assert frames[0].read_bytes() == frames[1].read_bytes()
+
+
+def test_a_kill_after_the_episodes_were_named_leaves_what_vouches_for_them(tmp_path, monkeypatch):
+    settings = config(tmp_path, episodes=1, levels=("random",), max_steps=15, clips=None)
+    write = collect.write_episodes
+
+    def killed(*args):
+        write(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(collect, "write_episodes", killed)
+        collect.run(settings)
+    monkeypatch.setattr(collect, "play", lambda *_: pytest.fail("the task was collected again"))
+    collect.run(settings)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a real disk of 18 MB, of which 16 are kept in reserve."""

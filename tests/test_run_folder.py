@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from small_disk import lock, small_disk
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, read_json
 from robopref.configs.run import write_manifest
-from robopref.configs.run_folder import BEGUN, FLAGS, LOCK, run_folder
+from robopref.configs.run_folder import BEGUN, FLAGS, HYDRA, LOCK, run_folder
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,27 @@ def test_a_folder_that_is_replaced_whole_is_not_anybodys(settings: Settings) -> 
     ):
         finish(settings, whole=True, words=FLAGS)
     assert (settings.out / "data.hdf5").read_text() == "80 episodes"
+
+
+def test_a_folder_that_may_not_be_written_is_told_and_a_finished_run_in_it_is_done(settings: Settings) -> None:
+    with small_disk(settings.out.parent / "disk", 2**20) as disk:
+        inside = replace(settings, out=disk / "run")
+        assert not finish(inside)
+        lock(disk)
+        assert finish(inside)
+        for words, said in ((HYDRA, "out="), (FLAGS, "--out")):
+            told = rf"{disk}/other cannot be written .Read-only file system.: choose another {said}, or make this one writable"
+            with pytest.raises(RoboprefError, match=told):
+                finish(replace(inside, out=disk / "other"), words=words)
+
+
+def test_a_finished_dataset_is_rid_of_the_lock_of_a_killed_run(settings: Settings) -> None:
+    beside = settings.out.parent / ".run.lock"
+    settings.out.mkdir()
+    finish(settings, whole=True)
+    assert not beside.exists()
+    beside.touch()
+    assert finish(settings, whole=True) and not beside.exists()
 
 
 def test_a_file_is_no_folder(settings: Settings) -> None:
