@@ -178,8 +178,10 @@ class MetricsLogger:
         self._columns = ["step"]
         for row in self._rows:
             self._columns += [name for name in row if name not in self._columns]
-        self._rewrite()
-        self._board = EventFile(self.path.parent, resume_step + 1)
+        if self.path.exists():
+            self._rewrite()
+        self._first = resume_step + 1
+        self._board: EventFile | None = None
         self._progress = Progress(f"{Path(folder).name}: step", total, max(resume_step, 0))
         self._latest: dict[str, float] = {}
 
@@ -196,6 +198,8 @@ class MetricsLogger:
             line = io.StringIO()
             csv.DictWriter(line, self._columns, restval="", lineterminator="\n").writerow(row)
             append(self.path, line.getvalue().encode())
+        if self._board is None:  # not before there is something to tell, so that a run that fails at once leaves nothing
+            self._board = EventFile(self.path.parent, self._first)
         self._board.add(step, values)
         self._latest |= values
         names = sorted(self._latest, key=lambda name: not name.endswith(ASKED_FIRST))

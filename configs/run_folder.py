@@ -110,10 +110,11 @@ def run_folder(
         yield False
         (folder / BEGUN).unlink(missing_ok=True)
     finally:
-        if not whole and {path.name for path in folder.iterdir()} <= {LOCK, BEGUN}:  # an error before anything was made
-            _empty(folder, keep="")
+        if not whole and not _has_files(folder):  # an error before anything was made
+            for name in (BEGUN, LOCK):
+                (folder / name).unlink(missing_ok=True)
             if new:
-                folder.rmdir()
+                shutil.rmtree(folder)
         if whole:
             beside.unlink(missing_ok=True)  # it would lie among datasets; before the release, so that nobody else has it
         lock.release()
@@ -185,11 +186,16 @@ def _owner(folder: Path) -> str:
     return f" by process {there['process']} on {there['machine']} since {there['began']} ({there['command']})"
 
 
-def _empty(folder: Path, keep: str = LOCK) -> None:
+def _has_files(folder: Path) -> bool:
+    """Whether anything is in the folder or below it but for what is written here, and empty folders."""
+    return any(not path.is_dir() and path not in (folder / BEGUN, folder / LOCK) for path in folder.rglob("*"))
+
+
+def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != keep:
+        elif path.name != LOCK:
             path.unlink()
 
 

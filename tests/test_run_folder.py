@@ -15,7 +15,7 @@ from small_disk import lock, small_disk
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, read_json
-from robopref.configs.run import write_manifest
+from robopref.configs.run import MetricsLogger, write_manifest
 from robopref.configs.run_folder import BEGUN, FLAGS, HYDRA, LOCK, run_folder
 
 
@@ -121,6 +121,19 @@ def test_an_error_before_anything_was_made_leaves_nothing(settings: Settings) ->
     with pytest.raises(ValueError, match="no data"), run_folder(settings.out, "train", settings, {}):
         raise ValueError("no data")
     assert not settings.out.exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_error_before_the_first_step_leaves_nothing(settings: Settings, there: bool) -> None:
+    """Too little memory for the batch: the same folder takes the settings that fit."""
+    if there:
+        (settings.out / "mine").mkdir(parents=True)
+    with pytest.raises(MemoryError), run_folder(settings.out, "train", settings, {}), MetricsLogger(settings.out):
+        (settings.out / ".scores-0").mkdir()
+        raise MemoryError
+    left = {path.name for path in settings.out.iterdir()} if there else settings.out.exists()
+    assert left == ({"mine", ".scores-0"} if there else False)
+    assert not finish(replace(settings, steps=1))
 
 
 def test_what_killed_processes_were_writing_is_removed(settings: Settings) -> None:
