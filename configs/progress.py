@@ -81,10 +81,15 @@ def tracked(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         progress.close()
 
 
+def already_done(began: float, *folders: Path) -> str:
+    """`, already done`, for a command's last line, where all of `folders` were finished before `began` (time.time())."""
+    return ", already done" if all((folder / MANIFEST).stat().st_mtime < began for folder in folders) else ""
+
+
 def tell_end(out: Path, began: float, made: str, *then: str, folders: Iterable[Path] = ()) -> None:
     """Print a command's last line: what is in `out`, whether it was there before `began` (time.time()), and what comes next.
 
     then: the words of a command.  folders: whose manifests say when it was made; without them that of `out`.
     """
-    before = all((folder / MANIFEST).stat().st_mtime < began for folder in folders or [out])
-    print(f"{out}: {made}{', already done' if before else ''}{f'; next: {shlex.join(then)}' if then else ''}", flush=True)
+    before = already_done(began, *(folders or [out]))
+    print(f"{out}: {made}{before}{f'; next: {shlex.join(then)}' if then else ''}", flush=True)

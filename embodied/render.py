@@ -272,6 +272,7 @@ def make_contexts(model: mujoco.MjModel) -> tuple[Any, mujoco.MjrContext]:
     try:
         # mujoco.GLContext is of the backend that was set when somebody first imported mujoco, perhaps before us.
         module = importlib.import_module(f"mujoco.{backend if backend in LIBRARIES else 'glfw'}")
+        module.GLContext._context = None  # its __del__ asks for it also where an interrupt has ended its __init__
         gl = module.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
         gl.make_current()
         context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)

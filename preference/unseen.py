@@ -34,6 +34,8 @@ from robopref.preference.baselines import train as contrastive
 from robopref.preference.judges import WITHOUT_PIXELS
 from robopref.preference.targets import summarise
 
+TABLE = "table.csv"
+
 
 def main(config: UnseenConfig) -> None:
     """`robopref unseen`."""
@@ -52,8 +54,13 @@ def run(config: UnseenConfig) -> Path:
     if unknown:
         raise UsageError(f"only: there is no variant {unknown[0]!r}.{nearest(unknown[0], config.variants)}")
     variants = {name: variant(config.vlp, name, config.variants[name]) for name in config.only or config.variants}
-    with run_folder(config.out, "unseen", config, {}, overwrite=config.overwrite, shared=not config.overwrite):
-        return make_table(config, variants, started)
+    with run_folder(config.out, "unseen", config, {}, overwrite=config.overwrite, shared=not config.overwrite) as complete:
+        if not complete:
+            return make_table(config, variants, started)
+    table = config.out / TABLE
+    print(summarise(compare.read_table(table)))
+    print(f"{table.resolve()}: already done", flush=True)
+    return table
 
 
 def make_table(config: UnseenConfig, variants: dict[str, TrainVLPConfig], started: float) -> Path:
@@ -69,7 +76,7 @@ def make_table(config: UnseenConfig, variants: dict[str, TrainVLPConfig], starte
             print(f"{name} ...", flush=True)
             stage()
             print(f"      {time.time() - clock:.0f} s", flush=True)
-    table = config.out / "table.csv"
+    table = config.out / TABLE
     write_manifest(config.out, "unseen", config, {}, config.seeds[0], started, outputs=[table.name])
     print(summarise(compare.read_table(table)))
     took = f"{time.time() - started:.0f} s, {memory.mb:.0f} MB at most, {config.processes} processes"
@@ -151,7 +158,7 @@ def measure(config: UnseenConfig, names: tuple[str, ...]) -> None:
     split = SPLITS[config.split]
     compare.run(
         CompareConfig(
-            table=config.out / "table.csv",
+            table=config.out / TABLE,
             model=tuple(f"{name}={config.out / f'{name}-{seed}'}" for name in names for seed in config.seeds),
             baseline=baselines(config),
             clips=config.out / "clips",

@@ -57,6 +57,7 @@ def test_the_grammar_s_rewards_are_ranked_shown_and_written(files, capsys):
     assert {"manifest.json", "summary.json", "transcript.jsonl", "columns.json"} <= {path.name for path in Path("run").iterdir()}
     before = Path("run/manifest.json").stat().st_mtime_ns
     assert prof("out=run") == 0 and Path("run/manifest.json").stat().st_mtime_ns == before  # kept
+    assert ", already done; " in capsys.readouterr().out.splitlines()[-1] and "already" not in shown
 
 
 def test_an_edited_reward_is_ranked_again(files, capsys):

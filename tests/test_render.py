@@ -348,6 +348,31 @@ def test_a_renderer_left_open_makes_no_noise_at_exit(backend):
     assert (done.returncode, done.stdout, done.stderr) == (0, "drawn True\n", "")
 
 
+INTERRUPTED = """
+import importlib, os
+from robopref.embodied.envs import make_env
+from robopref.embodied.render import Renderer
+
+env = make_env("metaworld/reach")
+env.reset(seed=0)
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+importlib.import_module("mujoco." + os.environ["MUJOCO_GL"]).GLContext.__init__ = interrupt
+try:
+    Renderer(env)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+@pytest.mark.parametrize("backend", ANY_GL)
+def test_an_interrupt_while_the_driver_begins_makes_no_noise(backend):
+    done = run_python(INTERRUPTED, MUJOCO_GL=backend)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
 @needs_gl
 def test_torch_can_train_after_drawing():
     done = run_python(DRAW + TRAIN)

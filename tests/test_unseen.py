@@ -65,7 +65,7 @@ def test_from_nothing_to_the_table_and_not_twice(split, tmp_path, capsys, monkey
     monkeypatch.setattr(train, "OrderSampler", lambda *_: pytest.fail("it trained again"))
     before = table.read_bytes()
     unseen.run(config)
-    assert table.read_bytes() == before
+    assert table.read_bytes() == before and capsys.readouterr().out.endswith(f"{table}: already done\n")
 
     # What learns has read the train tasks and nothing else, and the labelled data share no episode with the measured orders.
     run = tmp_path / "run"

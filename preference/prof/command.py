@@ -22,6 +22,7 @@ from rich.text import Text
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import atomic_file, plain, write_json
 from robopref.configs.prof import PROFConfig
+from robopref.configs.progress import already_done
 from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import clipped, load_offline
@@ -44,7 +45,11 @@ SHOWN = 12  # lines of the table
 
 def main(config: PROFConfig) -> None:
     """`robopref prof`."""
-    show(run(config if config.fields else replace(config, env=full_name(config.env))))
+    began = time.time()
+    out = run(config if config.fields else replace(config, env=full_name(config.env)))
+    show(out)
+    again = f"edit it and rank it again with files=[{out / REWARD}] candidates=0 rounds=0"
+    print(f"{out / REWARD}: the one marked *{already_done(began, out)}; {again}")
 
 
 def run(config: PROFConfig) -> Path:
@@ -164,4 +169,3 @@ def show(out: Path) -> None:
         table.add_row(Text(f"{row['candidate']}{mark}"), *numbers, Text(row["problem"]))  # brackets in them are no markup
     console.print(table)
     console.print(Syntax((out / REWARD).read_text(encoding="utf-8"), "python", word_wrap=True))
-    print(f"{out / REWARD}: the one marked *; edit it and rank it again with files=[{out / REWARD}] candidates=0 rounds=0")
