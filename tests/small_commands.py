@@ -12,6 +12,7 @@ from offline_toys import walker
 from test_prof_command import FIELDS
 
 from robopref.datasets.d4rl import write_d4rl
+from robopref.embodied.tasks import Split
 
 SAC = """train policy=sac env=mujoco/HalfCheetah-v5 action_repeat=1 frames=300 warmup=100 eval_every=300 eval_episodes=1
 checkpoint_every=100 policy.width=8 out=OUT"""
@@ -43,6 +44,36 @@ AFTER = {
     "attention": "attention --model MADE/vlp --episodes MADE/episodes/door-close --clips 1 --out OUT",
     "push": "push MADE/vlp --to OUT/vlp",
 }
+FURTHER = {
+    "train-vlp factored": """train-vlp clips=MADE/clips tasks=[door-close,drawer-close] backbone=small:MADE/backbone steps=6
+        batch=4 threads=1 checkpoint_every=2 model.architecture=factored out=OUT""",
+    "train-vlp paper": """train-vlp clips=MADE/clips tasks=[door-close,drawer-close] backbone=small:MADE/backbone steps=6
+        batch=4 threads=1 checkpoint_every=2 model.architecture=cross out=OUT""",
+    "annotate videos": """annotate --videos MADE/videos/random-goal-*.mp4 --instruction "close the door" --model MADE/vlp
+        --pairs 3 --threads 1 --chunk 2 --processes 2 --out OUT/labels.parquet""",
+    "bc": """train policy=bc data=MADE/episodes/door-close seeds=[0,1] policy.steps=40 checkpoint_every=10 policy.hidden=[16]
+        out=OUT""",
+    "iql": """train policy=iql data=MADE/episodes/door-close seeds=[0] policy.steps=40 checkpoint_every=10 policy.hidden=[16]
+        out=OUT""",
+    "cpl": """train policy=cpl data=MADE/episodes/door-close labels=MADE/labels.parquet seeds=[0] policy.steps=20
+        policy.clone_steps=20 checkpoint_every=10 policy.hidden=[16] out=OUT""",
+    "iql otr": """train policy=iql_d4rl data=data.hdf5 reward=otr expert_data=expert.hdf5 seeds=[0] policy.steps=40
+        checkpoint_every=10 policy.hidden=[16] policy.batch=16 out=OUT""",
+    "cir": SAC.replace("policy=sac", "policy=cir"),
+    "ppo": GTR.replace("policy=gtr", "policy=ppo"),
+    "prof replay": f"{PROF} writer.kind=replay writer.transcript=MADE/prof/transcript.jsonl",
+    "pipeline": """pipeline train_tasks=[door-close,drawer-close] task=door-lock policy_seeds=[0] processes=1 goals=1
+        max_steps=10 film_goals=1 collect.episodes=2 collect.max_steps=200 offline.episodes=2 offline.max_steps=80
+        offline.levels=[random] annotate.pairing=random annotate.pairs=4 pretrain.steps=4 pretrain.batch=8 pretrain.threads=1
+        vlp.steps=3 vlp.batch=4 vlp.threads=1 bc.steps=4 piql.steps=4 piql.reward_steps=4 cpl.steps=4 cpl.clone_steps=4
+        out=OUT""",
+    "unseen": """unseen seeds=[0] processes=1 tuples=4 pairs=2 collect.episodes=2 collect.max_steps=120 offline.episodes=2
+        offline.max_steps=120 pretrain.steps=4 pretrain.width=8 pretrain.features=16 pretrain.keypoints=4 pretrain.batch=8
+        vlp.steps=3 vlp.batch=4 vlp.model.dim=16 vlp.model.heads=2 vlp.warmup=1 contrastive.steps=2 only=[factored] out=OUT""",
+}
+"""More than a full disk needs to meet: other learners, and commands that are made of the others (`unseen` with FEW_TASKS)."""
+FEW_TASKS = Split(train=("drawer-open", "door-close"), test=("drawer-close",))
+"""For `preference.unseen.SPLITS`, where fifty take minutes."""
 REPORT = "report --run MADE --out OUT/report.html"
 MAKING = [
     "collect --tasks door-close drawer-close --episodes 2 --processes 1 --out MADE/episodes --clips MADE/clips",
@@ -51,6 +82,11 @@ MAKING = [
     AFTER["annotate"].replace("OUT", "MADE"),
 ]
 """Makes what AFTER reads."""
+MAKING_FURTHER = [
+    "video --policy random --env metaworld/door-close --goals 3 --max-steps 20 --quality fast --out MADE/videos",
+    PROF.replace("OUT", "MADE/prof"),
+]
+"""And what FURTHER reads beside it."""
 
 
 def write_toys(folder: Path) -> None:
