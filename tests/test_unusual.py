@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf, shrunk_covariance
 from toy_bank import make_banks
 
+from robopref.configs.collect import CollectConfig
 from robopref.configs.errors import RoboprefError
+from robopref.datasets import collect
 from robopref.datasets.clips import FrameBank
 from robopref.datasets.preferences import UNUSUAL
 from robopref.embodied.envs import make_env
 from robopref.embodied.experts import ScriptedExpert
 from robopref.embodied.render import Renderer
 from robopref.embodied.rollout import rollout
+from robopref.embodied.video import write_video
+from robopref.preference import unusual_study
 from robopref.preference.hub import PICTURES
 from robopref.preference.unusual import GRID, TrainingPictures, Watched, cells
 
@@ -125,3 +129,24 @@ def test_training_statistics_are_of_the_whole_bank(tmp_path) -> None:
     bank = FrameBank([clips / "drawer-open", clips / "door-open"])
     expected = cells(bank.frames(np.arange(len(bank)))).mean(0)
     torch.testing.assert_close(TrainingPictures.of(bank).mean, expected)
+
+
+def test_the_study_measures_every_group(tmp_path, capsys, monkeypatch) -> None:
+    tasks = ("drawer-open", "reach", "hammer", "push")
+    data, clips = tmp_path / "episodes", tmp_path / "clips"
+    collect.run(
+        CollectConfig(data, clips=clips, tasks=tasks, levels=("random", "foreign"), episodes=1, max_steps=60, processes=1)
+    )
+    write_video(tmp_path / "film.mp4", np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8))
+    words = [str(tmp_path / "out.csv"), "--clips", str(clips), "--episodes", str(data), "--films", str(tmp_path / "*.mp4")]
+    monkeypatch.setattr(unusual_study, "CAMERAS", ("topview",))
+    unusual_study.main([*words, "--tasks", *tasks[:3], "--test", "push", "--changed", "reach"])
+    table = pd.read_csv(tmp_path / "out.csv").set_index("what")
+    assert table.groupby("group", sort=False).size().to_dict() == {
+        "left-out": 3, "test": 1, "own-camera": 1, "changed": len(unusual_study.CHANGED) - 1, "other-camera": 1, "film": 1,
+    }  # fmt: skip
+    assert list(table.index[:4]) == list(tasks) and table.index[-1] == "film.mp4"
+    assert (table["least"] <= table["median"]).all() and (table["median"] <= table["most"]).all()
+    usual = table.loc["upright", "most"]  # of two episodes, so that the statistics are crude
+    assert (table.loc[["black", "white", "noise", "topview", "film.mp4"], "least"] > 10 * usual).all()
+    assert "left-out" in capsys.readouterr().out
