@@ -69,8 +69,8 @@ COMMANDS: dict[str, Command] = {
         "unseen",
     ),
     "push": Command(
-        "share a trained VLP: one folder or hub repository, with a model card",
-        "robopref.preference.push:main",
+        "share a VLP, policy or reward: one folder or hub repository, with a card",
+        "robopref.policies.push:main",
         "robopref.configs.push:PushConfig",
     ),
     "prof": Command(

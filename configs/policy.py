@@ -327,7 +327,9 @@ class OnlineConfig:
     """dmc/TASK, mujoco/ENVIRONMENT or metaworld/TASK."""
     policy: CIRConfig
     reward: str = "true"
-    """true: the environment's; vlp, bradley_terry: learnt while acting; RUN/reward of P-IQL; or code, FILE.py."""
+    """true: the environment's; vlp, bradley_terry: learnt while acting; a learned one, RUN/reward of P-IQL or hf-hub:OWNER/NAME;
+    or code, FILE.py.
+    """
     reward_member: Natural = 0
     """Which seed of a learned reward."""
     feedback: FeedbackConfig = FeedbackConfig()
@@ -407,7 +409,9 @@ class TrainConfig:
     threads: Workers = 1
     """Processor threads; small networks gain nothing from more."""
     reward: str = "true"
-    """What iql and td3bc learn from: true, the data's own; seabo, otr or uds, from expert episodes; or code, FILE.py."""
+    """What iql and td3bc learn from: true, the data's own; seabo, otr or uds, from expert episodes; a learned reward, the folder
+    RUN/reward of policy=piql or hf-hub:OWNER/NAME (the mean of its members); or code, FILE.py.
+    """
     reward_scale: Literal["auto", "none", "return_range", "antmaze", "otr_antmaze"] = "auto"
     """What becomes of these rewards (preference/imitation/scaling.py); auto: what their authors' code does for this data and
     this learner (policies/offline.py), nothing with policy.reward_std.
@@ -415,7 +419,8 @@ class TrainConfig:
     survival: NotNegative = 0.0
     """Bonus for every step survived, in standard deviations of the reward over the data, where episodes can end for good (ours).
 
-    For reward code, seabo, otr and uds; for environments where an end is a failure, and not where it is success, as in AntMaze.
+    For reward code, learned rewards, seabo, otr and uds; for environments where an end is a failure, and not where it is success,
+    as in AntMaze.
     """
     experts: Count = 1
     """Expert episodes: those of highest return in `expert_data`, or in the data themselves."""
@@ -435,7 +440,9 @@ class EvaluateConfig:
     """Success of policies over fixed goals in metaworld/...; elsewhere their return, over whole episodes."""
 
     policy: tuple[str, ...]
-    """Policy run folders, or the references `random` and `expert`."""
+    """Policies: run folders (`robopref train`), folders of `robopref push` or hf-hub:OWNER/NAME[@REVISION]; or the references
+    `random` and `expert`.
+    """
     out: Path
     """Folder for success.csv and summary.json."""
     env: Word = "auto"

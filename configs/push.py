@@ -11,10 +11,14 @@ import tyro
 
 @dataclass(frozen=True)
 class PushConfig:
-    """Write a trained VLP as one folder that scores anywhere, with a model card, here or in the Hugging Face hub."""
+    """Write a trained VLP, policy or reward as one folder that works anywhere, with a model card, here or in the Hugging Face
+    hub.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """VLP run folder (`robopref train-vlp`; of a pipeline, its `vlp`)."""
+    """Run folder of `robopref train-vlp` or `robopref train` (of a pipeline, its `vlp` or `policies/NAME`), or the `reward` in
+    one of policy=piql.
+    """
     to: str
     """Folder to write, or hf-hub:OWNER/NAME; the hub's token comes from the environment (HF_TOKEN)."""
     private: bool = False

@@ -14,7 +14,9 @@ class VideoConfig:
     """Film policies: `OUT/POLICY-goal-G.mp4`, `OUT/POLICY.mp4` (its goals one after another) and `OUT/grid.mp4`."""
 
     policy: tuple[str, ...]
-    """Policy run folders (`robopref train`), or `expert` or `random`; one row of the grid each."""
+    """Policies: run folders (`robopref train`), folders of `robopref push` or hf-hub:OWNER/NAME[@REVISION]; or `expert` or
+    `random`; one row of the grid each.
+    """
     env: Word = "auto"
     """Environment: metaworld/TASK, dmc/TASK or mujoco/ENVIRONMENT; auto: the one that the policies were trained in."""
     out: Path = Path("videos")

@@ -172,7 +172,7 @@ def read_labellers(config: DownstreamConfig, tasks: tuple[str, ...]) -> dict[str
 
 def find_vlp(word: str, reference: str) -> Labeller:
     """The VLP that `--model word` names."""
-    folder = find_model(reference)
+    folder = find_model(reference, "vlp")
     if not (folder / WEIGHTS).exists():
         raise RoboprefError(f"--model {word}: no model in {folder}; name a folder that `robopref train-vlp` wrote")
     return Labeller("vlp", str(folder))

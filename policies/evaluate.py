@@ -30,6 +30,7 @@ from robopref.embodied.evaluate import KNOW_SUCCESS, ActPolicy, EvaluationProtoc
 from robopref.embodied.experts import ScriptedExpert, uniform
 from robopref.embodied.statistics import over_what, summarise
 from robopref.policies.networks import NumpyPolicy, load_policy
+from robopref.preference.hub import PREFIX, WEIGHTS, find_model, name_of, parse_reference
 
 REFERENCES = ("random", "expert")
 MEASURES: dict[EvaluationProtocol, str] = {"success": "success", "return": "ret"}  # the column of success.csv that counts
@@ -53,23 +54,27 @@ def main(config: EvaluateConfig) -> None:
 def run(config: EvaluateConfig) -> Path:
     """Evaluate every member of every policy on the same goals; return the folder of success.csv and summary.json."""
     check(config)
-    config = replace(config, env=environment_of(config.policy, config.env, config.force))
+    places = find_policies(config.policy)
+    config = replace(config, env=environment_of(places, config.env, config.force))
     if config.protocol == "success" and not knows_success(config.env):
         raise RoboprefError(f"--protocol success: {config.env} knows no success; give --protocol return, or auto")
-    folders = {Path(policy).name: Path(policy) for policy in config.policy if policy not in REFERENCES}
-    inputs = {name: folder / "model.safetensors" for name, folder in folders.items()}
+    inputs = weights_of(places)
     with run_folder(config.out, "evaluate", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
         if not complete:
-            measure(config, inputs)
+            measure(config, places, inputs)
     return config.out
 
 
-def measure(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
-    """Every episode of every member, to success.csv and summary.json."""
+def measure(config: EvaluateConfig, places: Mapping[str, str], inputs: Mapping[str, Path]) -> None:
+    """Every episode of every member, to success.csv and summary.json; places: of find_policies."""
     started = time.time()
     make_world(config.env, 1).close()  # an unknown name is an error here, not in a worker
-    jobs = [(policy, member) for policy in config.policy for member in range(count_members(policy, config))]
-    parts = in_processes(evaluate_member, [(policy, member, config) for policy, member in jobs], config.processes, "members:")
+    jobs = [
+        (name_of(policy), place, member, config)
+        for policy, place in places.items()
+        for member in range(count_members(place, config))
+    ]
+    parts = in_processes(evaluate_member, jobs, config.processes, "members:")
     outcomes = pd.concat(parts, ignore_index=True)
     with atomic_file(config.out / "success.csv") as temp:
         outcomes.to_csv(temp, index=False)
@@ -80,13 +85,9 @@ def measure(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
 
 def check(config: EvaluateConfig) -> None:
     """RoboprefError for settings that cannot be evaluated."""
-    names = [Path(policy).name for policy in config.policy]
-    for policy, name in zip(config.policy, names, strict=True):
-        if policy not in REFERENCES and not Path(policy).is_dir():
-            raise RoboprefError(
-                f"--policy {policy}: no such folder; name one that `robopref train` wrote, or random or expert."
-                f"{nearest(policy, REFERENCES)}"
-            )
+    check_places(config.policy)
+    names = [name_of(policy) for policy in config.policy]
+    for name in names:
         if names.count(name) > 1:
             raise RoboprefError(f"--policy: two are called {name!r}, the name in the table; evaluate them into two folders")
     if not names:
@@ -96,13 +97,36 @@ def check(config: EvaluateConfig) -> None:
             raise RoboprefError(f"--{key.replace('_', '-')} {getattr(config, key)}: must be at least 1")
 
 
-def environment_of(policies: Sequence[str], asked: str, force: bool) -> str:
+def check_places(policies: Sequence[str]) -> None:
+    """RoboprefError for a policy that is neither a folder nor a reference by name, nor written as one in the hub."""
+    for policy in policies:
+        if policy.startswith(PREFIX):
+            parse_reference(policy)
+        elif policy not in REFERENCES and not Path(policy).is_dir():
+            raise RoboprefError(
+                f"--policy {policy}: no such folder; name one that `robopref train` wrote, {PREFIX}OWNER/NAME, random or expert."
+                f"{nearest(policy, REFERENCES)}"
+            )
+
+
+def find_policies(policies: Sequence[str]) -> dict[str, str]:
+    """Where each policy is, by how it was asked for: the folder of what was trained, a reference by its name as it is."""
+    return {policy: policy if policy in REFERENCES else str(find_model(policy, "policy")) for policy in policies}
+
+
+def weights_of(places: Mapping[str, str]) -> dict[str, Path]:
+    """The weights that a manifest names, by the policy's name in tables; places: of find_policies."""
+    return {name_of(policy): Path(place) / WEIGHTS for policy, place in places.items() if place not in REFERENCES}
+
+
+def environment_of(places: Mapping[str, str], asked: str, force: bool) -> str:
     """The environment to act in: the one that is asked for, or with `auto` the one that the policies were trained in.
 
+    places: of find_policies.
     RoboprefError where that is not one, and, without `force`, where a policy was trained in another than is asked for.
     """
     asked = asked if asked == "auto" else full_name(asked)
-    trained = {policy: about.get("env") for policy in policies if (about := about_policy(policy))}
+    trained = {policy: about.get("env") for policy, place in places.items() if (about := about_policy(place))}
     known = {policy: env for policy, env in trained.items() if env is not None}
     if asked == "auto":
         if len(set(known.values())) == 1:
@@ -154,19 +178,19 @@ def repeat_of(policy: str) -> int:
     return int(about_policy(policy).get("action_repeat", 1))
 
 
-def evaluate_member(policy: str, member: int, config: EvaluateConfig) -> pd.DataFrame:
-    """The rows of success.csv of one member."""
-    env = make_world(config.env, repeat_of(policy))
+def evaluate_member(name: str, place: str, member: int, config: EvaluateConfig) -> pd.DataFrame:
+    """The rows of success.csv of one member of the policy that is called `name` and is at `place`."""
+    env = make_world(config.env, repeat_of(place))
     try:
         sees, acts = (int(np.prod(space.shape or ())) for space in (env.observation_space, env.action_space))
-        acting = make_policy(policy, member, config.env, acts)
+        acting = make_policy(place, member, config.env, acts)
         if isinstance(acting, NumpyPolicy) and acting.obs_dim != sees:
             raise RoboprefError(
-                f"{policy} was trained on {acting.obs_dim} numbers an observation, {config.env} gives {sees}: "
+                f"{name} was trained on {acting.obs_dim} numbers an observation, {config.env} gives {sees}: "
                 "name the environment that it was trained for"
             )
         goals = range(config.first_goal, config.first_goal + config.goals)
-        return table(Path(policy).name, member, evaluate(acting, env, goals, config.max_steps, protocol_asked(config)))
+        return table(name, member, evaluate(acting, env, goals, config.max_steps, protocol_asked(config)))
     finally:
         env.close()
 

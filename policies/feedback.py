@@ -86,7 +86,7 @@ class Feedback:
         self.teachers: list[Ensemble] = []
         if not self.scripted:
             self.instruction = check_instruction(config.instruction or canonical(env.env_id.split("/")[1]))
-            self.teachers = by_view(load_members([find_model(model) for model in config.model], config.frames))
+            self.teachers = by_view(load_members([find_model(model, "vlp") for model in config.model], config.frames))
         obs_dim, action_dim = env.sizes
         (self.rng,) = member_rngs([seed], "feedback")
         self.answers = {
@@ -297,4 +297,4 @@ def inputs(teacher: str, config: FeedbackConfig) -> dict[str, Path]:
     """The files that the answers depend on."""
     if teacher != "vlp":
         return {}
-    return {f"vlp {number}": find_model(model) / WEIGHTS for number, model in enumerate(config.model)}
+    return {f"vlp {number}": find_model(model, "vlp") / WEIGHTS for number, model in enumerate(config.model)}

@@ -1,12 +1,16 @@
 """`robopref train` from rewards: what data, experts and reward of its settings come to, as Transitions.
 
 Comes from datasets.d4rl (files of D4RL's form, Minari folders, names of D4RL; robopref's own episodes are Minari's too), from
-preference/imitation and from reward code that runs in its sandbox; goes to bc.py, iql.py and td3bc.py by way of train.py.
+preference/imitation, from rewards that were learnt from preferences and from reward code that runs in its sandbox; goes to bc.py,
+iql.py and td3bc.py by way of train.py.
 Everything here is the same for the same files and settings, so that an interrupted run makes it anew.
 
 In this order: actions are brought to [-1, 1]; expert episodes are chosen, by the data's own reward, and added where they are
 from elsewhere, so that all rewards and learners of a comparison have the same data; transitions are labelled; rewards are scaled.
-With seabo, otr, uds and code the data's reward decides on nothing else.
+With seabo, otr, uds, learned rewards and code the data's reward decides on nothing else.
+
+A learned reward (reward=FOLDER: `reward/` of policy=piql, or what `robopref push` made of it) is the mean of its members, one of
+which was learnt for each seed of that run.  Its data must be of the environment that it was learnt in.
 
 Policies act in [-1, 1], which make_control stretches to the box of the world; actions come from that box, are scaled by it and
 clipped to it, as environments do: human demonstrations hold more.  IQL's code clips to 1 - 1e-5, which squashed Gaussians need;
@@ -35,12 +39,14 @@ from robopref.datasets.d4rl_names import PATHS, task_of
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.offline import OfflineData
 from robopref.policies.replay import Normaliser, Transitions, fit_normaliser, load_transitions
+from robopref.preference.hub import PREFIX, WEIGHTS, find_model
 from robopref.preference.imitation.experts import antmaze_worth, best_episodes, with_experts
 from robopref.preference.imitation.otr import otr_rewards
 from robopref.preference.imitation.scaling import scale_rewards
 from robopref.preference.imitation.seabo import seabo_rewards
 from robopref.preference.imitation.uds import uds_rewards
 from robopref.preference.prof.written import WrittenReward, files_of
+from robopref.preference.reward import RewardFunction, reward_of
 
 Labeller = Callable[[OfflineData, OfflineData, TrainConfig], np.ndarray]
 LABELLERS: dict[str, Labeller] = {
@@ -52,7 +58,7 @@ TRUE = "true"
 CODE = ".py"
 RESCALED = ("halfcheetah", "hopper", "walker2d")  # by IQL's code, and OTR's
 STD_OFFSET = 1e-3  # added to the deviations that observations are divided by: TD3+BC's code
-CHUNK = 2**17  # transitions that reward code is asked about at a time: its sandbox has limits of time and memory
+CHUNK = 2**17  # transitions that a reward is asked about at a time: the sandbox of code has limits of time and memory
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,12 @@ def check(config: TrainConfig) -> None:
     policy, name = config.policy, config.policy.name
     from_reward = learns_from_reward(policy)
     known = [TRUE, *LABELLERS]
-    if config.reward not in known and Path(config.reward).suffix != CODE:
+    if config.reward not in known and Path(config.reward).suffix != CODE and not is_learned(config.reward):
         hint = " `robopref prof` writes such a file." if config.reward == "prof" else nearest(config.reward, known)
-        raise UsageError(f"reward={config.reward} is not one of {', '.join(known)}, nor code, FILE.py.{hint}")
+        raise UsageError(
+            f"reward={config.reward} is not one of {', '.join(known)}, nor code, FILE.py, nor a learned reward, the folder "
+            f"RUN/reward of policy=piql or {PREFIX}OWNER/NAME.{hint}"
+        )
     if config.reward != TRUE and not from_reward:
         why = "copies actions" if isinstance(policy, BCConfig) else "learns its reward from labels"
         raise UsageError(
@@ -92,7 +101,7 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"survival={config.survival}: what a step is worth more, 0 or above; below it, ending would be sought")
     if config.survival and config.reward == TRUE:
         raise UsageError(
-            f"survival={config.survival} is added to rewards that were not given (FILE.py, {', '.join(LABELLERS)}): "
+            f"survival={config.survival} is added to rewards that were not given (code, learned ones, {', '.join(LABELLERS)}): "
             f"leave it out with reward={TRUE}"
         )
     if config.experts < 1:
@@ -103,6 +112,11 @@ def check(config: TrainConfig) -> None:
         raise UsageError(f"top={config.top}: the share of the episodes to keep, above 0 and up to 1")
     if config.top < 1 and not isinstance(policy, BCConfig):
         raise UsageError(f"top={config.top} is for policy=bc; {name} learns from good and bad")
+
+
+def is_learned(reward: str) -> bool:
+    """Whether a setting `reward` names one that was learnt from preferences: a folder, or one in the hub."""
+    return reward.startswith(PREFIX) or (reward not in (TRUE, *LABELLERS) and Path(reward).is_dir())
 
 
 def learns_from_reward(policy: PolicyConfig) -> bool:
@@ -117,6 +131,8 @@ def inputs(config: TrainConfig) -> dict[str, Path]:
         found["labels"] = config.labels
     if config.expert_data is not None:
         found["expert_data"] = file_of(config.expert_data)
+    if is_learned(config.reward):
+        return found | {"reward": find_model(config.reward, "reward") / WEIGHTS}
     return found | (files_of(Path(config.reward)) if Path(config.reward).suffix == CODE else {})
 
 
@@ -129,8 +145,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
         decide["survival"] = config.survival
     if config.reward in LABELLERS:
         decide[config.reward] = plain(getattr(config, config.reward))
-    if Path(config.reward).suffix != CODE:
-        decide["reward"] = config.reward  # code is known by its digest
+    if config.reward in (TRUE, *LABELLERS):
+        decide["reward"] = config.reward  # code and learned rewards are known by their digest
     return decide
 
 
@@ -149,8 +165,10 @@ def load(config: TrainConfig, device: torch.device | str = "cpu") -> Loaded:
     rewards = data.rewards
     if config.reward in LABELLERS:
         rewards = LABELLERS[config.reward](data, experts, config)
+    elif is_learned(config.reward):
+        rewards = in_pieces(reward_of(config.reward, None, str(config.data), data.env_id, data.dims), data)
     elif config.reward != TRUE:
-        rewards = coded(WrittenReward(config.reward), data)
+        rewards = in_pieces(WrittenReward(config.reward), data)
     if config.survival:
         rewards = survived(rewards, data, config.survival)
     scale = scale_of(config, data)
@@ -166,8 +184,8 @@ def chosen_experts(config: TrainConfig, data: OfflineData) -> OfflineData:
     return best_episodes(source, config.experts, antmaze_worth(source) if task(source) == "antmaze" else None)
 
 
-def coded(reward: WrittenReward, data: OfflineData) -> np.ndarray:
-    """(M,) float64: what reward code says, piece by piece."""
+def in_pieces(reward: RewardFunction, data: OfflineData) -> np.ndarray:
+    """(M,): what reward code or a learned reward says, piece by piece."""
     pieces = []
     for start in range(0, len(data), CHUNK):
         rows = data.rows[start : start + CHUNK]
@@ -189,7 +207,8 @@ def scale_of(config: TrainConfig, data: OfflineData) -> RewardScale:
 
     AntMaze: minus 1, with OTR's rewards as its code does.  Halfcheetah, hopper and walker2d: returns that span 1000 for IQL, but
     not of SEABO's rewards; its code leaves these as they are.  TD3+BC's code scales none, since the actor's loss does.  Reward
-    code is scaled as the true reward is (ours).  Elsewhere, and where policy.reward_std scales them, rewards stay.
+    code and learned rewards are scaled as the true reward is (ours).  Elsewhere, and where policy.reward_std scales them, rewards
+    stay.
     """
     if config.reward_scale != "auto":
         return config.reward_scale

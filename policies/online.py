@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from robopref.configs.checkpoint import (
     check_identity,
-    load_model,
     load_tensors,
     pack_training,
     restore_rng,
@@ -46,9 +45,10 @@ from robopref.policies.feedback import Feedback
 from robopref.policies.graphs import Graphed
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
+from robopref.preference.hub import PREFIX, WEIGHTS, find_model
 from robopref.preference.members import MemberLinear, member_rngs
 from robopref.preference.prof.written import WrittenReward, files_of
-from robopref.preference.reward import LearnedReward, RewardFunction
+from robopref.preference.reward import LearnedReward, RewardFunction, reward_of
 
 CHECKPOINT = "online-training"
 EVALUATION = "evaluation.csv"
@@ -73,7 +73,7 @@ class Run:
         if asked:
             feedback.check(config.reward, config.feedback, self.env)
         elif config.reward != "true":
-            self.reward = reward_at(Path(config.reward), config.reward_member, config.env, (obs_dim, action_dim))
+            self.reward = reward_at(config.reward, config.reward_member, config.env, (obs_dim, action_dim))
         self.memory = ExperienceMemory(
             config.out,
             config.env,
@@ -337,17 +337,15 @@ def judge(act: Callable[[np.ndarray], np.ndarray], env: ControlEnv, config: Onli
     return {"return": float(np.mean(returns)), "sd": float(np.std(returns)), "success": float(np.mean(successes))}
 
 
-def reward_at(path: Path, member: int, env_id: str, dims: tuple[int, int]) -> LearnedReward | WrittenReward:
-    """A learned reward's folder or a file of code; RoboprefError when it is of another environment, as far as its sizes tell."""
-    if path.suffix == CODE:
-        reward: LearnedReward | WrittenReward = (written := WrittenReward(path, stays=True))
-        known = len(written.fields.obs), len(written.fields.act)
-    else:
-        reward = (learnt := LearnedReward(path, member))
-        known = len(learnt.obs_mean), int(load_model(path, "reward")[1]["action_dim"])
+def reward_at(reference: str, member: int, env_id: str, dims: tuple[int, int]) -> LearnedReward | WrittenReward:
+    """A learned reward or a file of code; RoboprefError when it is of another environment, as far as it or its sizes tell."""
+    if Path(reference).suffix != CODE:
+        return reward_of(reference, member, env_id, env_id, dims)
+    reward = WrittenReward(reference, stays=True)
+    known = len(reward.fields.obs), len(reward.fields.act)
     if known != dims:
         raise RoboprefError(
-            f"{path} is of {known[0]} numbers an observation and {known[1]} an action, {env_id} has {dims[0]} and "
+            f"{reference} is of {known[0]} numbers an observation and {known[1]} an action, {env_id} has {dims[0]} and "
             f"{dims[1]}: give the reward of this environment"
         )
     return reward
@@ -362,12 +360,12 @@ def inputs(config: OnlineConfig | OnPolicyConfig) -> dict[str, Path]:
     path = Path(config.reward)
     if path.suffix == CODE:
         return files_of(path)
-    if not path.is_dir():
+    if not config.reward.startswith(PREFIX) and not path.is_dir():
         raise RoboprefError(
             f"reward={config.reward}: no such folder; give true, vlp, bradley_terry, RUN/reward of a run of policy=piql, "
-            "or code, FILE.py"
+            f"{PREFIX}OWNER/NAME, or code, FILE.py"
         )
-    return {"reward": path / "model.safetensors"}
+    return {"reward": find_model(config.reward, "reward") / WEIGHTS}
 
 
 def start(env: ControlEnv, seed: int, episode: int) -> np.ndarray:

@@ -96,7 +96,7 @@ class Run:
             self.feedback = [asker(config, seed, self.fleet.sizes) for seed in seeds]
             self.rewards = [*self.feedback]
         elif config.reward != "true":
-            self.rewards = [reward_at(Path(config.reward), config.reward_member, config.env, self.fleet.sizes)] * len(seeds)
+            self.rewards = [reward_at(config.reward, config.reward_member, config.env, self.fleet.sizes)] * len(seeds)
         self.rngs = member_rngs(seeds, "acting")
         self.observations, self.gains = Moments(len(seeds), self.fleet.sizes[0]), Moments(len(seeds), 1)
         self.backwards = np.zeros(self.fleet.shape)

@@ -111,7 +111,7 @@ def made_with(config: StudyConfig, seed: int, what: Mapping[str, Any]) -> str:
     settings = pipeline_settings([f"seed={seed}", *what.get("set", [])])
     data = pipeline_settings([f"seed={seed}"]).offline  # which all variants share
     policy, labels = getattr(settings, what["policy"]), None if what["policy"] == "bc" else settings.annotate
-    models = [digest(find_model(str(model)) / WEIGHTS) for model in config.model] if labels else []
+    models = [digest(find_model(str(model), "vlp") / WEIGHTS) for model in config.model] if labels else []
     goals = (settings.goals, settings.max_steps, config.first_goal)
     return fingerprint([data, labels, models, policy, settings.policy_seeds, goals], without=NO_MATTER)
 

@@ -7,6 +7,7 @@ them, once small as it was trained to see them.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -32,8 +33,16 @@ from robopref.embodied.rollout import Episode, rollout
 from robopref.embodied.switching import SwitchingEnv
 from robopref.embodied.tasks import canonical
 from robopref.embodied.video import grid, overlay, write_video
-from robopref.policies.evaluate import REFERENCES, about_policy, environment_of, make_policy, repeat_of
-from robopref.preference.hub import WEIGHTS, find_model
+from robopref.policies.evaluate import (
+    about_policy,
+    check_places,
+    environment_of,
+    find_policies,
+    make_policy,
+    repeat_of,
+    weights_of,
+)
+from robopref.preference.hub import WEIGHTS, find_model, name_of
 from robopref.preference.vlp import VLPScorer
 
 LINGER = 20  # environment steps filmed after the first success
@@ -51,14 +60,11 @@ def main(config: VideoConfig) -> None:
 def run(config: VideoConfig) -> Path:
     """Film every policy on every goal; return the folder of the videos.  What is already there is kept."""
     _check(config)
-    config = replace(config, env=environment_of(config.policy, config.env, config.force))
-    names = [Path(policy).name for policy in config.policy]
-    inputs = {
-        name: Path(policy) / "model.safetensors"
-        for name, policy in zip(names, config.policy, strict=True)
-        if policy not in REFERENCES
-    }
-    model = None if config.model is None else find_model(config.model)
+    places = find_policies(config.policy)
+    config = replace(config, env=environment_of(places, config.env, config.force))
+    acting = {name_of(policy): place for policy, place in places.items()}
+    inputs = weights_of(places)
+    model = None if config.model is None else find_model(config.model, "vlp")
     if model is not None:
         inputs["--model"] = model / WEIGHTS
     with run_folder(config.out, "video", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
@@ -66,14 +72,18 @@ def run(config: VideoConfig) -> Path:
             return config.out
         started = time.time()
         if not config.env.startswith("metaworld/") or config.phases:
-            film_control(config, names, inputs, started)
+            film_control(config, acting, inputs, started)
         else:
-            film_meta_world(config, names, model, inputs, started)
+            film_meta_world(config, acting, model, inputs, started)
     return config.out
 
 
-def film_meta_world(config: VideoConfig, names: list[str], model: Path | None, inputs: dict[str, Path], started: float) -> None:
-    """Every policy on every goal of a Meta-World task: scored by a VLP where one is given, drawn from simulator states."""
+def film_meta_world(
+    config: VideoConfig, places: Mapping[str, str], model: Path | None, inputs: dict[str, Path], started: float
+) -> None:
+    """Every policy, its place by its name, on every goal of a Meta-World task: scored by a VLP where one is given, drawn from
+    simulator states.
+    """
     env = make_env(config.env)
     env.reset(seed=config.first_goal)
     instruction = config.instruction or canonical(env.task_name)
@@ -85,8 +95,8 @@ def film_meta_world(config: VideoConfig, names: list[str], model: Path | None, i
         stack.callback(env.close)
         large = stack.enter_context(Renderer(env, config.size, config.camera, config.quality))
         critic = None if model is None else Critic(model, env, instruction, stack)
-        for name, policy in zip(names, config.policy, strict=True):
-            acting = make_policy(policy, config.member, config.env)
+        for name, place in places.items():
+            acting = make_policy(place, config.member, config.env)
             reel: list[list[np.ndarray]] = []
             for goal in goals:
                 episode = rollout(
@@ -105,13 +115,13 @@ def film_meta_world(config: VideoConfig, names: list[str], model: Path | None, i
             outputs.append(f"{name}.mp4")
             write_video(config.out / outputs[-1], chain.from_iterable(reel), config.fps)
             films += reel
-    columns = config.goals if len(names) > 1 else None
+    columns = config.goals if len(places) > 1 else None
     write_video(config.out / "grid.mp4", grid(films, columns), config.fps)
     write_json(config.out / "films.json", {"instruction": instruction, "env": config.env, "episodes": said})
     write_manifest(config.out, "video", config, inputs, goals, started, outputs)
 
 
-def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path], started: float) -> None:
+def film_control(config: VideoConfig, places: Mapping[str, str], inputs: dict[str, Path], started: float) -> None:
     """The same in dmc/..., mujoco/... or a world that changes: no success, no VLP; drawn while it happens."""
     if config.model is not None:
         raise RoboprefError(f"--model: a VLP scores Meta-World's tasks, and not while they change; this is {config.env}")
@@ -120,10 +130,10 @@ def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path],
     films: list[list[np.ndarray]] = []
     outputs = ["grid.mp4", "films.json"]
     said: dict[str, list[dict[str, object]]] = {}
-    for name, policy in zip(names, config.policy, strict=True):
+    for name, place in places.items():
         with ExitStack() as stack:
-            env = stack.enter_context(closing(world_of(policy, config)))
-            acting = make_policy(policy, config.member, config.env, env.sizes[1])
+            env = stack.enter_context(closing(world_of(place, config)))
+            acting = make_policy(place, config.member, config.env, env.sizes[1])
             for goal, phase in product(goals, config.phases or (0,)):
                 env.enter(phase)
                 obs, ret, pictures, done, step = env.reset(seed=goal)[0], 0.0, [], False, 0
@@ -146,7 +156,7 @@ def film_control(config: VideoConfig, names: list[str], inputs: dict[str, Path],
         write_video(
             config.out / outputs[-1], chain.from_iterable(films[-config.goals * len(config.phases or (0,)) :]), config.fps
         )
-    columns = len(config.phases) or (config.goals if len(names) > 1 else None)
+    columns = len(config.phases) or (config.goals if len(places) > 1 else None)
     write_video(config.out / "grid.mp4", grid(films, columns), config.fps)
     write_json(config.out / "films.json", {"env": config.env, "episodes": said})
     write_manifest(config.out, "video", config, inputs, goals, started, outputs)
@@ -162,16 +172,11 @@ def world_of(policy: str, config: VideoConfig) -> SwitchingEnv:
 
 def _check(config: VideoConfig) -> None:
     """Raise `RoboprefError` for settings that cannot be filmed."""
-    names = [Path(policy).name for policy in config.policy]
+    check_places(config.policy)
+    names = [name_of(policy) for policy in config.policy]
     for name in names:
         if names.count(name) > 1:
             raise RoboprefError(f"Two policies are called {name!r}, and so would be their videos: film them into two folders.")
-    for policy in config.policy:
-        if policy not in REFERENCES and not Path(policy).is_dir():
-            raise RoboprefError(
-                f"--policy {policy}: no such folder; name one that `robopref train` wrote, or expert or random."
-                f"{nearest(policy, REFERENCES)}"
-            )
     if config.out.suffix == ".mp4":
         raise RoboprefError(f"--out {config.out}: name a folder; there is a video for each goal, and grid.mp4 of all.")
     if not names:

@@ -94,7 +94,7 @@ def run(config: AnnotateConfig) -> Path:
     useless = find_broken(videos, whole=False) if looked_at else {}
     if not config.skip_broken:
         refuse_broken(useless, len(videos), SKIP_THEM)
-    models = [find_model(model) for model in config.model] if config.labeller == "vlp" else []
+    models = [find_model(model, "vlp") for model in config.model] if config.labeller == "vlp" else []
     inputs = list_inputs(config, [video for video in videos if video not in useless], models)
     side = side_folder(config.out)
     check_out(config, side)

@@ -5,7 +5,7 @@ Every number is read from the run's own files (manifest, generalisation.json, ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,8 @@ def model_card(
     unseen = [task for task in TASKS if task not in trained]
     evaluations = list(read_evaluations(run))
     backbone = run / "backbone" / MANIFEST
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return env.get_template("card.md.j2").render(
+    return render(
+        Path(__file__).with_name("card.md.j2"),
         header=header(name, evaluations),
         name=name,
         reference=reference,
@@ -83,6 +81,13 @@ def model_card(
         files=files,
         parameters=parameters,
     )
+
+
+def render(template: Path, **words: Any) -> str:
+    """A card of a template, which may include those of this folder."""
+    folders = [template.parent, Path(__file__).parent]
+    env = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return env.get_template(template.name).render(words)
 
 
 def header(name: str, evaluations: list[Evaluation]) -> str:
@@ -136,12 +141,12 @@ def read_evaluations(run: Path) -> Iterator[Evaluation]:
             yield Evaluation(str(table["task"].iloc[0]), cases, values)
 
 
-def settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of a manifest that say how a model was trained, nested ones as `group.key`."""
+def settings(config: Mapping[str, Any], unsaid: Collection[str] = UNSAID, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a manifest that say how a model was trained, nested ones as `group.key`, without those `unsaid`."""
     for key, value in config.items():
-        if key in UNSAID:
+        if key in unsaid:
             continue
         if isinstance(value, Mapping):
-            yield from settings(value, f"{prefix}{key}.")
+            yield from settings(value, unsaid, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

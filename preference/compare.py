@@ -86,7 +86,7 @@ def list_entries(config: CompareConfig) -> list[Entry]:
     entries = []
     for said in config.model:
         name, where = _split(said, "model", "RUN_FOLDER")
-        folder = find_model(where)
+        folder = find_model(where, "vlp")
         entries.append(Entry(name, seed_of(folder), "vlp", str(folder)))
     for said in config.baseline:
         name, what = _split(said, "baseline", "KIND:ENCODER")

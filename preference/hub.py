@@ -1,8 +1,8 @@
 """Models in the Hugging Face hub: a reference becomes a folder, a folder becomes a repository.
 
-Between `robopref push` (preference/push.py) and every command that reads a VLP.  Only weights in safetensors, settings in
-JSON and the card are fetched.  The token is huggingface_hub's own affair (HF_TOKEN); no message here quotes what a server
-or an HTTP client says, because that may quote the request, and with it the token.
+Between `robopref push` (policies/push.py) and every command that reads a VLP, a policy or a learned reward.  Only weights in
+safetensors, settings in JSON and the card are fetched.  The token is huggingface_hub's own affair (HF_TOKEN); no message here
+quotes what a server or an HTTP client says, because that may quote the request, and with it the token.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.client import responses
 from pathlib import Path
+from typing import Literal
 
 import huggingface_hub.constants
 from huggingface_hub import HfApi, get_token, snapshot_download
@@ -26,8 +28,21 @@ WEIGHTS = "model.safetensors"
 SETTINGS = "config.json"
 CARD = "README.md"
 PICTURES = "pictures.safetensors"
-FILES = (CARD, SETTINGS, WEIGHTS, PICTURES, f"backbone/{SETTINGS}", f"backbone/{WEIGHTS}")
-"""All that a shared VLP may consist of; `backbone/` only where it is a small one."""
+REWARD = "reward"
+Kind = Literal["vlp", "policy", "reward"]
+FILES: dict[Kind, tuple[str, ...]] = {
+    "vlp": (CARD, SETTINGS, WEIGHTS, PICTURES, f"backbone/{SETTINGS}", f"backbone/{WEIGHTS}"),
+    "policy": (CARD, SETTINGS, WEIGHTS, f"{REWARD}/{SETTINGS}", f"{REWARD}/{WEIGHTS}"),
+    "reward": (CARD, SETTINGS, WEIGHTS),
+}
+"""All that a shared model may consist of, by the kind in its settings; `backbone/` only where a VLP's is a small one, `reward/`
+only where a policy learnt one.
+"""
+SOURCES: dict[Kind, str] = {
+    "vlp": "of a run of `robopref train-vlp`",
+    "policy": "of a run of `robopref train`",
+    "reward": "of a run of policy=piql, or of its reward",
+}
 READING = (
     "check the name, connect once so that it is kept, and set HF_TOKEN if it is private; "
     "or give the path of a folder that `robopref push RUN --to FOLDER` wrote"
@@ -49,27 +64,49 @@ def parse_reference(reference: str) -> tuple[str, str | None]:
     return found[1], found[2]
 
 
-def find_model(reference: str | Path) -> Path:
+def name_of(reference: str | Path) -> str:
+    """What tables and films call the model of a reference: NAME of hf-hub:OWNER/NAME[@REVISION], or the folder's name."""
+    reference = str(reference)
+    return parse_reference(reference)[0].partition("/")[2] if reference.startswith(PREFIX) else Path(reference).name
+
+
+def find_model(reference: str | Path, kind: Kind | None = None) -> Path:
     """The folder of the model that `reference` names: a folder as it is, or a download of hf-hub:OWNER/NAME[@REVISION].
 
+    kind: what is wanted, None for any.  For a reward the policy that learnt it will do: its `reward/` is meant.
+
     A download is kept in the hub's cache, in a folder named after the commit that the revision stands for; manifests record
-    that path, and so the commit.  Without a network (or with HF_HUB_OFFLINE) what was kept is used.  Raises RoboprefError
-    when it can neither be fetched nor was kept, or was not written by robopref.
+    that path, and so the commit, which is one and the same as long as the process lives.  Without a network (or with
+    HF_HUB_OFFLINE) what was kept is used.  Raises RoboprefError when it can neither be fetched nor was kept, was not written by
+    robopref, or, before its weights are fetched, when it is of another kind.  Of folders the kind is left to whoever loads.
     """
     reference = str(reference)
-    if not reference.startswith(PREFIX):
-        return Path(reference)
+    folder = _fetched(reference, kind) if reference.startswith(PREFIX) else Path(reference)
+    return folder / REWARD if kind == "reward" and (folder / REWARD / SETTINGS).is_file() else folder
+
+
+@cache
+def _fetched(reference: str, wanted: Kind | None) -> Path:
+    """The snapshot of a repository in the hub; see `find_model`."""
     repo, revision = parse_reference(reference)
     with _hub_errors(f"{reference} cannot be had", READING):
         # Card and settings first: a repository of another kind shall not be downloaded to find that out.
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[CARD, SETTINGS]))
+        told = [CARD, SETTINGS, f"{REWARD}/{SETTINGS}"]
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=told))
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else None
     if not isinstance(settings, dict) or "kind" not in settings:
         raise RoboprefError(
             f"{reference} was not written by robopref ({SETTINGS} says no kind): name one that `robopref push` wrote"
         )
+    kind = settings["kind"]
+    rewarded = wanted == "reward" and kind == "policy" and (folder / REWARD / SETTINGS).is_file()
+    if kind not in FILES or (wanted is not None and kind != wanted and not rewarded):
+        raise RoboprefError(
+            f"{reference} holds a {kind!r}, a {' or a '.join(map(repr, [wanted] if wanted else FILES))} is wanted: name one that "
+            f"`robopref push` wrote{f' {SOURCES[wanted]}' if wanted else ''}"
+        )
     with _hub_errors(f"{reference} cannot be had", READING):
-        return Path(snapshot_download(repo, revision=folder.name, allow_patterns=list(FILES)))
+        return Path(snapshot_download(repo, revision=folder.name, allow_patterns=list(FILES[kind])))
 
 
 def check_upload(reference: str) -> None:
@@ -83,7 +120,10 @@ def check_upload(reference: str) -> None:
 
 
 def upload(folder: Path, repo: str, private: bool) -> str:
-    """Upload every file of `folder` to OWNER/NAME, made if need be, as one commit; returns hf-hub:OWNER/NAME@COMMIT."""
+    """Upload every file of `folder` to OWNER/NAME, made if need be, as one commit; returns hf-hub:OWNER/NAME@COMMIT.
+
+    What an earlier push wrote there and this one does not, such as another model's backbone, leaves with the same commit.
+    """
     reference = f"{PREFIX}{repo}"
     api = HfApi(library_name="robopref")
     with _hub_errors(f"{reference} cannot be written", WRITING):
@@ -92,7 +132,12 @@ def upload(folder: Path, repo: str, private: bool) -> str:
     if private and public:
         raise RoboprefError(f"{reference} is there already and public: make it private in its settings, or leave out --private")
     with _hub_errors(f"{reference} cannot be written", WRITING):
-        commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="VLP pushed by robopref")
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message="Pushed by robopref",
+            delete_patterns=sorted({file for files in FILES.values() for file in files}),
+        )
     return f"{reference}@{commit.oid}"
 
 

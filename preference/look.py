@@ -76,7 +76,7 @@ def run(config: AttentionConfig) -> Path:
     check_config(config)
     videos = find_videos(config.videos)
     refuse_broken(find_broken(videos, whole=False), len(videos))
-    model = find_model(config.model)
+    model = find_model(config.model, "vlp")
     inputs = {"model": model / WEIGHTS} | {str(path): path for path in (*config.episodes, *videos)}
     with run_folder(config.out, "attention", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
         if not complete:

@@ -1,37 +1,32 @@
-"""`robopref push`: a trained VLP -> one folder that scores anywhere, with a model card, here or in the Hugging Face hub.
+"""What `robopref push` does with any model: one folder that works anywhere, with a model card, here or in the Hugging Face hub.
 
-Comes after training (and, in a pipeline, after the measures that the card quotes); goes to `--model` of whoever gets it.
+policies/push.py finds out what a run holds; `write_vlp` is what is shared of a VLP.  Comes after training (and, in a pipeline,
+after the measures that the card quotes); goes to `--model` of whoever gets it.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import MANIFEST, atomic_folder, read_json
+from robopref.configs.files import atomic_folder
 from robopref.configs.push import PushConfig
 from robopref.preference.backbone import parse_open_clip, parse_small
 from robopref.preference.card import LIBRARY, model_card
-from robopref.preference.hub import CARD, FILES, PICTURES, PREFIX, SETTINGS, WEIGHTS, check_upload, parse_reference, upload
+from robopref.preference.hub import CARD, FILES, PICTURES, PREFIX, SETTINGS, WEIGHTS, Kind, check_upload, parse_reference, upload
 from robopref.preference.small import KIND as SMALL
 from robopref.preference.vlp import KIND, VLPScorer
 
-
-def main(config: PushConfig) -> None:
-    """`robopref push`."""
-    where, sizes = run(config)
-    for name, size in sizes.items():
-        print(f"{name:<28}{size:>12} bytes")
-    said = "would be written" if config.dry_run else "give it to --model"
-    print(f"{where}: {len(sizes)} files, {sum(sizes.values()) / 2**20:.1f} MB, {said}")
+Writer = Callable[[Path, Path, str, str], dict[str, int]]
+"""Run, empty folder, name and reference -> bytes of each file that it wrote there, the card first."""
 
 
-def run(config: PushConfig) -> tuple[str, dict[str, int]]:
-    """Write or upload what is shared of a run; returns what --model is given, and the bytes of each file."""
-    check_run(config.run)
+def share(config: PushConfig, write: Writer) -> tuple[str, dict[str, int]]:
+    """Write or upload what is shared of a run; returns what a command is given to use it, and the bytes of each file."""
     if config.to.startswith(PREFIX):
         repo, revision = parse_reference(config.to)
         if revision is not None:
@@ -40,23 +35,14 @@ def run(config: PushConfig) -> tuple[str, dict[str, int]]:
             check_upload(config.to)
         with tempfile.TemporaryDirectory() as made:
             aside = Path(made)
-            sizes = write_folder(config.run, aside, repo.partition("/")[2], config.to)
+            sizes = write(config.run, aside, repo.partition("/")[2], config.to)
             return config.to if config.dry_run else upload(aside, repo, config.private), sizes
     target = check_target(config)
     if config.dry_run:
         with tempfile.TemporaryDirectory() as made:
-            return config.to, write_folder(config.run, Path(made), target.name, target.name)
+            return config.to, write(config.run, Path(made), target.name, target.name)
     with atomic_folder(target) as aside:
-        return config.to, write_folder(config.run, aside, target.name, target.name)
-
-
-def check_run(run: Path) -> None:
-    """Raise RoboprefError unless `run` is a folder that `robopref train-vlp` finished."""
-    if (run / MANIFEST).exists() and read_json(run / MANIFEST).get("stage") == "train-vlp":
-        return
-    inside = run / "vlp"
-    hint = f"; {inside} may be" if inside.is_dir() else ""
-    raise RoboprefError(f"{run} is not what `robopref train-vlp` leaves when it is finished: no {MANIFEST} of it{hint}")
+        return config.to, write(config.run, aside, target.name, target.name)
 
 
 def check_target(config: PushConfig) -> Path:
@@ -68,7 +54,8 @@ def check_target(config: PushConfig) -> Path:
     target = Path(config.to).resolve()
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return target
-    foreign = [path for path in target.rglob("*") if path.is_file() and path.relative_to(target).as_posix() not in FILES]
+    known = {file for files in FILES.values() for file in files}
+    foreign = [path for path in target.rglob("*") if path.is_file() and path.relative_to(target).as_posix() not in known]
     card = target / CARD
     if not card.is_file() or foreign or LIBRARY not in card.read_text(encoding="utf-8", errors="replace").splitlines():
         what = f"it holds {foreign[0].name}" if foreign else f"it has no {CARD} of one"
@@ -76,8 +63,8 @@ def check_target(config: PushConfig) -> Path:
     return target
 
 
-def write_folder(run: Path, folder: Path, name: str, reference: str) -> dict[str, int]:
-    """Write model, small backbone and card of `run` into the empty `folder`; returns the bytes of each file.
+def write_vlp(run: Path, folder: Path, name: str, reference: str) -> dict[str, int]:
+    """Write model, small backbone and card of a VLP's `run` into the empty `folder`; returns the bytes of each file.
 
     name and reference: what the card calls the model, and what --model is given.  Raises RoboprefError when the run does not
     load here, or looks through weights that lie on this machine alone.
@@ -103,8 +90,11 @@ def write_folder(run: Path, folder: Path, name: str, reference: str) -> dict[str
     if (run / PICTURES).exists():
         shutil.copyfile(run / PICTURES, folder / PICTURES)
     save_model(folder, KIND, state, config)
-    (folder / WEIGHTS).chmod((folder / SETTINGS).stat().st_mode)  # safetensors lets nobody but the owner read
-    sizes = {file: (folder / file).stat().st_size for file in FILES if (folder / file).exists()}
-    text = model_card(name, reference, run, config, sizes, parameters)
-    (folder / CARD).write_text(text, encoding="utf-8")
+    return with_card(folder, "vlp", lambda sizes: model_card(name, reference, run, config, sizes, parameters))
+
+
+def with_card(folder: Path, kind: Kind, card: Callable[[Mapping[str, int]], str]) -> dict[str, int]:
+    """Write the card that `card` makes of the bytes of each file, beside the files of a model; returns all of their bytes."""
+    sizes = {file: (folder / file).stat().st_size for file in FILES[kind] if (folder / file).exists()}
+    (folder / CARD).write_text(card(sizes), encoding="utf-8")
     return {CARD: (folder / CARD).stat().st_size} | sizes

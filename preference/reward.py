@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from robopref.configs.checkpoint import load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError
+from robopref.embodied.control import same_environment
+from robopref.preference.hub import find_model
 from robopref.preference.members import MemberMLP, member_rngs
 
 
@@ -71,18 +73,21 @@ def save_reward(folder: Path, reward: BradleyTerryReward, obs_mean: Tensor, obs_
 
 
 class LearnedReward:
-    """One member of a trained Bradley-Terry reward, as a RewardFunction on raw observations."""
+    """A trained Bradley-Terry reward, as a RewardFunction on raw observations.
 
-    def __init__(self, folder: str | Path, member: int = 0) -> None:
+    member: which of its networks to ask; None: the mean of them all.
+    """
+
+    def __init__(self, folder: str | Path, member: int | None = 0) -> None:
         tensors, config = load_model(folder, "reward")
         members = len(config["seeds"])
-        if not 0 <= member < members:
+        if member is not None and not 0 <= member < members:
             raise RoboprefError(f"{folder} holds members 0 to {members - 1}, not {member}: train with more seeds")
         self.obs_mean, self.obs_std = tensors["obs_mean"], tensors["obs_std"]
         self.member = member
-        self.net = BradleyTerryReward(
-            member_rngs(config["seeds"], "weights"), len(self.obs_mean), config["action_dim"], config["hidden"]
-        )
+        self.dims: tuple[int, int] = (len(self.obs_mean), config["action_dim"])
+        self.env: str | None = config.get("env")  # where it was learnt; what version 0.1 wrote does not say
+        self.net = BradleyTerryReward(member_rngs(config["seeds"], "weights"), *self.dims, config["hidden"])
         weights = {name.removeprefix("reward."): tensor for name, tensor in tensors.items() if name.startswith("reward.")}
         load_strict(self.net, weights, folder)
 
@@ -92,4 +97,26 @@ class LearnedReward:
         x = (torch.as_tensor(obs, dtype=torch.float32) - self.obs_mean) / self.obs_std
         a = torch.as_tensor(actions, dtype=torch.float32)
         members = len(next(self.net.parameters()))
-        return self.net(x.expand(members, -1, -1), a.expand(members, -1, -1))[self.member].numpy()
+        rewards = self.net(x.expand(members, -1, -1), a.expand(members, -1, -1))
+        return (rewards.mean(0) if self.member is None else rewards[self.member]).numpy()
+
+
+def reward_of(reference: str, member: int | None, where: str, env_id: str | None, dims: tuple[int, int]) -> LearnedReward:
+    """The learned reward that `reward=REFERENCE` names, a folder or hf-hub:..., for the transitions of `where`.
+
+    member: as of LearnedReward.  env_id and dims: environment (None: not known) and sizes (do, da) of `where`.  RoboprefError
+    when it was learnt in another environment, where the same number of an observation means something else, or of other sizes.
+    """
+    reward = LearnedReward(find_model(reference, "reward"), member)
+    if reward.env is not None and env_id is not None and not same_environment(reward.env, env_id):
+        of = "" if where == env_id else f"of {env_id}, "
+        raise RoboprefError(
+            f"reward={reference} was learnt in {reward.env}, and {where} is {of}another environment, whose numbers mean "
+            "something else: give the reward of this environment"
+        )
+    if reward.dims != dims:
+        raise RoboprefError(
+            f"reward={reference} is of {reward.dims[0]} numbers an observation and {reward.dims[1]} an action, {where} has "
+            f"{dims[0]} and {dims[1]}: give the reward of this environment"
+        )
+    return reward

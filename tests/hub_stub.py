@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -32,10 +32,11 @@ class Hub:
         self.asked: list[str] = []  # "METHOD path" of every request
         self.endpoint = ""
 
-    def commit(self, repo: str, files: dict[str, bytes]) -> str:
-        """Add `files` to what is there; the new commit's name."""
+    def commit(self, repo: str, files: dict[str, bytes], gone: Collection[str] = ()) -> str:
+        """Add `files` to what is there, without what is `gone`; the new commit's name."""
         commits = self.commits.setdefault(repo, [])
-        commits.append((commits[-1] if commits else {}) | files)
+        kept = {path: content for path, content in (commits[-1] if commits else {}).items() if path not in gone}
+        commits.append(kept | files)
         return sha(commits[-1])
 
     def at(self, repo: str, revision: str) -> dict[str, bytes] | None:
@@ -130,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 lines = [json.loads(line) for line in body.splitlines()]
                 values = [line["value"] for line in lines if line["key"] == "file"]
-                oid = self.hub.commit(repo, {value["path"]: base64.b64decode(value["content"]) for value in values})
+                gone = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+                oid = self.hub.commit(repo, {value["path"]: base64.b64decode(value["content"]) for value in values}, gone)
                 self.answer(200, {"commitUrl": f"{self.hub.endpoint}/{repo}/commit/{oid}", "commitOid": oid})
         else:
             self.answer(404, {"error": "no such address"})

@@ -273,6 +273,12 @@ def test_a_learned_reward_takes_the_place_of_the_environments(tmp_path: Path) ->
     online.run(replace(config, out=tmp_path / "whole"))
     with pytest.raises(RoboprefError, match=r"is of 4 numbers .* has 11 and 3"):
         online.Run(replace(config, env="mujoco/Hopper-v5", out=tmp_path / "other"), torch.device("cpu"))
+    about = {"seeds": [0, 1], "hidden": (8,), "action_dim": 1, "env": "mujoco/InvertedPendulum-v4"}
+    save_reward(tmp_path / "elsewhere", reward, torch.zeros(4), torch.ones(4), about)
+    with pytest.raises(
+        RoboprefError, match=r"was learnt in mujoco/InvertedPendulum-v4, and mujoco/InvertedPendulum-v5 is another environment"
+    ):
+        online.Run(replace(config, reward=str(tmp_path / "elsewhere"), out=tmp_path / "other"), torch.device("cpu"))
     with pytest.raises(RoboprefError, match=r"reward=.*nothing: no such folder"):
         online.run(replace(config, reward=str(tmp_path / "nothing"), out=tmp_path / "other"))
 

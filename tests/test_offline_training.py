@@ -19,7 +19,7 @@ from minari.dataset.minari_storage import MinariStorage
 from robopref.configs.checkpoint import load_model
 from robopref.configs.cli import main as robopref
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import read_json, write_json
+from robopref.configs.files import digest, read_json, write_json
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.imitation import OTRConfig, SEABOConfig, UDSConfig
 from robopref.configs.policy import BCConfig, IQLConfig, PIQLConfig, PolicyConfig, TD3BCConfig, TrainConfig
@@ -35,6 +35,7 @@ from robopref.policies.networks import load_policy
 from robopref.policies.td3bc import TD3BC
 from robopref.preference.imitation.seabo import seabo_rewards
 from robopref.preference.members import member_rngs
+from robopref.preference.reward import BradleyTerryReward, save_reward
 
 SMALL = {"hidden": (8, 8), "batch": 8, "steps": 12}
 POLICIES: dict[str, PolicyConfig] = {
@@ -240,6 +241,103 @@ def test_rewards_of_experts_and_of_code_reach_the_learner(folder: Path, tmp_path
     assert 0 < rewards(reward="otr").max() <= 5
     written = rewards(reward=str(folder / "reward" / "reward.py"))
     np.testing.assert_allclose(written, data.next_obs[:, 0] - 2 * np.square(clipped.actions).sum(1), rtol=1e-5, atol=1e-5)
+
+
+def learned(folder: Path, dims: tuple[int, int] = (4, 2), **about: object) -> BradleyTerryReward:
+    """Write a reward of two members that nothing taught."""
+    reward = BradleyTerryReward(member_rngs([3, 8], "weights"), *dims, [8])
+    mean, std = torch.linspace(-1, 1, dims[0]), torch.linspace(0.5, 2, dims[0])
+    save_reward(folder, reward, mean, std, {"seeds": [3, 8], "hidden": [8], "action_dim": dims[1], **about})
+    return reward
+
+
+def test_a_learned_reward_labels_every_transition_with_the_mean_of_its_members(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, reward = made_up(), learned(tmp_path / "reward", env="mujoco/Hopper-v5")
+    monkeypatch.setattr(offline, "CHUNK", 10)
+    config = settings(folder, tmp_path / "out", reward=str(tmp_path / "reward"), reward_scale="none")
+    obs = (torch.tensor(data.obs) - torch.linspace(-1, 1, 4)) / torch.linspace(0.5, 2, 4)
+    with torch.no_grad():
+        expected = reward(obs.expand(2, -1, -1), torch.tensor(data.actions.clip(-1, 1)).expand(2, -1, -1))
+    assert not torch.allclose(expected[0], expected[1], atol=0.1)
+    torch.testing.assert_close(offline.load(config).transitions.rewards, (expected[0] + expected[1]) / 2)
+    out = train.run(config)
+    manifest = read_json(out / "manifest.json")
+    assert manifest["inputs"]["reward"]["sha256"] == digest(tmp_path / "reward" / "model.safetensors")
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    assert train.run(config) == out and (out / "model.safetensors").stat().st_mtime_ns == before
+    assert load_model(out, "policy")[1]["reward"] == str(tmp_path / "reward")
+    true = train.run(settings(folder, tmp_path / "true", reward_scale="none"))
+    weights = [load_model(run, "policy")[0]["actor.mlp.layers.0.weight"] for run in (out, true)]
+    assert not torch.equal(*weights)
+
+
+def test_a_policy_whose_reward_was_learnt_names_that_reward(folder: Path, tmp_path: Path) -> None:
+    learned(tmp_path / "piql" / "reward")
+    inner, outer = (settings(folder, tmp_path, reward=str(tmp_path / name)) for name in ("piql/reward", "piql"))
+    assert offline.inputs(inner)["reward"] == offline.inputs(outer)["reward"]
+    rewards = [offline.load(config).transitions.rewards for config in (inner, outer)]
+    assert torch.equal(*rewards) and offline.identity(inner) == offline.identity(outer)
+
+
+def test_a_checkpoint_of_another_learned_reward_is_not_continued(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned(tmp_path / "reward")
+    config = settings(folder, tmp_path / "out", reward=str(tmp_path / "reward"))
+    save = train.save
+
+    def full(*_: object, **__: object) -> None:
+        raise RoboprefError("disk full")
+
+    monkeypatch.setattr(train, "save", full)
+    with pytest.raises(RoboprefError, match="disk full"):
+        train.run(config)
+    monkeypatch.setattr(train, "save", save)
+    kept = (tmp_path / "reward" / "model.safetensors").read_bytes(), (tmp_path / "reward" / "config.json").read_bytes()
+    learned(tmp_path / "reward", hint="another")
+    with pytest.raises(RoboprefError, match=r"checkpoint\.safetensors is from a run with another reward"):
+        train.run(config)
+    for name, content in zip(("model.safetensors", "config.json"), kept, strict=True):
+        (tmp_path / "reward" / name).write_bytes(content)
+    train.run(config)
+
+
+@pytest.mark.parametrize(
+    ("dims", "about", "changes", "message"),
+    [
+        (
+            (4, 2),
+            {"env": "metaworld/door-open"},
+            {},
+            r"was learnt in metaworld/door-open, and .*data\.hdf5 is of mujoco/hopper, ",
+        ),
+        ((5, 2), {}, {}, r"is of 5 numbers an observation and 2 an action, .*data\.hdf5 has 4 and 2"),
+        ((4, 3), {"env": "mujoco/hopper"}, {}, r"is of 4 numbers an observation and 3 an action"),
+        ((4, 2), {}, {"policy": BCConfig()}, "policy=bc copies actions"),
+        ((4, 2), {}, {"policy": PIQLConfig()}, "policy=piql learns its reward from labels"),
+    ],
+)
+def test_a_learned_reward_of_something_else_is_refused(
+    folder: Path, tmp_path: Path, dims: tuple[int, int], about: dict[str, str], changes: dict[str, object], message: str
+) -> None:
+    learned(tmp_path / "reward", dims, **about)
+    with pytest.raises(RoboprefError, match=message):
+        train.run(settings(folder, tmp_path / "out", reward=str(tmp_path / "reward"), **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_learned_reward_is_refused(folder: Path, tmp_path: Path) -> None:
+    bc = train.run(settings(folder, tmp_path / "bc", "bc"))
+    for reward, message in (
+        (bc, "holds a 'policy', but a 'reward' is wanted"),
+        (tmp_path, r"model\.safetensors does not exist"),
+        (tmp_path / "gone", r"nor a learned reward, the folder RUN/reward of policy=piql or hf-hub:OWNER/NAME"),
+    ):
+        with pytest.raises(RoboprefError, match=message):
+            train.run(settings(folder, tmp_path / "out", reward=str(reward)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_step_of_episodes_that_can_end_is_worth_more(folder: Path, tmp_path: Path) -> None:

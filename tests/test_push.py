@@ -30,7 +30,8 @@ from robopref.configs.run import write_manifest
 from robopref.configs.vlp import ModelConfig, PretrainConfig, TrainVLPConfig
 from robopref.datasets.preferences import write_preferences
 from robopref.embodied.video import write_video
-from robopref.preference import pretrain, push, train
+from robopref.policies import push
+from robopref.preference import pretrain, train
 from robopref.preference.backbone import load_backbone
 from robopref.preference.hub import FILES, PICTURES, find_model, parse_reference
 from robopref.preference.vlp import KIND, VLP, VLPScorer
@@ -111,7 +112,7 @@ def test_a_pushed_folder_scores_the_same_wherever_it_is_taken(run, tmp_path, cap
     moved.parent.mkdir()
     (tmp_path / "out" / "drawers").rename(moved)
     shutil.rmtree(run)
-    assert files(moved).keys() == set(FILES)
+    assert files(moved).keys() == set(FILES["vlp"])
     assert scores(moved) == expected and len(set(expected)) == 5
     assert len({path.stat().st_mode for path in moved.rglob("*") if path.is_file()}) == 1, "others may read all or nothing"
     for name, content in files(moved).items():
@@ -177,7 +178,7 @@ def test_the_card_says_how_many_pairs_the_labels_left_out(run, tmp_path):
 def test_a_vlp_without_statistics_of_its_pictures_is_shared_without(run, tmp_path):
     (run / PICTURES).unlink()
     _, sizes = push.run(PushConfig(run, str(tmp_path / "drawers")))
-    assert sizes.keys() == set(FILES) - {PICTURES}
+    assert sizes.keys() == set(FILES["vlp"]) - {PICTURES}
     assert PICTURES not in (tmp_path / "drawers" / "README.md").read_text()
 
 
@@ -355,7 +356,7 @@ def test_to_the_hub_and_back(run, hub, tmp_path, inside):
     home = tmp_path / "home"
     lines = python(hub, home, ROBOPREF, "push", str(run), "--to", "hf-hub:me/drawers", "--private", HF_TOKEN=TOKEN)
     (_, pushed) = hub.commits["me/drawers"]
-    assert hub.private == {"me/drawers"} and pushed.keys() == {".gitattributes", *FILES}
+    assert hub.private == {"me/drawers"} and pushed.keys() == {".gitattributes", *FILES["vlp"]}
     pinned = re.match(r"(hf-hub:me/drawers@[0-9a-f]{40}): 6 files", lines[-1])
     assert pinned is not None
     commit = pinned[1].partition("@")[2]

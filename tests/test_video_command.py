@@ -13,7 +13,7 @@ from robopref.embodied.render import Renderer
 from robopref.embodied.video import read_video
 from robopref.policies import video
 
-SMALL = {"goals": 2, "size": 64, "quality": "fast", "every": 8, "max_steps": 40}
+SMALL = {"env": "metaworld/drawer-close", "goals": 2, "size": 64, "quality": "fast", "every": 8, "max_steps": 40}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,12 +82,12 @@ def test_a_model_of_the_hub_is_found_once_and_its_place_recorded(tmp_path: Path,
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_bytes(b"")
     asked: list[Path] = []
-    monkeypatch.setattr(video, "find_model", lambda reference: asked.append(reference) or snapshot)
+    monkeypatch.setattr(video, "find_model", lambda reference, kind: asked.append((reference, kind)) or snapshot)
     monkeypatch.setattr(video, "VLPScorer", Watcher)
     model = Path("hf-hub:me/vlp")
     out = video.run(VideoConfig(("random",), out=tmp_path / "films", model=model, instruction="shut it", **SMALL | {"goals": 1}))
     manifest = json.loads((out / "manifest.json").read_text())
-    assert asked == [model] and manifest["config"]["model"] == "hf-hub:me/vlp"
+    assert asked == [(model, "vlp")] and manifest["config"]["model"] == "hf-hub:me/vlp"
     assert manifest["inputs"]["--model"]["path"] == str(snapshot / "model.safetensors")
 
 
