@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new empty folder beside `path`; it replaces `path`, whole, when the block ends well.
 
-    Errors as for atomic_file.  Between the two renames that replace an existing folder there is a moment without one,
-    never one with a half-written folder.
+    Errors as for atomic_file.  Of several processes the last one's stays.  Between the two renames that replace an existing
+    folder there is a moment without one, never one with a half-written folder.
     """
     path = Path(path)
     temp, old = _beside(path), _beside(path)
@@ -72,9 +72,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             yield temp
             for file in _files(temp):
                 _sync(file)
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temp, path)
+            while True:
+                with suppress(FileNotFoundError):
+                    os.replace(path, old)
+                try:
+                    os.replace(temp, path)
+                    break
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    shutil.rmtree(old, ignore_errors=True)  # another process has put its own there meanwhile
             _sync(path.parent)
     finally:
         shutil.rmtree(temp, ignore_errors=True)

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ LOCK = ".lock"
 HYDRA = ("out=", "overwrite=true")
 FLAGS = ("--out", "--overwrite")
 """How a user says where to write, and that what is there may go: in commands of hydra, and in those with flags."""
+OWNER_S = 1.0  # whoever has got the lock writes at once who it is
 TOLD = 3  # differing settings that an error names
 
 
@@ -179,11 +180,24 @@ def _begun(stage: str, config: Any) -> dict[str, Any]:
 
 def _owner(folder: Path) -> str:
     """By whom a folder is in use, as far as is known."""
+    until = time.monotonic() + OWNER_S
+    while time.monotonic() < until:
+        with suppress(RoboprefError):
+            there = read_json(folder / BEGUN)
+            if there["machine"] != platform.node() or _lives(there["process"]):  # and was not left by a killed run
+                return f" by process {there['process']} on {there['machine']} since {there['began']} ({there['command']})"
+        time.sleep(OWNER_S / 50)
+    return ""
+
+
+def _lives(process: int) -> bool:
     try:
-        there = read_json(folder / BEGUN)
-    except RoboprefError:  # it has the lock, and not written yet who it is
-        return ""
-    return f" by process {there['process']} on {there['machine']} since {there['began']} ({there['command']})"
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _has_files(folder: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,3 +187,18 @@ def test_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
         read_json(path)
     with pytest.raises(RoboprefError, match=r"b\.json does not exist"):
         read_json(tmp_path / "b.json")
+
+
+def test_of_several_writers_of_a_folder_each_succeeds_and_one_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            with atomic_folder(path) as temp:
+                for name in ("first", "second"):
+                    (temp / name).write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert names(tmp_path) == ["shared"] and names(path) == ["first", "second"]
+    assert (path / "first").read_text() == (path / "second").read_text()
