@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from .errors import RoboprefError, UsageError, nearest
 from .stopping import Terminated
 
+AGAIN_S = 0.02  # by when whatever Python does between two steps of a program has ended
+
 
 class Command(NamedTuple):
     """A command: what help says of it, the function behind it, and what its words are read to."""
@@ -140,9 +142,13 @@ def guarded(command: Callable[[], object]) -> int:
     ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
     """
     try:
-        with _terminable():
+        with _terminable(), _interrupts_are_not_lost():
             try:
                 command()
+            except Exception as error:
+                if (stop := _interrupt_behind(error)) is not None:
+                    raise stop from None
+                raise
             finally:
                 _flush()  # here, and not when Python ends, where nobody can handle it
     except RoboprefError as error:
@@ -192,6 +198,37 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _interrupts_are_not_lost() -> Iterator[None]:
+    """Send a signal again whose exception Python could only print, because it came in a `__del__` or a callback of weakref."""
+    before = sys.unraisablehook
+    waiting: list[threading.Timer] = []
+
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            before(lost)
+            return
+        number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+        waiting.append(threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)))
+        waiting[-1].start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in waiting:
+            timer.cancel()
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt in whose wake `error` came: libraries that are stopped halfway trip over what is half done."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__context__
+    return found
 
 
 def usage() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import plain
 from robopref.configs.hydra import compose, run_hydra, to_dataclass
 from robopref.configs.ranges import Word
+from robopref.configs.stopping import Terminated
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,42 @@ def test_too_little_memory_is_one_line(error: Exception, command: Callable, caps
     said = capsys.readouterr().err
     assert said.startswith(f"error: there is not enough memory ({str(error).splitlines()[0]}): ask for less at a time")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("kind", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_what_libraries_say_of_an_interrupt_is_an_interrupt(
+    kind: type[BaseException], status: int, command: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(argv: list[str]) -> None:
+        try:
+            try:
+                raise kind("step 3 is kept")
+            finally:
+                argv.nothing  # type: ignore[attr-defined]  # noqa: B018
+        except AttributeError as error:
+            raise UsageError("train settings: nothing") from error
+
+    command(fail)
+    assert main(["toy"]) == status and capsys.readouterr().err == "interrupted; step 3 is kept\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_within_a_destructor_is_not_lost(
+    number: signal.Signals, status: int, command: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Thing:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            sum(range(10))
+
+    def work(argv: list[str]) -> None:
+        Thing()
+        time.sleep(30)
+
+    command(work)
+    before, hook = time.monotonic(), sys.unraisablehook
+    assert main(["toy"]) == status and time.monotonic() - before < 10 and sys.unraisablehook is hook
+    assert capsys.readouterr().err == "interrupted; what was finished is kept, and the same command continues\n"
 
 
 def test_traceback_when_asked_and_when_unexpected(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
