@@ -258,7 +258,7 @@ def kill(running: Running, moment: float, kind: signal.Signals, longest: float, 
     (os.killpg if kind == signal.SIGINT else os.kill)(running.process, kind)
     status, took = running.wait(sent + LONG_S), time.monotonic() - sent
     if running.is_done() and status in (0, -kind) and took < max(SLOW_S, longest):  # too late to stop it: it finished
-        check(running, 0, 0, row)
+        check(running, 0, 0, row, f"{kind.name} at {moment:.2f} s")
         return 0.0
     check(running, status, STATUS[kind], row, f"{kind.name} at {moment:.2f} s")
     if kind != signal.SIGKILL:
