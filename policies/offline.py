@@ -124,6 +124,13 @@ def learns_from_reward(policy: PolicyConfig) -> bool:
     return isinstance(policy, IQLConfig | TD3BCConfig) and not isinstance(policy, PIQLConfig)
 
 
+def check_learned(config: TrainConfig) -> None:
+    """RoboprefError where a learned reward is not of the data's environment; for before anything is overwritten."""
+    if is_learned(config.reward):
+        data = load_offline(config.data)
+        reward_of(config.reward, None, str(config.data), data.env_id, data.dims)
+
+
 def inputs(config: TrainConfig) -> dict[str, Path]:
     """Every file or folder that is read, by what it is.  Sets of D4RL that are not here yet are downloaded."""
     found = {"data": file_of(config.data)}

@@ -102,6 +102,8 @@ def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
         check_origin(first.labels, first.data, EpisodeStore(first.data).env_id)
     if not first.overwrite and all(is_complete(one.out, one, files) for one, files in zip(configs, inputs, strict=True)):
         return
+    for config in configs:
+        offline.check_learned(config)
     started = time.time()
     with ExitStack() as held:
         for config, files in zip(configs, inputs, strict=True):

@@ -328,6 +328,15 @@ def test_a_learned_reward_of_something_else_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_is_not_overwritten_for_a_learned_reward_that_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = train.run(settings(folder, tmp_path / "out"))
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    learned(tmp_path / "reward", env="metaworld/door-open")
+    with pytest.raises(RoboprefError, match="another environment"):
+        train.run(settings(folder, out, reward=str(tmp_path / "reward"), overwrite=True))
+    assert (out / "model.safetensors").stat().st_mtime_ns == before and (out / "manifest.json").exists()
+
+
 def test_a_folder_without_a_learned_reward_is_refused(folder: Path, tmp_path: Path) -> None:
     bc = train.run(settings(folder, tmp_path / "bc", "bc"))
     for reward, message in (
