@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -340,6 +342,17 @@ def test_the_number_of_threads_changes_no_reward() -> None:
         rewards = label(data, experts, config)  # type: ignore[operator]
         assert rewards.dtype == np.float32 and rewards.shape == (820,)
         np.testing.assert_array_equal(label(data, experts, replace(config, workers=1)), rewards)  # type: ignore[operator, type-var]
+
+
+def test_an_interrupt_waits_for_the_jobs_that_have_begun_alone() -> None:
+    def interrupted() -> Iterator[int]:
+        yield from range(20)
+        raise KeyboardInterrupt
+
+    done: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        list(in_threads(lambda number: time.sleep(0.2) or done.append(number), interrupted(), 1))
+    assert len(done) < 5
 
 
 def test_threads_keep_the_order_and_pass_errors_on() -> None:

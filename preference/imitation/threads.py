@@ -23,4 +23,7 @@ def in_threads(function: Callable[[S], T], jobs: Iterable[S], workers: int) -> I
     if workers < 1:
         raise RoboprefError(f"workers={workers}: at least one thread has to do the work")
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(function, jobs)
+        try:
+            yield from pool.map(function, jobs)
+        finally:  # after Ctrl-C only what has begun is waited for
+            pool.shutdown(cancel_futures=True)
