@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -39,7 +40,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix) to write to; it takes the final name when the block ends well.
 
     After an error the temporary file is removed and what was under `path` stays.  A killed process leaves
-    `.NAME.*.partial*`, which nothing reads and the next run in the folder removes (run_folder.py).  The file gets the
+    `.NAME.*.partial*`, which nothing reads and the next run in the folder removes (run_folder.py), or whoever writes the file
+    anew (remove_abandoned).  The file gets the
     permissions that new files get, whichever library writes it.  Raises RoboprefError naming `path` when the disk is full or
     may not be written.
     """
@@ -86,6 +88,29 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes were writing to be named `path`; what processes that live here are writing stays."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.{PARTIAL}{glob.escape(path.suffix)}"):
+        process = re.search(rf"\.(\d+)-[0-9a-f]+\.{PARTIAL}", left.name)
+        if process is not None and int(process[1]) != os.getpid() and lives(int(process[1])):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def lives(process: int) -> bool:
+    """Whether there is such a process on this machine, whosever it is."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def expand_home(value: str) -> str:

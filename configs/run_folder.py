@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .errors import RoboprefError
-from .files import CLOSED, MANIFEST, PARTIAL, differences, digest, plain, read_json, without, write_json
+from .files import CLOSED, MANIFEST, PARTIAL, differences, digest, lives, plain, read_json, without, write_json
 from .run import is_complete
 
 BEGUN = "run.json"
@@ -34,6 +34,7 @@ LOCK = ".lock"
 HYDRA = ("out=", "overwrite=true")
 FLAGS = ("--out", "--overwrite")
 """How a user says where to write, and that what is there may go: in commands of hydra, and in those with flags."""
+SAFETENSORS = ".tmp??????"  # what safetensors itself writes to before it takes the name that it was told
 OWNER_S = 1.0  # whoever has got the lock writes at once who it is
 TOLD = 3  # differing settings that an error names
 
@@ -102,7 +103,7 @@ def run_folder(
             yield True
             return
         found = other_run()
-        remove_partial(folder)
+        _remove_partial(folder)
         if not whole:
             if not by_part and (found or (overwrite and not shared and (folder / MANIFEST).exists())):
                 _empty(folder)  # but goes on with an unfinished run of these settings, as the same command should
@@ -184,20 +185,10 @@ def _owner(folder: Path) -> str:
     while time.monotonic() < until:
         with suppress(RoboprefError):
             there = read_json(folder / BEGUN)
-            if there["machine"] != platform.node() or _lives(there["process"]):  # and was not left by a killed run
+            if there["machine"] != platform.node() or lives(there["process"]):  # and was not left by a killed run
                 return f" by process {there['process']} on {there['machine']} since {there['began']} ({there['command']})"
         time.sleep(OWNER_S / 50)
     return ""
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
 
 
 def _has_files(folder: Path) -> bool:
@@ -213,9 +204,13 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what killed runs were writing in a folder, and aside of it when they replaced it; for whoever has its lock."""
-    left = [*folder.rglob(f".*.{PARTIAL}*"), *folder.parent.glob(f".{folder.stem}.*.{PARTIAL}{folder.suffix}")]
+def _remove_partial(folder: Path) -> None:
+    """Remove what killed runs were writing in the folder, and aside of it when they replaced it: the lock is ours."""
+    left = [
+        *folder.rglob(f".*.{PARTIAL}*"),
+        *folder.rglob(SAFETENSORS),
+        *folder.parent.glob(f".{folder.stem}.*.{PARTIAL}{folder.suffix}"),
+    ]
     for path in left:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -20,10 +20,11 @@ import numpy as np
 
 from robopref.configs.collect import CollectConfig
 from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.files import remove_abandoned
 from robopref.configs.parallel import in_processes
 from robopref.configs.progress import tell_end
 from robopref.configs.run import write_manifest
-from robopref.configs.run_folder import FLAGS, remove_partial, run_folder
+from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.datasets.clips import render_bank
 from robopref.datasets.episodes import EpisodeStore, write_episodes
 from robopref.embodied.envs import MetaWorldEnv, make_env
@@ -96,7 +97,7 @@ def collect_task(config: CollectConfig) -> None:
             provenance = {key: str(value) for key, value in asked.items()}
             write_episodes(path, env.env_id, play(env, config), provenance, vouch)
         if config.clips is not None:
-            remove_partial(config.clips / name)
+            remove_abandoned(config.clips / name)
             with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
                 render_bank(EpisodeStore(path), config.clips / name, renderer, with_parts=config.parts)
 

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file
+from robopref.configs.files import atomic_file, remove_abandoned
 from robopref.configs.run_folder import stage_of
 from robopref.configs.show import ReportConfig
 from robopref.policies.results import gather
@@ -38,6 +38,7 @@ def run(config: ReportConfig) -> Path:
     except UndefinedError as error:
         raise RoboprefError(f"{folder}: written by another version of robopref ({error}); run its stages again.") from error
     path = config.out or folder / "report.html"
+    remove_abandoned(path)
     with atomic_file(path) as aside:
         aside.write_text(page, encoding="utf-8")
     return path

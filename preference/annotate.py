@@ -24,7 +24,7 @@ import pandas as pd
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import MANIFEST, digest, plain, read_json, write_json
+from robopref.configs.files import MANIFEST, digest, plain, read_json, remove_abandoned, write_json
 from robopref.configs.progress import tell_end
 from robopref.configs.run import choose_device, write_manifest
 from robopref.configs.run_folder import BEGUN, FLAGS, run_folder
@@ -100,6 +100,7 @@ def run(config: AnnotateConfig) -> Path:
     check_out(config, side)
     with run_folder(side, "annotate", config, inputs, overwrite=config.overwrite, words=FLAGS, by_part=True) as complete:
         if not complete:
+            remove_abandoned(config.out)
             label(config, videos, useless, models, inputs)
             outputs = [Path("..", config.out.name)]  # beside the folder, and so wherever both are moved to
             write_manifest(side, "annotate", config, inputs, config.seed, started, outputs=outputs)

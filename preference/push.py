@@ -13,7 +13,7 @@ from pathlib import Path
 
 from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import atomic_folder
+from robopref.configs.files import atomic_folder, remove_abandoned
 from robopref.configs.push import PushConfig
 from robopref.preference.backbone import parse_open_clip, parse_small
 from robopref.preference.card import LIBRARY, model_card
@@ -41,6 +41,7 @@ def share(config: PushConfig, write: Writer) -> tuple[str, dict[str, int]]:
     if config.dry_run:
         with tempfile.TemporaryDirectory() as made:
             return config.to, write(config.run, Path(made), target.name, target.name)
+    remove_abandoned(target)
     with atomic_folder(target) as aside:
         return config.to, write(config.run, aside, target.name, target.name)
 

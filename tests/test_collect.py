@@ -78,7 +78,7 @@ def test_a_kill_between_episodes_and_frames_loses_neither_and_mixes_nothing(tmp_
         patch.setattr(collect, "render_bank", killed)
         collect.run(config(tmp_path, seed=1, overwrite=True, **small))
     assert (store / "manifest.json").exists() and not (tmp_path / "clips" / TASK).exists()  # the frames were of other episodes
-    half = tmp_path / "clips" / f".{TASK}.1-00.partial"
+    half = tmp_path / "clips" / f".{TASK}.{2**30}-00.partial"
     half.mkdir()
     lock.touch()  # as SIGKILL leaves both
     monkeypatch.setattr(collect, "play", lambda *_: pytest.fail("the task was collected again"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, atomic_folder, digest, plain, read_json, write_json
+from robopref.configs.files import atomic_file, atomic_folder, digest, plain, read_json, remove_abandoned, write_json
 
 KILLED_IN_FILE = """
 import sys, time
@@ -202,3 +203,18 @@ def test_of_several_writers_of_a_folder_each_succeeds_and_one_stays_whole(tmp_pa
         list(pool.map(write, range(4)))
     assert names(tmp_path) == ["shared"] and names(path) == ["first", "second"]
     assert (path / "first").read_text() == (path / "second").read_text()
+
+
+def test_what_killed_processes_were_writing_goes_and_what_living_ones_write_stays(tmp_path: Path) -> None:
+    gone = [
+        f".page.{2**30}-0a.partial.html",
+        f".page.{os.getpid()}-0a.partial.html",
+    ]  # in a container every run has the same number
+    other = [f".page.{os.getppid()}-0a.partial.html", f".page2.{2**30}-0a.partial.html", f".page.{2**30}-0a.partial", "page.html"]
+    for name in (*gone, *other):
+        (tmp_path / name).touch()
+    remove_abandoned(tmp_path / "page.html")
+    assert names(tmp_path) == sorted(other)
+    (tmp_path / f".set.{2**30}-0a.partial").mkdir()
+    remove_abandoned(tmp_path / "set")
+    assert names(tmp_path) == sorted(other)

@@ -138,9 +138,10 @@ def test_an_error_before_the_first_step_leaves_nothing(settings: Settings, there
 
 def test_what_killed_processes_were_writing_is_removed(settings: Settings) -> None:
     settings.out.mkdir()
-    left = settings.out / ".model.123-abcd.partial.safetensors", settings.out.parent / ".run.123-abcd.partial"
-    left[0].write_text("half")
-    left[1].mkdir()
+    left = [settings.out / name for name in (".model.123-abcd.partial.safetensors", ".tmp1NGZTo", "../.run.123-abcd.partial")]
+    for path in left[:2]:
+        path.write_text("half")
+    left[2].mkdir()
     (settings.out.parent / ".runner.123-abcd.partial").mkdir()  # of a folder of another name
     finish(settings)
     assert not any(path.exists() for path in left) and (settings.out.parent / ".runner.123-abcd.partial").exists()
