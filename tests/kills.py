@@ -59,8 +59,8 @@ CACHE = "torchinductor_"  # of torch, in the folder for temporary files
 TIMES = {"created", "wall_s", "peak_mb", "peak_child_mb", "command", "code", "seconds", "outputs"}  # keys of JSON files
 MARK = "ROBOPREF_KILLS"
 COMMANDS = {**PLAIN, **AFTER, **FURTHER, "report": REPORT}
-COLUMNS = ("command", "seconds", "SIGKILL", "SIGTERM", "SIGINT", "resumed", "differences", "leftovers")
-COLUMNS = (*COLUMNS, "tracebacks", "statuses", "orphans", "slowest_end_s")
+COUNTED = ("SIGKILL", "SIGTERM", "SIGINT", "resumed", "differences", "leftovers", "tracebacks", "statuses", "orphans")
+COLUMNS = ("command", "seconds", *COUNTED, "slowest_end_s")
 
 
 class InChild(Exception):
@@ -238,7 +238,7 @@ def campaign(name: str, work: Path, made: Path, kills: int, rng: random.Random) 
             shutil.copytree(base, kept := work / f"kept-{base.name}-{chain}", dirs_exist_ok=True)
             tell(f"  {kept}: left over {new[:5]}, different {wrong[:5]}")
     clear(base)
-    numbers = {column: row[column] for column in COLUMNS[2:-1]}
+    numbers = {column: row[column] for column in COUNTED}
     tell(f"  {numbers}, {slowest:.1f} s at most to end")
     return {"command": name, "seconds": f"{whole_s:.1f}"} | numbers | {"slowest_end_s": f"{slowest:.1f}"}
 
