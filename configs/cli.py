@@ -142,12 +142,12 @@ def guarded(command: Callable[[], object]) -> int:
     ROBOPREF_DEBUG=1 shows the traceback also where one line is the rule; unexpected exceptions always show theirs.
     """
     try:
-        with _terminable(), _interrupts_are_not_lost():
+        with _stoppable() as stops, _interrupts_are_not_lost():
             try:
                 command()
-            except Exception as error:
-                if (stop := _interrupt_behind(error)) is not None:
-                    raise stop from None
+            except Exception:
+                if stops:  # libraries that are stopped halfway trip over what is half done, and C code may hide why
+                    raise stops[-1] from None
                 raise
             finally:
                 _flush()  # here, and not when Python ends, where nobody can handle it
@@ -184,20 +184,27 @@ def guarded(command: Callable[[], object]) -> int:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM inside the block; only the main thread may set handlers."""
+def _stoppable() -> Iterator[list[KeyboardInterrupt]]:
+    """Raise `Terminated` on SIGTERM and KeyboardInterrupt on SIGINT inside the block, and yield a list of what was raised.
 
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
+    Only the main thread may set handlers; Ctrl-C stays ignored where it is, as of what a shell has put in the background.
+    """
+    stops: list[KeyboardInterrupt] = []
+
+    def stop(number: int, frame: object) -> None:
+        stops.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise stops[-1]
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stops
         return
-    before = signal.signal(signal.SIGTERM, terminate)
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield stops
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -221,14 +228,6 @@ def _interrupts_are_not_lost() -> Iterator[None]:
         sys.unraisablehook = before
         for timer in waiting:
             timer.cancel()
-
-
-def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """The interrupt in whose wake `error` came: libraries that are stopped halfway trip over what is half done."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, KeyboardInterrupt):
-        found = found.__context__
-    return found
 
 
 def usage() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -23,7 +24,6 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import plain
 from robopref.configs.hydra import compose, run_hydra, to_dataclass
 from robopref.configs.ranges import Word
-from robopref.configs.stopping import Terminated
 
 
 @dataclass(frozen=True)
@@ -162,21 +162,28 @@ def test_too_little_memory_is_one_line(error: Exception, command: Callable, caps
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("kind", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
-def test_what_libraries_say_of_an_interrupt_is_an_interrupt(
-    kind: type[BaseException], status: int, command: Callable, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_libraries_make_of_an_interrupt_is_an_interrupt(
+    number: signal.Signals, status: int, command: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(argv: list[str]) -> None:
-        try:
-            try:
-                raise kind("step 3 is kept")
-            finally:
-                argv.nothing  # type: ignore[attr-defined]  # noqa: B018
-        except AttributeError as error:
-            raise UsageError("train settings: nothing") from error
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(30)
+        raise ValueError("could not determine the shape of object type 'torch.storage.UntypedStorage'")
 
     command(fail)
-    assert main(["toy"]) == status and capsys.readouterr().err == "interrupted; step 3 is kept\n"
+    assert main(["toy"]) == status
+    assert capsys.readouterr().err == "interrupted; what was finished is kept, and the same command continues\n"
+
+
+def test_what_a_shell_has_put_in_the_background_ignores_interrupts(command: Callable) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        command(lambda argv: os.kill(os.getpid(), signal.SIGINT))
+        assert main(["toy"]) == 0 and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
