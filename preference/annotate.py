@@ -429,9 +429,10 @@ def summary(out: Path) -> str:
         lines += [f"{gone} of {len(table)} pairs have no label: the labeller abstained, and policies leave them out."]
     if "unusual" in table:
         middle, most, far = table["unusual"].median(), table["unusual"].max(), (table["unusual"] > UNUSUAL).sum()
+        told = [f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in (middle, most)]
         lines += [
-            f"How unusual the pictures are: {middle:.2g} in the median, {most:.2g} at most, {far} pairs above the limit, "
-            f"{UNUSUAL:.0f}; 1: as the strangest task of the training."
+            f"How unusual the pictures are: {told[0]} in the median, {told[1]} at most, where 1 is the strangest of the "
+            f"training's own tasks; {far} pairs above {UNUSUAL:.0f}, the limit."
         ]
     if (side_folder(out) / AGREEMENT).exists():
         row = read_json(side_folder(out) / AGREEMENT)

@@ -555,7 +555,7 @@ def test_it_says_how_unusual_pictures_are_and_warns(of_videos, knowing, capsys):
     clips = {video: value for side in "ab" for video, value in zip(table[f"video_{side}"], table["unusual"], strict=True)}
     assert len(clips) == VIDEOS and table["unusual"].gt(UNUSUAL).all()
     assert f"warning: {VIDEOS} of {VIDEOS} clips look like nothing that {knowing} was trained on" in capsys.readouterr().err
-    assert f"20 pairs above the limit, {UNUSUAL:.0f}" in annotate.summary(out)
+    assert f"20 pairs above {UNUSUAL:.0f}, the limit" in annotate.summary(out)
 
 
 def test_words_that_are_not_understood_are_named(of_videos, capsys):
