@@ -205,6 +205,7 @@ def _stoppable() -> Iterator[list[KeyboardInterrupt]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        stops.clear()  # they hold frames, and these the list: what is in the frames would live until Python ends
 
 
 @contextmanager

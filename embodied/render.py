@@ -274,8 +274,12 @@ def make_contexts(model: mujoco.MjModel) -> tuple[Any, mujoco.MjrContext]:
         module = importlib.import_module(f"mujoco.{backend if backend in LIBRARIES else 'glfw'}")
         module.GLContext._context = None  # its __del__ asks for it also where an interrupt has ended its __init__
         gl = module.GLContext(model.vis.global_.offwidth, model.vis.global_.offheight)
-        gl.make_current()
-        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        try:
+            gl.make_current()
+            context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        except BaseException:  # an interrupt, too: when Python ends the display has gone before the context
+            gl.free()
+            raise
     except Exception as error:  # drivers, PyOpenGL, glfw and mujoco fail with exceptions of many kinds
         raise RoboprefError(f"Cannot draw with MUJOCO_GL={backend}: {error} {advice(backend)}") from error
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
