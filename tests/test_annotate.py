@@ -432,9 +432,10 @@ def test_labels_that_need_no_pictures_are_given_without_reading_them(of_videos, 
     (tmp_path / "broken.mp4").write_bytes((films / "0.mp4").read_bytes()[:600])
     settings = replace(of_videos, videos=(f"{films}/0.mp4", str(tmp_path / "broken.mp4")), labeller="constant", model=(), pairs=1)
     assert len(read_preferences(annotate.run(settings))) == 1
-    (tmp_path / "broken.mp4").write_bytes(b"")
-    with pytest.raises(RoboprefError, match=r"broken\.mp4: empty"):
-        annotate.run(settings)
+    (tmp_path / "broken.mp4").write_bytes(b"never opened")
+    assert len(read_preferences(annotate.run(replace(settings, out=tmp_path / "text.parquet")))) == 1
+    with pytest.raises(RoboprefError, match=r"broken\.mp4"):
+        annotate.run(replace(settings, out=tmp_path / "skips.parquet", skip_broken=False, labeller="vlp", model=of_videos.model))
 
 
 def test_names_of_videos_are_taken_as_they_are(of_videos, films, inside):

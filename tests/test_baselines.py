@@ -331,5 +331,5 @@ def test_each_annotates_videos(labeller, of_frames, of_clips, small, banks, tmp_
         np.testing.assert_allclose(table[f"score_{side}"], scorer.score(clips, ["open the drawer"] * 5), atol=2e-3)
     np.testing.assert_allclose(table["label"], 1 / (1 + np.exp(table["score_a"] - table["score_b"])))
     assert (table["labeller"] == labeller).all()
-    inputs = read_json(tmp_path / "labels" / "manifest.json")["inputs"]
+    inputs = read_json(tmp_path / "labels.run" / "manifest.json")["inputs"]
     assert ("encoder" in inputs) and ("goal" in inputs) == (labeller == "goal-image")
