@@ -7,11 +7,15 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and numpy are imported: they read it once
 
 import random
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what runs in its background; tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -100,6 +100,8 @@ def test_workers_are_silent_and_the_command_counts_them(tmp_path: Path) -> None:
     os.close(theirs)
     shown = os.read(ours, 2**16).decode()
     os.close(ours)
+    # At its end joblib's tracker of semaphores may warn that it finds one gone; that is none of ours.
+    shown = re.sub(r"\S*resource_tracker\.py:\d+: .*?\n\s*warnings\.warn\(.*?\n", "", shown, flags=re.DOTALL)
     assert done.stdout == b"[0, 1, 2, 3]\n"
     assert "worker" not in shown and "jobs: 0 of 4" in shown and shown.count("\n") == 1
 

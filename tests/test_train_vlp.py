@@ -176,7 +176,7 @@ def test_settings_of_several_processes_are_checked():
     with pytest.raises(RoboprefError, match="devices=0 num_nodes=1: both must be at least 1"):
         Ranks("cpu", devices=0)
     if not torch.cuda.is_available():
-        with pytest.raises(RoboprefError, match="no GPU here"):
+        with pytest.raises(RoboprefError, match="device=cuda is not there: use auto or one of this machine's, cpu"):
             Ranks("cuda", devices=2)
     alone = Ranks("cpu")
     grads = [torch.ones(3)]
