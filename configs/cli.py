@@ -120,7 +120,7 @@ VARIANTS: dict[str, Command] = {
     "train_online": Command("", "robopref.policies.online:main", "robopref.configs.policy:OnlineConfig", "train_online"),
     "train_onpolicy": Command("", "robopref.policies.onpolicy:main", "robopref.configs.policy:OnPolicyConfig", "train_onpolicy"),
 }
-"""What `collect` with a word `protocol=...` and `train` with some policies are instead."""
+"""Commands that stand for `collect` with a word `protocol=...`, and for `train` with some policies."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -249,7 +249,7 @@ def usage() -> str:
 
 
 class _OutputError(Exception):
-    """What was printed could not be written; its cause says why."""
+    """Raised when printed text could not be written; the cause says why."""
 
 
 def _flush() -> None:

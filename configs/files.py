@@ -32,7 +32,7 @@ os.umask(UMASK)
 CHUNK = 2**20  # bytes written at a time
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
-"""What the system says where a file or folder may not be written."""
+"""Error numbers of the system for a file or folder that may not be written."""
 
 
 @contextmanager

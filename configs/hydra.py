@@ -222,7 +222,7 @@ def _alternative(kinds: Sequence[Any], value: Any, key: str) -> Any:
 
 
 def _named(kinds: Sequence[Any], value: Any, key: str) -> Any:
-    """Of some dataclasses the one that is called as `value` says, where they have names."""
+    """Return the one of several dataclasses whose name `value` gives, where they have names."""
     names: dict[Any, Any] = {getattr(kind, "name", None): kind for kind in kinds}
     name = value.get("name") if isinstance(value, Mapping) else None
     if None in names or (name is None and len(kinds) == 1):

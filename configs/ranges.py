@@ -1,4 +1,4 @@
-"""What values a setting may have, written beside its type, and the one function that holds settings to it.
+"""Ranges of settings, written beside their types, and the one function that checks settings against them.
 
     steps: Count = 600            # Annotated[int, Range(1)]
     seeds: Seeds = (0,)           # different seeds, at least one
@@ -24,10 +24,10 @@ _UNIONS = (Union, types.UnionType)
 
 
 class Rule(Protocol):
-    """What stands in an Annotated type and says what is wrong with a value."""
+    """A rule in an Annotated type, which says what is wrong with a value."""
 
     def problem(self, value: Any) -> str | None:
-        """What comes after the setting and its value in an error; None for a value that may be."""
+        """Return the words that follow the setting and its value in an error; None for an allowed value."""
 
 
 @dataclass(frozen=True)

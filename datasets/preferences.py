@@ -46,9 +46,11 @@ SCHEMA = pa.schema(
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
 OPTIONAL = pa.schema([("disagreement", pa.float64()), ("abstained", pa.bool_()), ("unusual", pa.float64())])
 UNUSUAL = 3.0
-"""Above it, in the column `unusual`, a clip is unlike all training.  Tasks that a VLP never saw are below 1 by how that number is
-made; films of people and of real robots, other cameras, pictures upside down, mirrored, black or of noise are above 12
-(docs/results/unusual).
+"""Limit of the column `unusual`: a clip above it is unlike all training.
+
+The unit is the strangest training task, had it been left out; single clips of such tasks stay below 2, those of test tasks
+below .1.  Films of people and of real robots, other cameras, and pictures that are upside down, mirrored, black or noise are
+above 11 (docs/results/unusual).
 """
 AGREEMENT = "agreement.json"
 """How far labels agree with the true return, in the side folder."""
