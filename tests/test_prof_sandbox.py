@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -437,3 +439,17 @@ def test_the_list_of_math_exists():
     import math
 
     assert all(hasattr(math, name) for name in MATH)
+
+
+def test_code_is_read_in_many_threads_at_once():
+    """Python 3.11 counts the depth of syntax trees for all threads together, and garbage collection within a parse may switch."""
+    source = code(*["total = np.where((obs[:, speed] > 1.89) & (obs[:, speed] < 2.08), 1.0, 0.0)"] * 5, "return total")
+    thresholds, switch = gc.get_threshold(), lambda phase, info: time.sleep(0)
+    gc.callbacks.append(switch)
+    gc.set_threshold(5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda _: check_code(source, FIELDS), range(200))) == [None] * 200
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(switch)

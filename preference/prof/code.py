@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import keyword
+import threading
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ EXPRESSIONS = (
     ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Slice,
     ast.Constant, ast.Tuple, ast.List, ast.ListComp,
 )  # fmt: skip
+PARSING = threading.Lock()  # Python 3.11 counts a tree's depth for all threads: to switch within a parse is a SystemError
 SMALL_PARTS = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.arguments, ast.arg, ast.keyword, ast.alias)
 
 
@@ -71,7 +73,8 @@ def check_code(source: str, fields: Fields) -> None:
     if len(source) > LONGEST:
         raise RefusedCode(f"the code is {len(source)} characters long; at most {LONGEST}")
     try:
-        tree = ast.parse(source.removeprefix("\ufeff"))  # a byte order mark; names in the tree are in Python's form, NFKC
+        with PARSING:
+            tree = ast.parse(source.removeprefix("\ufeff"))  # a byte order mark; names in the tree are in Python's form, NFKC
     except SyntaxError as error:
         raise RefusedCode(f"line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # a null byte; nesting beyond what the parser can do
