@@ -40,9 +40,17 @@ LONG = {
     "seabo": "SEABO",
     "prof": "PROF",
     "prof_survival": "**PROF, survival 4 (ours)**",
-    "seabo_survival": "SEABO, survival 4",
-    "otr_survival": "OTR, survival 4",
 }
+CONTROL = {
+    "iql": "true reward",
+    "otr": "OTR",
+    "otr_survival": "OTR, survival 4 (ours)",
+    "seabo": "SEABO",
+    "seabo_survival": "SEABO, survival 4 (ours)",
+    "prof": "PROF",
+    "prof_survival": "**PROF, survival 4 (ours)**",
+}
+HOPPER = ("hopper-medium-replay", "hopper-medium-expert")
 SURVIVAL = {"prof": "0", "prof_half": ".5", "prof_one": "1", "prof_two": "2", "prof_four": "4", "iql": "true", "seabo": "SEABO"}
 RANKINGS = {  # one variant a row; two, parted by a semicolon
     "default": "pairs with noise (default)",
@@ -65,13 +73,8 @@ def rows_of(file: str) -> pd.DataFrame:
     table = read(f"prof/{file}.csv")
     if file != "long":
         return table
-    never = table["data"].str.startswith("halfcheetah")
-    added = [
-        table[never & (table["variant"] == name.removesuffix("_survival"))].assign(variant=name)
-        for name in LONG
-        if name.endswith("_survival") and name in set(table["variant"]) and not (never & (table["variant"] == name)).any()
-    ]
-    return pd.concat([table, *added])
+    never = table["data"].str.startswith("halfcheetah") & (table["variant"] == "prof")
+    return pd.concat([table, table[never].assign(variant="prof_survival")])
 
 
 @cache
@@ -114,8 +117,6 @@ def summary() -> str:
     """README's table: rewards for IQL after 120,000 steps, and for both learners after 30,000; four sets of locomotion."""
     rows = []
     for name, says in LONG.items():
-        if name not in set(read("prof/long.csv")["variant"]):
-            continue
         tables = [scores("long", name)]
         if not name.endswith("_survival"):
             tables += [scores("scores", name), scores("scores", "td3bc" if name == "iql" else f"td3bc_{name}")]
@@ -127,22 +128,43 @@ def summary() -> str:
 
 def verdicts(file: str) -> str:
     """PROF less SEABO and OTR over the four sets: differences of IQMs and of means, what they say, and what turns their sign."""
-    data = [*SETS]
     names = REWARDS if file == "scores" else LONG
     there, rows = set(read(f"prof/{file}.csv")["variant"]), []
     for ours in ("prof_survival", "prof", "td3bc_prof"):
         learner = "td3bc_" if ours.startswith("td3bc") else ""
-        for other in ("seabo_survival", "otr_survival", "seabo", "otr"):
-            if ours not in there or learner + other not in there or (other.endswith("survival") and ours != "prof_survival"):
-                continue
-            mine, theirs = (scores(file, name) for name in (ours, learner + other))
-            cells = []
-            for statistic in (iqm_along, np.mean):
-                found = difference(mine, theirs, statistic)
-                turning = " or ".join(data[number].replace("-", " ", 1) for number in hangs_on(mine, theirs, statistic))
-                cells += [told(found, sign=True), verdict(found) + (f"; leaving out {turning} turns its sign" if turning else "")]
-            rows.append([f"{names[ours].replace('*', '')} less {names[learner + other]}", *cells])
+        for other in ("seabo", "otr"):
+            if ours in there and learner + other in there:
+                rows.append(compared(file, names, ours, learner + other, *SETS))
     return markdown(["", "IQM", "", "mean", ""], rows)
+
+
+def compared(file: str, names: dict[str, str], ours: str, other: str, *data: str) -> list[str]:
+    """A row: the difference of IQMs and of means over data sets, what each says, and what turns its sign."""
+    mine, theirs = (scores(file, name, *data) for name in (ours, other))
+    cells = []
+    for statistic in (iqm_along, np.mean):
+        found = difference(mine, theirs, statistic)
+        turning = " or ".join(data[number].replace("-", " ", 1) for number in hangs_on(mine, theirs, statistic))
+        cells += [told(found, sign=True), verdict(found) + (f"; leaving out {turning} turns its sign" if turning else "")]
+    return [f"{names[ours].replace('*', '')} less {names[other]}", *cells]
+
+
+def control() -> str:
+    """control.csv: every reward with and without a bonus for survival, IQM and mean over seeds of hopper's two sets and of both."""
+    places = [*((name,) for name in HOPPER), HOPPER]
+    rows = [
+        [says, *(told(of(scores("control", name, *data))) for data in places for of in (over_seeds, mean_of))]
+        for name, says in CONTROL.items()
+    ]
+    head = [f"{place}, {word}" for place in ("medium-replay", "medium-expert", "both") for word in ("IQM", "mean")]
+    return markdown(["", *head], rows)
+
+
+def control_verdicts() -> str:
+    """control.csv: what the bonus adds to each reward, and PROF with it less SEABO and OTR with it; over both sets."""
+    pairs = [(f"{name}_survival", name) for name in ("otr", "seabo", "prof")]
+    pairs += [("prof_survival", "seabo_survival"), ("prof_survival", "otr_survival")]
+    return markdown(["", "IQM", "", "mean", ""], [compared("control", CONTROL, *pair, *HOPPER) for pair in pairs])
 
 
 def aggregate(file: str, variant: str, statistic: str = "mean", *data: str) -> Spread:
@@ -203,7 +225,7 @@ def td3bc() -> str:
     names |= {"td3bc_prof_survival": "PROF, survival 4"}
     rows = [
         [f"{data.replace('-', ' ', 1)}, {word}", *(told(of(scores("survival-td3bc", variant, data))) for variant in names)]
-        for data in ("hopper-medium-expert", "hopper-medium-replay")
+        for data in reversed(HOPPER)
         for word, of in (("IQM", over_seeds), ("mean", mean_of))
     ]
     return markdown(["", *names.values()], rows)
