@@ -409,6 +409,13 @@ def test_plain_and_batched_cpl_take_the_same_steps():
     assert_same(plain.actor, batched.actor, member)
 
 
+@pytest.mark.parametrize(("fast", "precisions"), [(True, ["bfloat16", "bfloat16 products"]), (False, [])])
+def test_precisions_that_a_processor_does_not_have_are_no_rows(fast, precisions, monkeypatch, tmp_path):
+    """Products that are asked for in bfloat16 are float32's there, and would be a second draw of the same program."""
+    monkeypatch.setattr(cir, "has_bfloat16", lambda device: fast)
+    assert [side.precision for side in cir.lower(tmp_path, CIRConfig()).values()] == precisions
+
+
 def test_cir(capsys, monkeypatch):
     for name, value in {"ROUNDS": 1, "TURN_S": 0.0, "THREADS": (1,), "WARMUP": 110}.items():
         monkeypatch.setattr(cir, name, value)

@@ -1,4 +1,4 @@
-"""The tables of the benchmarks say which peer a number is against, which precision it has, and what is not measured yet."""
+"""The tables of the benchmarks say which peer a number is against, which precision it has, and what is not measured."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_until_bench_csv_is_there_the_first_edition_stands_under_its_own_name(re
     table = tables.ratios()
     assert "times, first edition, Intel Xeon" in table.splitlines()[0]
     picture = cells(table, "a picture of 64 px")
-    assert picture[1].startswith("gymnasium's or MuJoCo's renderer") and picture[2:4] == ["not measured yet", "4"]
+    assert picture[1].startswith("gymnasium's or MuJoCo's renderer") and picture[2:4] == ["not measured here", "4"]
     assert picture[4:] == ["gymnasium's renderer as it comes, kept", "32.1", "8"]
     assert (
-        cells(table, "the same in two processes")[2] == "not measured yet"
+        cells(table, "the same in two processes")[2] == "not measured here"
     )  # a fair peer's number is never of the first edition
-    assert cells(table, "CIR")[5] == "2.19 (missed) with bfloat16 products, not measured yet in float32"
-    assert tables.made() == tables.others() == tables.limits() == "Not measured yet.\n"
+    assert cells(table, "CIR")[5] == "2.19 (missed) with bfloat16 products, not measured here in float32"
+    assert tables.made() == tables.others() == tables.limits() == "Not measured here.\n"
     assert marks.call("bench.seconds prof ratio_to_60s") == 5.0
     assert cells(tables.first(), "the same in two processes")[1:] == ["ours in one process", "1.76", "1.7"]
     assert cells(tables.first(), "SAC")[2] == "1.27 with bfloat16 products"
@@ -69,7 +69,7 @@ def test_numbers_of_today_never_share_a_column_with_the_first_edition(results):
     table = tables.ratios()
     assert "first edition" not in table and "1.76" not in table
     assert cells(table, "a picture of 64 px")[2:] == ["3.50 (missed)", "4", "gymnasium's renderer as it comes, kept", "70.0", "8"]
-    assert cells(table, "episodes and clips")[2] == cells(table, "episodes and clips")[5] == "not measured yet"
+    assert cells(table, "episodes and clips")[2] == cells(table, "episodes and clips")[5] == "not measured here"
     cir = cells(table, "CIR")
     assert cir[2] == "1.25 in float32"
     assert cir[5:] == ["2.60 with bfloat16 products, 1.50 (missed) in float32", "2.5, 2 in float32"]

@@ -6,16 +6,17 @@ torch's default Adam, `backward()` through everything (a test compares one updat
 each in a process of its own as a user would start it, and either side has the number of threads that suits it better.  The
 rows between the plain side and ours say what each trick is worth.  Three comparisons, and every row names its precision:
 
-* "ratio": ours in float32 or with bfloat16 products of hidden layers, whichever is faster, over the plain peer in float32;
-  "precision" says which it was;
+* "ratio": ours in float32 or, where the processor has instructions for bfloat16, with bfloat16 products of hidden layers,
+  whichever is faster, over the plain peer in float32; "precision" says which it was;
 * "float32": ours in float32 over that peer;
 * "fair": ours in float32 over the fastest of the peer's rows, that is with what its author gets for a flag or a line (one kernel
   for Adam; of CIR written plainly also no gradients of critics while the actor learns, and torch.compile of the critics) or
   offers in another framework (JAX, where it is measured); "fastest" names the row.  torch.compile of stable-baselines3's
   networks was not tried.
 
-Hidden layers in bfloat16 altogether cost return (docs/results/online), so they are shown and do not count.  Where the processor
-has no instructions for bfloat16 they are left out: a step takes seconds.  What float32 can reach at most: cir_limits.py.
+Hidden layers in bfloat16 altogether seemed to cost return (one seed, docs/results/online), so they are shown and do not count.
+Where the processor has no instructions for bfloat16 there are float32 rows alone: a step with such layers takes seconds, and
+products that are asked for in bfloat16 are computed in float32.  What float32 can reach at most: cir_limits.py.
 
 Where there is a GPU, both are timed there too, kernel by kernel and as CUDA graphs; these rows have no peer.
 
@@ -242,10 +243,14 @@ def large(folder: Path, config: CIRConfig) -> dict[str, Side]:
 
 
 def lower(folder: Path, config: CIRConfig) -> dict[str, Side]:
-    """Ours in other precisions than float32."""
+    """Ours in other precisions than float32, where the processor has them."""
+    if not has_bfloat16(torch.device("cpu")):
+        return {}
     bfloat16, mixed = (partial(ours, folder / name, replace(config, precision=name)) for name in ("bfloat16", "mixed"))
-    whole = {"  + hidden layers in bfloat16": Side(bfloat16, precision="bfloat16")} if has_bfloat16(torch.device("cpu")) else {}
-    return whole | {"  instead only their products": Side(mixed, "ours", "bfloat16 products")}
+    return {
+        "  + hidden layers in bfloat16": Side(bfloat16, precision="bfloat16"),
+        "  instead only their products": Side(mixed, "ours", "bfloat16 products"),
+    }
 
 
 def on_a_gpu(folder: Path, sac: CIRConfig, cir: CIRConfig) -> dict[str, Side]:

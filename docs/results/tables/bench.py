@@ -14,7 +14,7 @@ from shared import markdown, read
 
 TODAY, FIRST = "bench/bench.csv", "bench/first.csv"
 LIMITS = "bench/cir_limits.csv"
-MISSING = "not measured yet"
+MISSING = "not measured here"
 MIXED, FLOAT32 = "bfloat16 products", "float32"
 
 
@@ -42,7 +42,7 @@ class Line:
     naive: Against | None = None
 
 
-PLAIN_PICTURE = "gymnasium's or MuJoCo's renderer, kept, without shadows, reflections and multisampling"
+PLAIN_PICTURE = "gymnasium's or MuJoCo's renderer, kept, all meshes in full, without shadows, reflections and multisampling"
 AS_IT_COMES = "gymnasium's renderer as it comes, kept"
 TWO, BY_TURNS = "plain PyTorch, two processes, fused Adam", "plain PyTorch, one process, a network at a time"
 PPO = "Stable-Baselines3's PPO"
@@ -53,7 +53,7 @@ LINES = (
     Line(
         "episodes and clips",
         "collect",
-        Against("one kept environment and renderer a task, the same frames", "fair", 2),
+        Against("one kept environment and renderer a task, the same states drawn", "fair", 2),
         Against("a new environment and renderer an episode", "ratio", 10),
     ),
     Line("the same in two processes", "collect", Against("ours in one process", "scaling", 1.7)),
@@ -75,7 +75,7 @@ LINES = (
         "SAC, 256 wide",
         "cir",
         Against(
-            "the fastest of Stable-Baselines3's SAC as it is, with fused Adam, and in JAX if sbx is there",
+            "Stable-Baselines3's SAC as it is or with fused Adam, the faster",
             "fair.256",
             precision=FLOAT32,
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 from shared import read
 
 
@@ -76,3 +77,10 @@ def middle(name: str, column: str, *conditions: str) -> float:
 def percent(name: str, column: str, *conditions: str) -> float:
     """100 times the mean over rows."""
     return 100 * mean(name, column, *conditions)
+
+
+def likely(name: str, of: str, tried: str, *conditions: str) -> list[float]:
+    """The 95 % interval (Wilson's) of a share of counts in two columns."""
+    successes, trials = (int(cell(name, column, *conditions)) for column in (of, tried))
+    found = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return [float(found.low), float(found.high)]

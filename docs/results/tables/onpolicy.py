@@ -211,14 +211,15 @@ def on_starts(policy: str) -> Spread:
 def summary() -> str:
     """README's table: lifetime return over PPO's."""
     rows = []
-    for says, file, gtr, worlds in (
-        ("six worlds that change, sigma .5", "worlds", "gtr", WORLDS),
-        ("three of them, fresh seeds, sigma 1 (the default)", "fresh", "gtr_sigma_1", worlds_of("fresh")),
-        ("three worlds that do not change, sigma 1", "stationary", "gtr_sigma_1", STEADY),
+    for says, file, gtr, base, worlds in (
+        ("six worlds that change, sigma .5, over PPO at clip .4", "worlds", "gtr", "ppo", WORLDS),
+        ("three of them, fresh seeds, sigma 1 (the default), the same", "fresh", "gtr_sigma_1", "ppo", worlds_of("fresh")),
+        ("three worlds that do not change, sigma 1, the same", "stationary", "gtr_sigma_1", "ppo", STEADY),
+        ("these, over PPO at its usual clip, .2", "stationary", "gtr_sigma_1", "ppo_.2", STEADY),
     ):
         there = set(read(f"onpolicy/{file}.csv")["variant"])
         both = [
-            over(file, agent, "ppo", worlds, statistic=name) if agent in there else ""
+            over(file, agent, base, worlds, statistic=name) if agent in there else ""
             for agent in (gtr, "ppo_kl")
             for name in STATISTICS
         ]

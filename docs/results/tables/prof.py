@@ -51,6 +51,17 @@ CONTROL = {
     "prof_survival": "**PROF, survival 4 (ours)**",
 }
 HOPPER = ("hopper-medium-replay", "hopper-medium-expert")
+COMPARED = {  # differences that a table of verdicts has
+    "scores": (
+        ("prof", "seabo"), ("prof", "otr"), ("prof", "uds"), ("prof", "bc10"), ("uds", "iql"),
+        ("td3bc_prof", "td3bc_seabo"), ("td3bc_prof", "td3bc_otr"),
+    ),
+    "long": (("prof_survival", "seabo"), ("prof_survival", "otr"), ("prof", "seabo"), ("prof", "otr")),
+    "control": (
+        ("otr_survival", "otr"), ("seabo_survival", "seabo"), ("prof_survival", "prof"),
+        ("prof_survival", "seabo_survival"), ("prof_survival", "otr_survival"),
+    ),
+}  # fmt: skip
 SURVIVAL = {"prof": "0", "prof_half": ".5", "prof_one": "1", "prof_two": "2", "prof_four": "4", "iql": "true", "seabo": "SEABO"}
 RANKINGS = {  # one variant a row; two, parted by a semicolon
     "default": "pairs with noise (default)",
@@ -116,26 +127,26 @@ def table(file: str) -> str:
 def summary() -> str:
     """README's table: rewards for IQL after 120,000 steps, and for both learners after 30,000; four sets of locomotion."""
     rows = []
-    for name, says in LONG.items():
+    for name, says in {**LONG, "uds": "UDS: zero but for the expert's", "bc10": REWARDS["bc10"]}.items():
+        if name not in LONG:
+            values = scores("scores", name)
+            rows.append([says, "", "", told(over_seeds(values)), told(mean_of(values)), "", ""])
+            continue
         tables = [scores("long", name)]
         if not name.endswith("_survival"):
             tables += [scores("scores", name), scores("scores", "td3bc" if name == "iql" else f"td3bc_{name}")]
         cells = [told(spread) for values in tables for spread in (over_seeds(values), mean_of(values))]
         rows.append([says, *cells, *[""] * (6 - len(cells))])
-    head = ["reward", "IQL, 120,000 steps: IQM", "mean", "IQL, 30,000 steps: IQM", "mean", "TD3+BC, 30,000 steps: IQM", "mean"]
+    head = ["reward", "IQL, 64 wide, 120,000 steps: IQM", "mean", "IQL, 256 wide, 30,000 steps: IQM", "mean"]
+    head += ["TD3+BC, 256 wide, 30,000 steps: IQM", "mean"]
     return markdown(head, rows)
 
 
 def verdicts(file: str) -> str:
-    """PROF less SEABO and OTR over the four sets: differences of IQMs and of means, what they say, and what turns their sign."""
-    names = REWARDS if file == "scores" else LONG
-    there, rows = set(read(f"prof/{file}.csv")["variant"]), []
-    for ours in ("prof_survival", "prof", "td3bc_prof"):
-        learner = "td3bc_" if ours.startswith("td3bc") else ""
-        for other in ("seabo", "otr"):
-            if ours in there and learner + other in there:
-                rows.append(compared(file, names, ours, learner + other, *SETS))
-    return markdown(["", "IQM", "", "mean", ""], rows)
+    """Differences of IQMs and of means over the data sets of a file, what they say, and what turns their sign."""
+    names = {"scores": REWARDS, "long": LONG, "control": CONTROL}[file]
+    data = HOPPER if file == "control" else [*SETS]
+    return markdown(["", "IQM", "", "mean", ""], [compared(file, names, *pair, *data) for pair in COMPARED[file]])
 
 
 def compared(file: str, names: dict[str, str], ours: str, other: str, *data: str) -> list[str]:
@@ -146,11 +157,11 @@ def compared(file: str, names: dict[str, str], ours: str, other: str, *data: str
         found = difference(mine, theirs, statistic)
         turning = " or ".join(data[number].replace("-", " ", 1) for number in hangs_on(mine, theirs, statistic))
         cells += [told(found, sign=True), verdict(found) + (f"; leaving out {turning} turns its sign" if turning else "")]
-    return [f"{names[ours].replace('*', '')} less {names[other]}", *cells]
+    return [f"{names[ours].replace('*', '')} less {names[other].replace('*', '')}", *cells]
 
 
 def control() -> str:
-    """control.csv: every reward with and without a bonus for survival, IQM and mean over seeds of hopper's two sets and of both."""
+    """control.csv: every reward with and without a bonus for survival, IQM and mean over seeds, of hopper's sets."""
     places = [*((name,) for name in HOPPER), HOPPER]
     rows = [
         [says, *(told(of(scores("control", name, *data))) for data in places for of in (over_seeds, mean_of))]
@@ -158,13 +169,6 @@ def control() -> str:
     ]
     head = [f"{place}, {word}" for place in ("medium-replay", "medium-expert", "both") for word in ("IQM", "mean")]
     return markdown(["", *head], rows)
-
-
-def control_verdicts() -> str:
-    """control.csv: what the bonus adds to each reward, and PROF with it less SEABO and OTR with it; over both sets."""
-    pairs = [(f"{name}_survival", name) for name in ("otr", "seabo", "prof")]
-    pairs += [("prof_survival", "seabo_survival"), ("prof_survival", "otr_survival")]
-    return markdown(["", "IQM", "", "mean", ""], [compared("control", CONTROL, *pair, *HOPPER) for pair in pairs])
 
 
 def aggregate(file: str, variant: str, statistic: str = "mean", *data: str) -> Spread:
