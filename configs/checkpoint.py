@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .errors import RoboprefError
 from .files import atomic_file, plain, read_json, write_json
+from .finite import check_weights
 
 _HEADER = "robopref"
 
@@ -53,8 +54,12 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
 
 
 def save_model(folder: str | Path, kind: str, state_dict: Mapping[str, Tensor], config: Any) -> None:
-    """Write `model.safetensors` (weights, kind and config) and `config.json` (its readable copy) into `folder`."""
+    """Write `model.safetensors` (weights, kind and config) and `config.json` (its readable copy) into `folder`.
+
+    RoboprefError, and nothing written, where a weight is not finite.
+    """
     folder = Path(folder)
+    check_weights(state_dict, folder)
     meta = {"kind": kind, "config": plain(config)}
     save_tensors(folder / "model.safetensors", state_dict, meta)
     write_json(folder / "config.json", meta)

@@ -20,14 +20,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from robopref.configs.arrays import read_array
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_folder, new_array_file, read_json, write_json
 from robopref.datasets.episodes import EpisodeStore
+from robopref.embodied.envs import OBSERVATION_SIZE
 from robopref.embodied.render import Renderer
 
 FRAMES = 8  # frames a clip [VLP, second-hand notes]
 SEGMENT = 50  # environment steps a segment [VLP, downstream protocol]
 STRIDE = 7  # 8 frames, 7 steps apart, span the 50 steps of a segment
+COLUMNS = ("task", "level", "episode", "step", "length", "success_step", "camera")  # of a bank's index
 
 
 @dataclass(frozen=True)
@@ -145,13 +148,31 @@ class Parts:
     """(K, H, W) uint8, indices into `names`."""
 
 
+def _wrong(pixels: np.ndarray, table: pd.DataFrame, states: np.ndarray, task: str) -> str:
+    """What keeps frames, index and states from being a bank, of `task` if that is not empty; empty where nothing does."""
+    if missing := [name for name in COLUMNS if name not in table]:
+        return f"index.parquet has no column {missing[0]}"
+    if not len(table):
+        return "it holds no frame"
+    if task and (others := sorted(set(table["task"].astype(str)) - {task})):
+        return f"index.parquet says that it is the bank of {others[0]}"
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        return f"frames.npy holds {pixels.dtype} {pixels.shape}, not pictures of uint8 (M, H, W, 3)"
+    if states.shape[1:] != (OBSERVATION_SIZE,) or states.dtype.kind != "f":
+        return f"states.npy holds {states.dtype} {states.shape}, not observations ({len(table)}, {OBSERVATION_SIZE})"
+    if not (finite := np.isfinite(states).all(axis=1)).all():
+        return f"states.npy holds NaN or infinity, first in row {int(np.flatnonzero(~finite)[0])}"
+    return ""
+
+
 class FrameBank:
     """The frames of one or several tasks, memory mapped: `frames` of task after task, one `index` row a frame.
 
     index: task, level, episode, step, length, success_step (-1: never), camera, bank (which folder), row (in that folder).
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], any_name: bool = False) -> None:
+        """folders: called as their tasks, unless `any_name`; RoboprefError for what is damaged or of another form."""
         self.folders = [Path(folder) for folder in folders]
         if not self.folders:
             raise RoboprefError("No frame bank to read: collect at least one task with rendering on.")
@@ -159,15 +180,17 @@ class FrameBank:
         tables, states = [], []
         for bank, folder in enumerate(self.folders):
             try:
-                pixels = np.load(folder / "frames.npy", mmap_mode="r")
+                pixels = read_array(folder / "frames.npy", "r")
                 table = pd.read_parquet(folder / "index.parquet")
-                state = np.load(folder / "states.npy")
+                state = read_array(folder / "states.npy")
             except (OSError, ValueError) as error:
                 raise RoboprefError(f"{folder}: not a readable frame bank ({error}). Run `robopref collect` again.") from error
             if not len(pixels) == len(table) == len(state):
                 raise RoboprefError(f"{folder}: frames, states and index differ in length. Run `robopref collect` again.")
             if "camera" not in table:
                 raise RoboprefError(f"{folder}: drawn by an older version, which kept no camera. Run `robopref collect` again.")
+            if wrong := _wrong(pixels, table, state, "" if any_name else folder.name):
+                raise RoboprefError(f"{folder}: {wrong}. Run `robopref collect` again.")
             pictures.append(pixels)
             tables.append(table.assign(bank=bank, row=np.arange(len(table))))
             states.append(state)
@@ -197,7 +220,7 @@ class FrameBank:
                 raise RoboprefError(f"{folder} does not say what its pixels show: run `robopref collect` again, with --parts.")
             said = read_json(folder / "parts.json")
             try:
-                masks = np.load(folder / "parts.npy")
+                masks = read_array(folder / "parts.npy")
             except (OSError, ValueError) as error:
                 raise RoboprefError(f"{folder}/parts.npy: damaged ({error}). Run `robopref collect --parts` again.") from error
             found.append((list(said["names"]), np.asarray(said["rows"]), masks))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest, plain
+from robopref.configs.finite import check_losses
 from robopref.configs.policy import (
     BCConfig,
     CPLConfig,
@@ -198,9 +199,7 @@ def make_learner(config: TrainConfig, data: Transitions, pairs: Pairs | None, re
 
 def scalars(metrics: dict[str, Tensor], where: Path) -> dict[str, float]:
     """Means over members, by log name; RoboprefError when a loss of any member is not finite any more."""
-    for name, value in metrics.items():
-        if not name.endswith("accuracy") and not torch.isfinite(value).all():
-            raise RoboprefError(f"{where}: {name} became {value.tolist()}; train again with a lower learning rate")
+    check_losses(metrics, where)
     return {f"losses/{name}": float(value.mean()) for name, value in metrics.items()}
 
 

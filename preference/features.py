@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robopref.configs.arrays import read_array
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, new_array_file
 from robopref.datasets.clips import FrameBank, Stacked
@@ -73,15 +74,19 @@ def cached_features(bank: FrameBank, backbone: FrameEncoder, folder: Path) -> St
 def _one_bank(source: Path, backbone: FrameEncoder, folder: Path) -> np.ndarray:
     key = hashlib.sha256((backbone.digest + digest(source / "frames.npy")).encode()).hexdigest()[:16]
     path = folder / f"{backbone.name.replace('/', '_')}-{source.name}-{key}.npy"
+    frames = read_array(source / "frames.npy", "r")
+    shape = len(frames), backbone.tokens_per_frame, backbone.image_dim
     if not path.exists():
-        frames = np.load(source / "frames.npy", mmap_mode="r")
         with atomic_file(path) as aside:
-            features = new_array_file(aside, np.float16, (len(frames), backbone.tokens_per_frame, backbone.image_dim))
+            features = new_array_file(aside, np.float16, shape)
             for start in range(0, len(frames), CHUNK):
                 pixels = np.array(frames[start : start + CHUNK])  # a copy: torch warns of arrays that it must not write to
                 features[start : start + CHUNK] = backbone.encode_frames(pixels).cpu().numpy()
             features.flush()
     try:
-        return np.load(path, mmap_mode="r")
+        cached = read_array(path, "r")
+        if cached.shape != shape or cached.dtype != np.float16:
+            raise ValueError(f"{cached.dtype} {cached.shape} in it, float16 {shape} wanted")
+        return cached
     except (OSError, ValueError) as error:
         raise RoboprefError(f"{path}: the feature cache is damaged ({error}); delete this file and run again.") from error

@@ -27,6 +27,7 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
+from robopref.configs.finite import check_losses
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
@@ -116,6 +117,7 @@ def learn(config: PretrainConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
                 }
                 if step % (4 * config.log_every) == 0 or step == config.steps:
                     metrics["eval/state_error_sd"] = state_error(encoder, bank, test_rows, targets, device)
+                check_losses(metrics, config.out)
                 logger.log(step, metrics)
             if stopping.due(step) and step < config.steps:
                 tensors, meta = pack_optimizer(optimizer, "optimizer")

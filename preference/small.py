@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from robopref.configs.checkpoint import load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest
+from robopref.configs.finite import check_weights
 from robopref.preference.words import HashedWords, Words, unread
 
 KIND = "small-backbone"
@@ -139,6 +140,7 @@ class SmallBackbone:
         except (KeyError, TypeError) as error:
             raise RoboprefError(f"{folder}: of another version of robopref ({error}); run `robopref pretrain` again.") from error
         encoder = SmallEncoder(shape)
+        check_weights(state, folder)
         load_strict(encoder, state, folder)
         return cls(encoder, digest(Path(folder) / "model.safetensors"), device, words)
 

@@ -28,6 +28,7 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
+from robopref.configs.finite import check_losses
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import run_folder
@@ -131,6 +132,7 @@ def learn(config: TrainVLPConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
             descend(loss, model, optimizer, ranks)
             if step % config.log_every == 0 or step == config.steps:
                 ranks.average(metrics.values())
+                check_losses(metrics, config.out)
                 rate = {"charts/tuples_per_second": step_rate(first, step, clock) * config.batch}
                 if logger is not None:
                     logger.log(step, {f"losses/{k}": float(v) for k, v in metrics.items()} | rate)

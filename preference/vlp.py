@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from robopref.configs.checkpoint import load_model, load_strict
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import digest
+from robopref.configs.finite import check_weights
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.preference.arrays import as_clips, as_instructions
 from robopref.preference.attention import CrossAttentionMean, SelfAttention
@@ -164,6 +165,7 @@ class VLPScorer:
             model = build(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), shape)
         except TypeError as error:
             raise RoboprefError(f"{folder}: of another version of robopref ({error}); run `robopref train-vlp` again.") from error
+        check_weights(state, folder)
         load_strict(model, state, folder)
         return cls(model.to(device), backbone, digest(folder / "model.safetensors"), config["camera"], config["frame_size"])
 

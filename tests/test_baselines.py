@@ -168,6 +168,12 @@ def of_clips(training):
     return train.run(replace(training, out=training.out / "clips", sees="clip"))[0]
 
 
+def test_a_training_that_diverges_ends_with_an_error_and_leaves_no_model(training, tmp_path):
+    with pytest.raises(RoboprefError, match=r"seed-0: loss became (nan|inf); train again with a lower learning rate"):
+        train.run(replace(training, out=tmp_path, lr=1e30, steps=10))
+    assert not list(tmp_path.glob("seed-0/*.json"))
+
+
 def test_it_learns_which_sentence_a_picture_goes_with(of_frames, banks):
     metrics = pd.read_csv(of_frames / "metrics.csv")
     assert metrics["losses/loss"].iloc[-1] < 0.5 < math.log(3) < metrics["losses/scale"].iloc[-1]

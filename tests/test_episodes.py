@@ -80,7 +80,7 @@ def test_a_clip_opens_where_its_episode_began(env, store):
 def test_a_frame_bank_holds_every_seventh_state(env, store, tmp_path):
     with Renderer(env, size=32) as renderer:
         render_bank(store, tmp_path / "bank", renderer, stride=7)
-    bank = FrameBank([tmp_path / "bank", tmp_path / "bank"])
+    bank = FrameBank([tmp_path / "bank", tmp_path / "bank"], any_name=True)
     assert len(bank) == 2 * sum(length // 7 + 1 for length in store.index["length"])
     half = len(bank) // 2
     np.testing.assert_array_equal(bank.frames(np.array([[1, half + 1]]))[0, 0], bank.frames(np.array([half + 1]))[0])
@@ -91,7 +91,7 @@ def test_a_frame_bank_holds_every_seventh_state(env, store, tmp_path):
 def test_a_bank_says_what_first_and_last_frames_show(env, store, tmp_path):
     with Renderer(env, size=32) as renderer:
         render_bank(store, tmp_path / "bank", renderer, with_parts=True)
-        bank = FrameBank([tmp_path / "bank", tmp_path / "bank"])
+        bank = FrameBank([tmp_path / "bank", tmp_path / "bank"], any_name=True)
         parts, half = bank.parts(), len(bank) // 2
         first = bank.index.iloc[parts.rows]
         assert len(parts.rows) == 2 * 2 * len(store) and (first["step"].iloc[::2] == 0).all()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal
 
-from robopref.configs.checkpoint import load_model, save_model
+from robopref.configs.checkpoint import load_model, save_model, save_tensors
 from robopref.configs.errors import RoboprefError
 from robopref.policies.networks import Actor, TwinCritic, load_policy, save_policy
 from robopref.policies.replay import Normaliser
@@ -186,7 +186,9 @@ def test_nan_weights_are_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     tensors, config = load_model(tmp_path, "policy")
     tensors["actor.mlp.layers.0.weight"][0, 0, 0] = float("nan")
-    save_model(tmp_path, "policy", tensors, config)
-    with pytest.raises(RoboprefError, match="NaN"):
+    with pytest.raises(RoboprefError, match=r"weights hold NaN or infinity \(actor.mlp.layers.0.weight\); train again"):
+        save_model(tmp_path, "policy", tensors, config)
+    save_tensors(tmp_path / "model.safetensors", tensors, {"kind": "policy", "config": config})
+    with pytest.raises(RoboprefError, match="member 0: its weights hold NaN"):
         load_policy(tmp_path, 0)
     load_policy(tmp_path, 1)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from toy_bank import make_banks
 
 from robopref.configs import run as run_module
-from robopref.configs.checkpoint import load_model, save_model
+from robopref.configs.checkpoint import load_model, save_model, save_tensors
 from robopref.configs.errors import RoboprefError
 from robopref.configs.vlp import ModelConfig, OrdersConfig, PretrainConfig, TrainVLPConfig
 from robopref.datasets.clips import FrameBank
@@ -182,6 +182,76 @@ def test_settings_of_several_processes_are_checked():
     grads = [torch.ones(3)]
     alone.average(grads), alone.wait()
     assert alone.first and [1, 2, 3][alone.share] == [1, 2, 3] and grads[0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("stage", ["pretraining", "training", "factoring"])
+def test_a_training_that_diverges_ends_with_an_error_and_leaves_no_model(stage, request, tmp_path):
+    config = replace(request.getfixturevalue(stage), out=tmp_path / "out", lr=1e30, steps=12)
+    with pytest.raises(RoboprefError, match=r"out: (losses/)?[a-z]+ became (nan|inf); train again with a lower learning rate"):
+        (pretrain if stage == "pretraining" else train).run(config)
+    assert not {"model.safetensors", "config.json", "manifest.json"} & {path.name for path in config.out.glob("*")}
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(training, pretraining, vlp, backbone, tmp_path):
+    for module, folder in ((small, backbone), (vlp_module, vlp)):
+        broken = tmp_path / module.KIND
+        shutil.copytree(folder, broken)
+        tensors, settings = load_model(folder, module.KIND)
+        name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+        tensors[name].flatten()[0] = float("inf")
+        save_tensors(broken / "model.safetensors", tensors, {"kind": module.KIND, "config": settings})
+        with pytest.raises(RoboprefError, match=rf"{module.KIND}: its weights hold NaN or infinity \({name}\)"):
+            (SmallBackbone if module is small else VLPScorer).load(broken)
+    with pytest.raises(RoboprefError, match="small-backbone: its weights hold NaN"):
+        train.run(replace(training, out=tmp_path / "out", backbone=f"small:{tmp_path / small.KIND}"))
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 1000, "shape"])
+def test_a_damaged_feature_cache_is_named(content, training, tmp_path):
+    config = replace(training, out=tmp_path / "one", features=tmp_path / "features", steps=1)
+    train.run(config)
+    cache = sorted(config.features.iterdir())[0]
+    if content == "shape":
+        np.save(cache, np.load(cache)[..., :-1])
+    else:
+        cache.write_bytes(content)
+    with pytest.raises(RoboprefError, match=rf"{cache.name}: the feature cache is damaged .* delete this file"):
+        train.run(replace(config, out=tmp_path / "two"))
+
+
+BANKS = {
+    "nothing in frames.npy": ("not a readable frame bank", lambda bank: (bank / "frames.npy").write_bytes(b"")),
+    "pickled": ("not a readable frame bank", lambda bank: np.save(bank / "frames.npy", np.array([{}] * 120, object))),
+    "floats": ("frames.npy holds float64", lambda bank: np.save(bank / "frames.npy", np.load(bank / "frames.npy") / 255)),
+    "wide": ("states.npy holds float32 .120, 38.", lambda bank: np.save(bank / "states.npy", np.zeros((120, 38), np.float32))),
+    "nan": ("states.npy holds NaN or infinity, first in row 7", lambda bank: spoil(bank / "states.npy", 7)),
+    "no task": ("index.parquet has no column task", lambda bank: indexed(bank, lambda index: index.drop(columns="task"))),
+    "no level": ("index.parquet has no column level", lambda bank: indexed(bank, lambda index: index.drop(columns="level"))),
+    "other": (
+        "index.parquet says that it is the bank of door-lock",
+        lambda bank: indexed(bank, lambda index: index.assign(task="door-lock")),
+    ),
+}
+
+
+def spoil(path, row):
+    states = np.load(path)
+    states[row] = np.nan
+    np.save(path, states)
+
+
+def indexed(bank, change):
+    change(pd.read_parquet(bank / "index.parquet")).to_parquet(bank / "index.parquet")
+
+
+@pytest.mark.parametrize("problem", BANKS)
+def test_a_bank_of_another_form_is_refused_by_name(problem, pretraining, clips, tmp_path):
+    message, change = BANKS[problem]
+    shutil.copytree(clips, tmp_path / "clips")
+    change(tmp_path / "clips" / TASKS[1])
+    with pytest.raises(RoboprefError, match=f"{TASKS[1]}: {message}.*Run `robopref collect` again"):
+        pretrain.run(replace(pretraining, clips=tmp_path / "clips", out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_stage_is_kept(vlp, training, monkeypatch):

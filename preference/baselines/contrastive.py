@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from robopref.configs.checkpoint import load_model, load_strict
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest
+from robopref.configs.finite import check_weights
 from robopref.preference.attention import token_mean
 from robopref.preference.backbone import load_backbone
 
@@ -98,6 +99,7 @@ class ContrastiveSpace:
         if self.backbone.digest != config["backbone_digest"]:
             raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train it again.")
         model = DualEncoder(Shape(**config["shape"]))
+        check_weights(state, folder)
         load_strict(model, state, folder)
         self._model, self._device = model.to(device).eval().requires_grad_(False), device
         self.digest = digest(folder / "model.safetensors")

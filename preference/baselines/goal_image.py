@@ -57,7 +57,7 @@ def read_goal(path: Path) -> np.ndarray:
     """The goal picture (H, W, 3) uint8: a picture file, or the frame bank of a task (`goal_of_bank`)."""
     path = Path(path)
     if path.is_dir():
-        bank = FrameBank([path])
+        bank = FrameBank([path], any_name=True)
         return goal_of_bank(bank, str(bank.index["task"].iloc[0]))
     try:
         with Image.open(path) as picture:

@@ -22,6 +22,7 @@ from robopref.configs.baselines import ContrastiveConfig
 from robopref.configs.checkpoint import save_model
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
+from robopref.configs.finite import check_losses
 from robopref.configs.flags import from_flags
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
@@ -106,6 +107,7 @@ def train(
             loss.backward()
             optimizer.step()
             if step % LOG_EVERY == 0 or step == config.steps:
+                check_losses(metrics, folder)
                 rate = {"charts/steps_per_second": step_rate(0, step, clock)}
                 logger.log(step, {f"losses/{name}": float(value) for name, value in metrics.items()} | rate)
     settings = {
