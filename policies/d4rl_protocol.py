@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from robopref.configs.arrays import read_array
 from robopref.configs.checkpoint import load_strict, load_tensors, save_tensors
 from robopref.configs.d4rl_protocol import D4RLProtocolConfig
 from robopref.configs.errors import RoboprefError
@@ -274,7 +275,11 @@ def replayed(config: D4RLProtocolConfig, frame: int) -> list[Episode]:
     if not path.is_file():
         raise RoboprefError(f"{path} is gone, which medium-replay is made of: delete {path.parent} and learn again")
     env = make_control(config.env)
-    return split(np.load(path, mmap_mode="r", allow_pickle=False)[:frame], *env.sizes, env.forces)
+    try:
+        rows = read_array(path, "r")
+    except ValueError as error:
+        raise RoboprefError(f"{path} is damaged ({error}): delete {path.parent} and learn again") from error
+    return split(rows[:frame], *env.sizes, env.forces)
 
 
 def split(rows: np.ndarray, obs_dim: int, action_dim: int, forces: Callable[[np.ndarray], np.ndarray]) -> list[Episode]:

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
+from robopref.configs.arrays import read_array
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, is_full, new_array_file, read_json, reserve, write_json
 from robopref.policies.replay import MIN_STD, Normaliser
@@ -29,6 +30,7 @@ from robopref.preference.reward import RewardFunction
 
 ROWS, WHAT = "experience.npy", "experience.json"
 RELABEL_CHUNK = 8192  # transitions, to bound memory
+WITNESSES = 64  # rows that a checkpoint keeps of what is remembered: enough to notice other or lost ones, and small beside it
 
 
 class Experience(NamedTuple):
@@ -144,6 +146,17 @@ class ExperienceMemory:
         rows = self.rows[(np.asarray(starts)[:, None] + np.arange(steps)) % len(self.rows)]
         return rows[..., :obs_dim], rows[..., obs_dim : obs_dim + action_dim]
 
+    def witnesses(self) -> np.ndarray:
+        """Numbers of some rows of the file, evenly spread over what is remembered, the last one among them."""
+        first = self.added - len(self)
+        return np.linspace(self.added - 1, first, min(WITNESSES, len(self))).round().astype(int) % len(self.rows)
+
+    def witnessed(self) -> np.ndarray:
+        """What is in these rows but for the rewards, of which one kind changes between checkpoints, (W, 2 do + da)."""
+        obs_dim, action_dim = self.dims
+        rows = self.rows[self.witnesses()]
+        return np.concatenate([rows[:, : obs_dim + action_dim], rows[:, -obs_dim:]], 1)
+
     def flush(self) -> None:
         """Everything that was added to the disk."""
         self.rows.flush()
@@ -157,10 +170,22 @@ def created(path: Path, temp: Path, dtype: DTypeLike, shape: tuple[int, int], us
 
 def opened(path: Path, used: int) -> np.memmap:
     """The memory map of a file that is there, likewise."""
-    rows: np.memmap = np.load(path, mmap_mode="r+", allow_pickle=False)
+    try:
+        rows = read_array(path, "r+")
+        assert isinstance(rows, np.memmap)
+    except ValueError as error:
+        raise RoboprefError(f"{path} is damaged ({error}): restore it, or begin anew with overwrite=true") from error
     with room(path, rows.shape, rows.dtype, used):
         reserve(path, rows, used)
     return rows
+
+
+def check_witnesses(found: np.ndarray, kept: Tensor | None, path: Path) -> None:
+    """RoboprefError naming the file at `path` where its rows are not those that the checkpoint kept; older ones kept none."""
+    if kept is not None and not np.array_equal(found, kept.numpy()):
+        raise RoboprefError(
+            f"{path} does not hold what the checkpoint of this run goes on from: restore it, or begin anew with overwrite=true"
+        )
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from robopref.embodied.control import ControlEnv
 from robopref.embodied.envs import make_env
 from robopref.embodied.render import Renderer
 from robopref.embodied.tasks import canonical
-from robopref.policies.experience import ExperienceMemory, created, opened
+from robopref.policies.experience import ExperienceMemory, check_witnesses, created, opened
 from robopref.preference.annotate import check_instruction
 from robopref.preference.ensemble import Ensemble, by_view, load_members
 from robopref.preference.hub import WEIGHTS, find_model
@@ -99,15 +99,15 @@ class Feedback:
         self.episodes: dict[str, list[Any]] = {"first": [], "static": [], "opening": []}
         """Of every episode so far: number of its first transition, fixed part and first moving part of its states."""
         shape = len(memory.rows), 1 if self.scripted else 1 + simstate.layout(env).dynamic_size
-        path = folder / STATES
-        if path.exists():
-            self.states = opened(path, memory.used)
+        self.path = folder / STATES
+        if self.path.exists():
+            self.states = opened(self.path, memory.used)
         else:
-            with atomic_file(path) as temp:
-                self.states = created(path, temp, np.float64, shape, memory.used)
+            with atomic_file(self.path) as temp:
+                self.states = created(self.path, temp, np.float64, shape, memory.used)
         """The true reward, which a VLP is only compared with, and for a VLP the state before a transition, (C, 1 + S)."""
         if self.states.shape != shape:
-            raise RoboprefError(f"{path} is damaged or of another run: delete {folder} and start again")
+            raise RoboprefError(f"{self.path} is damaged or of another run: delete {folder} and start again")
 
     def __call__(self, obs: np.ndarray, actions: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
         """The members' mean reward (N,)."""
@@ -263,10 +263,12 @@ class Feedback:
         self.states.flush()
         tensors = {f"feedback/{name}": torch.from_numpy(value) for name, value in self.answers.items()}
         tensors |= {f"feedback/{name}": torch.from_numpy(np.array(self.episodes[name])) for name in ("static", "opening")}
+        tensors["feedback/states"] = torch.from_numpy(self.states[self.memory.witnesses()])
         return tensors, {"feedback": {"rng": self.rng.bit_generator.state, "first": self.episodes["first"]}}
 
     def unpack(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """What `pack` gave."""
+        """What `pack` gave; what the memory holds has been put back before."""
+        check_witnesses(self.states[self.memory.witnesses()], tensors.get("feedback/states"), self.path)
         self.answers = {name: tensors[f"feedback/{name}"].numpy() for name in self.answers}
         self.rng.bit_generator.state = meta["feedback"]["rng"]
         self.episodes = {name: list(tensors[f"feedback/{name}"].numpy()) for name in ("static", "opening")}

@@ -40,7 +40,7 @@ from robopref.configs.stopping import Stopping
 from robopref.embodied.control import ControlEnv, full_name, make_control
 from robopref.policies import feedback
 from robopref.policies.cir import CIR
-from robopref.policies.experience import Experience, ExperienceMemory
+from robopref.policies.experience import Experience, ExperienceMemory, check_witnesses
 from robopref.policies.feedback import Feedback
 from robopref.policies.graphs import Graphed
 from robopref.policies.networks import Actor, save_policy
@@ -184,6 +184,7 @@ class Run:
         for packed, packed_meta in packs:
             tensors |= packed
             meta |= packed_meta
+        tensors["experience"] = torch.from_numpy(self.memory.witnessed())
         tensors["actions"] = torch.from_numpy(np.array(self.actions, np.float32).reshape(-1, self.agent.action_dim))
         where = {"decided": decided, "episode": self.episode, "added": self.memory.added, "results": self.results}
         where["in_use"] = self.memory.in_use
@@ -194,11 +195,12 @@ class Run:
         tensors, meta = load_tensors(path, CHECKPOINT)
         check_identity(path, meta["identity"], identity(self.config))
         unpack_training(self.modules, self.optimizers, tensors, meta, path)
+        self.memory.added, self.memory.in_use = meta["added"], meta["in_use"]
+        check_witnesses(self.memory.witnessed(), tensors.get("experience"), self.memory.path)
         if self.feedback is not None:
             self.feedback.unpack(tensors, meta)
         restore_rng(tensors, meta, self.rng, self.agent.noise)
         self.episode, self.results = meta["episode"], meta["results"]
-        self.memory.added, self.memory.in_use = meta["added"], meta["in_use"]
         self.obs, self.actions, self.ret = start(self.env, self.config.seed, self.episode), [], 0.0
         for action in tensors["actions"].numpy():
             self.obs, reward, *_ = self.env.step(action)

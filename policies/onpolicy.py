@@ -32,7 +32,7 @@ from robopref.configs.stopping import Stopping
 from robopref.embodied.control import full_name, make_control
 from robopref.embodied.fleet import ENDED, Fleet, Opening
 from robopref.policies import feedback as asking
-from robopref.policies.experience import ExperienceMemory
+from robopref.policies.experience import ExperienceMemory, check_witnesses
 from robopref.policies.feedback import Feedback
 from robopref.policies.gtr import GTR, Rollout
 from robopref.policies.networks import Actor, save_policy
@@ -235,7 +235,8 @@ class Run:
             others, others_meta = feedback.pack()
             feedback.memory.flush()
             where_it_was = {"added": feedback.memory.added, "in_use": feedback.memory.in_use}
-            tensors |= {f"member {member}/{name}": value for name, value in (packed | others).items()}
+            experience = {"experience": torch.from_numpy(feedback.memory.witnessed())}
+            tensors |= {f"member {member}/{name}": value for name, value in (packed | others | experience).items()}
             meta[f"member {member}"] = packed_meta | others_meta | where_it_was
         save_tensors(path, tensors, meta)
 
@@ -259,8 +260,9 @@ class Run:
             prefix, own_meta = f"member {member}/", meta[f"member {member}"]
             own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             unpack_training({"reward": feedback.reward}, {"reward": feedback.optimizer}, own, own_meta, path)
-            feedback.unpack(own, own_meta)
             feedback.memory.added, feedback.memory.in_use = own_meta["added"], own_meta["in_use"]
+            check_witnesses(feedback.memory.witnessed(), own.get("experience"), feedback.memory.path)
+            feedback.unpack(own, own_meta)
         self.fleet.unpack(arrays["actions"], meta["fleet"])
         self.iteration = meta["iteration"]
 

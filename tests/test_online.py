@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -86,6 +88,38 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(
     told = logs[0][["step", "evaluation/return"]].dropna().to_numpy()
     np.testing.assert_allclose(told, tables[0][["frame", "return"]], atol=1e-4)
     assert not (parts / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (Path.unlink, "does not hold what the checkpoint of this run goes on from"),
+        (lambda path: os.truncate(path, 2000), "is damaged"),
+        (lambda path: path.write_bytes(b"x" * 10_000), "is damaged"),
+        (lambda path: path.write_bytes(b""), "is damaged"),
+        (lambda path: np.save(path, np.zeros_like(np.load(path))), "does not hold what the checkpoint"),
+    ],
+)
+def test_without_its_experience_a_run_does_not_go_on(
+    change: Callable[[Path], None], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = online.Run.save
+
+    def killed(state: online.Run, path: Path, decided: int) -> None:
+        save(state, path, decided)
+        raise KeyboardInterrupt
+
+    config = settings(tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(online.Run, "save", killed)
+        online.run(config)
+    kept = (config.out / ROWS).read_bytes()
+    change(config.out / ROWS)
+    for _ in range(2):  # what the first attempt leaves is refused too
+        with pytest.raises(RoboprefError, match=rf"{ROWS} {message}.*: restore it, or begin anew with overwrite=true"):
+            online.run(config)
+    (config.out / ROWS).write_bytes(kept)
+    assert (online.run(config) / "model.safetensors").exists()
 
 
 def test_denormal_numbers_are_flushed_only_while_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

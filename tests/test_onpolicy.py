@@ -20,7 +20,7 @@ from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.policy import FeedbackConfig, GTRConfig, OnPolicyConfig, SwitchConfig, kind_of
 from robopref.embodied.control import make_control
 from robopref.embodied.render import Renderer
-from robopref.policies import feedback, onpolicy
+from robopref.policies import experience, feedback, onpolicy
 from robopref.policies.networks import load_policy
 from robopref.policies.onpolicy import Moments, Run, gae
 
@@ -131,6 +131,12 @@ def test_a_scripted_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert metrics["feedback/answers"].dropna().tolist() == [3, 6, 9]
     assert set(metrics["feedback/label_accuracy"].dropna()) == {1.0}
     run_killed(monkeypatch, killed)
+    for name in (experience.ROWS, feedback.STATES):  # of the second member
+        kept = (lost := killed.out / "feedback-3" / name).read_bytes()
+        lost.unlink()
+        with pytest.raises(RoboprefError, match=f"feedback-3/{name} does not hold what the checkpoint .*: restore it"):
+            onpolicy.run(killed)
+        lost.write_bytes(kept)
     onpolicy.run(killed)
     for name in ("model.safetensors", "episodes.csv"):
         assert (killed.out / name).read_bytes() == (whole.out / name).read_bytes()
