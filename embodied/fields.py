@@ -5,6 +5,7 @@ Read from fields.yaml, or from a file of the same form; no environment is made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -41,14 +42,13 @@ def described(env_id: str, path: Path | None = None) -> Described:
     """The environment `env_id`, SUITE/NAME, as fields.yaml or the file `path` describes it; RoboprefError where neither does."""
     where = "fields.yaml" if path is None else str(path)
     try:
-        text = files("robopref.embodied").joinpath("fields.yaml").read_text("utf-8") if path is None else path.read_text("utf-8")
+        text = built_in() if path is None else path.read_text("utf-8")
         tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise RoboprefError(f"{path} does not exist: write a file `{env_id}: {FORM}`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RoboprefError(f"{where} is no YAML ({error}): write `{env_id}: {FORM}`") from error
-    # D4RL and gymnasium add a version to a name (mujoco/Hopper-v5)
-    key = env_id.lower().rpartition("-v")[0] or env_id.lower()
+    key = without_version(env_id)
     known = tree if isinstance(tree, dict) else {}
     entry = known.get(env_id, known.get(key))
     if entry is None:
@@ -66,6 +66,42 @@ def described(env_id: str, path: Path | None = None) -> Described:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RoboprefError(f"{where}, {env_id}: {error!r}; the form is {FORM}") from error
+
+
+def mistaken(observations: Sequence[str], actions: Sequence[str], env_id: str) -> str:
+    """How names of columns are those of another environment that fields.yaml describes; empty where nothing says so.
+
+    Names that it does not know are somebody's own, and may be of any environment.  env_id: with its suite, or as Minari's
+    sets and gymnasium have it, without.
+    """
+    key = without_version(env_id)
+    names = {
+        known: (names_of(entry["observations"]), names_of(entry["actions"]))
+        for known, entry in yaml.safe_load(built_in()).items()
+    }
+    own = next((found for known, found in names.items() if key in (known, known.partition("/")[2])), None)
+    other = next((known for known, found in names.items() if found == (tuple(observations), tuple(actions))), None)
+    if own is None or other is None or own == names[other]:
+        return ""
+    pairs = zip((*observations, *actions), (*own[0], *own[1]), strict=False)  # of environments of different sizes, those in both
+    first = next(((theirs, ours) for theirs, ours in pairs if theirs != ours), None)
+    told = "" if first is None else f", whose {first[0]} is {first[1]} in {env_id}"
+    return f"its columns are those of {other}{told}"
+
+
+def built_in() -> str:
+    """The text of fields.yaml."""
+    return files("robopref.embodied").joinpath("fields.yaml").read_text("utf-8")
+
+
+def without_version(env_id: str) -> str:
+    """D4RL and gymnasium add a version to a name (mujoco/Hopper-v5)."""
+    return env_id.lower().rpartition("-v")[0] or env_id.lower()
+
+
+def names_of(rows: Any) -> tuple[str, ...]:
+    """The names of `columns(rows)`."""
+    return tuple(field.name for field in columns(rows))
 
 
 def columns(rows: Any) -> tuple[Field, ...]:

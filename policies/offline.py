@@ -33,7 +33,16 @@ from minari.dataset.minari_storage import MinariStorage
 from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import plain
 from robopref.configs.imitation import RewardScale
-from robopref.configs.policy import BCConfig, IQLConfig, PIQLConfig, PolicyConfig, TD3BCConfig, TrainConfig
+from robopref.configs.policy import (
+    BCConfig,
+    CPLConfig,
+    IPLConfig,
+    IQLConfig,
+    PIQLConfig,
+    PolicyConfig,
+    TD3BCConfig,
+    TrainConfig,
+)
 from robopref.datasets.d4rl import FOLDER, clipped, load_offline
 from robopref.datasets.d4rl_names import PATHS, task_of
 from robopref.datasets.episodes import EpisodeStore
@@ -45,7 +54,7 @@ from robopref.preference.imitation.otr import otr_rewards
 from robopref.preference.imitation.scaling import scale_rewards
 from robopref.preference.imitation.seabo import seabo_rewards
 from robopref.preference.imitation.uds import uds_rewards
-from robopref.preference.prof.written import WrittenReward, files_of
+from robopref.preference.prof.written import WrittenReward, check_columns, files_of
 from robopref.preference.reward import RewardFunction, reward_of
 
 Labeller = Callable[[OfflineData, OfflineData, TrainConfig], np.ndarray]
@@ -85,10 +94,10 @@ def check(config: TrainConfig) -> None:
         raise UsageError(
             f"policy={name} {why}, so reward={config.reward} would change nothing: leave it out, or take iql or td3bc"
         )
-    if config.labels is not None and not is_plain(config):
+    if config.labels is not None and not isinstance(policy, PIQLConfig | IPLConfig | CPLConfig):
+        what = "copies actions" if isinstance(policy, BCConfig) else "learns from rewards"
         raise UsageError(
-            f"labels={config.labels} are about the data's own episodes and teach piql, ipl and cpl; reward, reward_scale, "
-            "expert_data and top are for iql, td3bc and bc: give the one or the other"
+            f"policy={name} {what}, so labels={config.labels} would change nothing: leave it out, or take piql, ipl or cpl"
         )
     if config.reward_scale != "auto" and not from_reward:
         raise UsageError(f"policy={name} learns from no reward in the data: leave reward_scale={config.reward_scale} out")
@@ -125,8 +134,10 @@ def learns_from_reward(policy: PolicyConfig) -> bool:
 
 
 def check_learned(config: TrainConfig) -> None:
-    """RoboprefError where a learned reward is not of the data's environment; for before anything is overwritten."""
-    if is_learned(config.reward):
+    """RoboprefError where a learned reward or code is not of the data's environment; for before anything is overwritten."""
+    if Path(config.reward).suffix == CODE:
+        check_columns(Path(config.reward), load_offline(config.data).env_id)
+    elif is_learned(config.reward):
         data = load_offline(config.data)
         reward_of(config.reward, None, str(config.data), data.env_id, data.dims)
 

@@ -35,19 +35,19 @@ from robopref.configs.parallel import keep_freed_memory
 from robopref.configs.policy import OnlineConfig, OnPolicyConfig
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
-from robopref.configs.run_folder import run_folder
+from robopref.configs.run_folder import MODEL, run_folder
 from robopref.configs.stopping import Stopping
 from robopref.embodied.control import ControlEnv, full_name, make_control
 from robopref.policies import feedback
 from robopref.policies.cir import CIR
-from robopref.policies.experience import Experience, ExperienceMemory, check_witnesses
+from robopref.policies.experience import ROWS, Experience, ExperienceMemory, check_witnesses
 from robopref.policies.feedback import Feedback
 from robopref.policies.graphs import Graphed
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
 from robopref.preference.hub import PREFIX, WEIGHTS, find_model
 from robopref.preference.members import MemberLinear, member_rngs
-from robopref.preference.prof.written import WrittenReward, files_of
+from robopref.preference.prof.written import WrittenReward, check_columns, files_of
 from robopref.preference.reward import LearnedReward, RewardFunction, reward_of
 
 CHECKPOINT = "online-training"
@@ -223,7 +223,8 @@ def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
     kind: a Run that keeps or evaluates something else on the way.
     """
     files = inputs(config)
-    with run_folder(config.out, "train", config, files, overwrite=config.overwrite) as complete:
+    writes = (*MODEL, EVALUATION, ROWS)
+    with run_folder(config.out, "train", config, files, overwrite=config.overwrite, writes=writes) as complete:
         if not complete:
             check(config)
             finish(config, files, kind)
@@ -354,13 +355,14 @@ def reward_at(reference: str, member: int, env_id: str, dims: tuple[int, int]) -
 
 
 def inputs(config: OnlineConfig | OnPolicyConfig) -> dict[str, Path]:
-    """The files that a run depends on."""
+    """The files that a run depends on; RoboprefError where a reward is not there, or code is of another environment."""
     if config.reward in feedback.TEACHERS:
         return feedback.inputs(config.reward, config.feedback)
     if config.reward == "true":
         return {}
     path = Path(config.reward)
     if path.suffix == CODE:
+        check_columns(path, config.env)
         return files_of(path)
     if not config.reward.startswith(PREFIX) and not path.is_dir():
         raise RoboprefError(

@@ -15,12 +15,15 @@ import torch
 
 from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import write_json
 from robopref.configs.policy import CIRConfig, FeedbackConfig, OnlineConfig
 from robopref.embodied.control import make_control
+from robopref.embodied.fields import described
 from robopref.embodied.render import Renderer
 from robopref.policies import feedback, online
 from robopref.policies.experience import ROWS, ExperienceMemory
 from robopref.preference.members import member_rngs
+from robopref.preference.prof.written import check_columns
 from robopref.preference.reward import BradleyTerryReward, save_reward
 
 ENV = "metaworld/drawer-close"
@@ -305,6 +308,30 @@ def test_code_takes_the_place_of_the_environments_reward(tmp_path: Path) -> None
     (tmp_path / "columns.json").unlink()
     with pytest.raises(RoboprefError, match=r"columns.json is not there"):
         online.run(replace(config, out=tmp_path / "third"))
+
+
+def test_code_of_another_environment_is_refused_by_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text("def reward(obs, act, next_obs):\n    return next_obs[:, 8]\n")
+    for env, other in (("halfcheetah", "walker2d"), ("walker2d", "halfcheetah")):
+        fields = described(f"mujoco/{env}")
+        names = {"obs": [field.name for field in fields.observations], "act": [field.name for field in fields.actions]}
+        write_json(tmp_path / "columns.json", names)
+        check_columns(tmp_path / "reward.py", f"mujoco/{env.title()}-v4")
+        for elsewhere in (f"mujoco/{other}", f"{other}-v5"):
+            with pytest.raises(
+                RoboprefError, match=rf"columns.json: its columns are those of mujoco/{env}, whose \w+ is \w+ in {elsewhere}"
+            ):
+                check_columns(tmp_path / "reward.py", elsewhere)
+        check_columns(tmp_path / "reward.py", None)
+    write_json(tmp_path / "columns.json", names | {"act": [f"own_{name}" for name in names["act"]]})
+    check_columns(tmp_path / "reward.py", "mujoco/halfcheetah")
+    config = OnlineConfig(
+        tmp_path / "run", "mujoco/HalfCheetah-v5", CIRConfig(width=8, batch=8), reward=str(tmp_path / "reward.py")
+    )
+    write_json(tmp_path / "columns.json", names)
+    with pytest.raises(RoboprefError, match="give the reward of this environment"):
+        online.run(config)
+    assert not config.out.exists()
 
 
 def test_a_scripted_teacher_knows_the_true_return_of_any_world(tmp_path: Path) -> None:

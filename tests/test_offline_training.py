@@ -579,8 +579,16 @@ def best_of(path: Path) -> OfflineData:
         ("iql", {"reward": "prof"}, "`robopref prof` writes such a file"),
         ("bc", {"reward": "seabo"}, "policy=bc copies actions"),
         ("piql", {"reward": "seabo"}, "learns its reward from labels"),
-        ("iql", {"reward": "otr", "labels": Path("labels.parquet")}, "give the one or the other"),
-        ("bc", {"top": 0.1, "labels": Path("labels.parquet")}, "give the one or the other"),
+        (
+            "iql",
+            {"reward": "otr", "labels": Path("labels.parquet")},
+            "policy=iql learns from rewards, so labels=labels.parquet would change nothing",
+        ),
+        (
+            "bc",
+            {"top": 0.1, "labels": Path("labels.parquet")},
+            "policy=bc copies actions, so labels=labels.parquet would change nothing",
+        ),
         ("bc", {"reward_scale": "antmaze"}, "learns from no reward"),
         ("iql", {"policy": IQLConfig(), "reward_scale": "return_range"}, "would undo reward_scale=return_range"),
         ("iql", {"experts": 0}, "experts=0"),

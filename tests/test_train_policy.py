@@ -79,7 +79,8 @@ def labels(rng: np.random.Generator, **changes: object) -> pd.DataFrame:
 
 
 def settings(inputs: tuple[Path, Path], out: Path, name: str, **changes: object) -> TrainConfig:
-    config = TrainConfig(out, inputs[0], POLICIES[name], inputs[1], seeds=(0, 1), log_every=3, checkpoint_every=5, device="cpu")
+    labels = None if name in ("bc", "iql") else inputs[1]
+    config = TrainConfig(out, inputs[0], POLICIES[name], labels, seeds=(0, 1), log_every=3, checkpoint_every=5, device="cpu")
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
@@ -200,6 +201,15 @@ def test_preferences_are_asked_for(inputs: tuple[Path, Path], tmp_path: Path) ->
     for name in ("piql", "ipl", "cpl"):
         with pytest.raises(RoboprefError, match="give labels=FILE"):
             train.run(settings(inputs, tmp_path / "out", name, labels=None))
+
+
+@pytest.mark.parametrize("name", ["bc", "iql"])
+def test_labels_that_a_policy_does_not_read_are_refused(name: str, inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=rf"policy={name} .* labels=.*labels.parquet would change nothing: leave it out, or take"
+    ):
+        train.run(settings(inputs, tmp_path / "out", name, labels=inputs[1]))
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_of_other_episodes_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:

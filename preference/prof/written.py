@@ -9,6 +9,7 @@ import numpy as np
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import read_json
 from robopref.configs.prof import SandboxConfig
+from robopref.embodied.fields import mistaken
 from robopref.preference.prof.code import Fields
 from robopref.preference.prof.sandbox import Conversation, FailedCode, Rows, Sandbox
 
@@ -21,14 +22,7 @@ class WrittenReward:
     def __init__(self, path: str | Path, config: SandboxConfig | None = None, *, stays: bool = False) -> None:
         """path: the code, with columns.json beside it.  RoboprefError when one of them is not there."""
         self.path = Path(path)
-        files = files_of(self.path)
-        self.source, names = read_code(self.path), read_json(files["columns"])
-        if not isinstance(names, dict) or any(not all_names(names.get(key)) for key in ("obs", "act")):
-            raise RoboprefError(
-                f"{files['columns']}: it must name the columns of observations and actions, "
-                '{"obs": ["height", ...], "act": ["torque", ...]}'
-            )
-        self.fields = Fields(tuple(names["obs"]), tuple(names["act"]))
+        self.fields, self.source = read_columns(self.path), read_code(self.path)
         self.sandbox, self.stays = Sandbox(config or SandboxConfig()), stays
         self.conversation: Conversation | None = None
 
@@ -67,6 +61,24 @@ def read_code(path: Path) -> str:
         raise RoboprefError(f"{path} is no text in UTF-8 (byte {error.start}): save it as UTF-8") from None
     except (FileNotFoundError, IsADirectoryError) as error:
         raise RoboprefError(f"{path} is no reward code ({error.strerror}): give a file of Python code, FILE.py") from None
+
+
+def read_columns(path: Path) -> Fields:
+    """The columns that the code at `path` knows by name; RoboprefError where it is not there, or they are not."""
+    columns = files_of(path)["columns"]
+    names = read_json(columns)
+    if not isinstance(names, dict) or any(not all_names(names.get(key)) for key in ("obs", "act")):
+        raise RoboprefError(
+            f'{columns}: it must name the columns of observations and actions, {{"obs": ["height", ...], "act": ["torque", ...]}}'
+        )
+    return Fields(tuple(names["obs"]), tuple(names["act"]))
+
+
+def check_columns(path: Path, env_id: str | None) -> None:
+    """RoboprefError where the columns of the code at `path` are those of another environment than `env_id` (None: not known)."""
+    fields = read_columns(path)
+    if env_id is not None and (told := mistaken(fields.obs, fields.act, env_id)):
+        raise RoboprefError(f"{path.with_name(COLUMNS)}: {told}; give the reward of this environment")
 
 
 def files_of(path: Path) -> dict[str, Path]:
