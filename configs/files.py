@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 MANIFEST = "manifest.json"
+BEGUN = "run.json"
 PARTIAL = "partial"
 NO_MATTER = ("out", "overwrite", "processes", "threads", "device", "log_every", "checkpoint_every")  # to what comes of a run
 RESERVE = 16 * 2**20  # bytes that others may write while we do
@@ -92,14 +93,25 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 def remove_abandoned(path: Path) -> None:
     """Remove what killed processes were writing to be named `path`; what processes that live here are writing stays."""
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.{PARTIAL}{glob.escape(path.suffix)}"):
-        process = re.search(rf"\.(\d+)-[0-9a-f]+\.{PARTIAL}", left.name)
-        if process is not None and int(process[1]) != os.getpid() and lives(int(process[1])):
-            continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+    for left in abandoned(path.parent.glob(f".{glob.escape(path.stem)}.*.{PARTIAL}{glob.escape(path.suffix)}")):
+        with suppress(OSError):
+            remove(left)
+
+
+def abandoned(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those of `paths` that processes were writing which do not live here any more, or which this one was."""
+    for path in paths:
+        process = re.match(rf"\..*\.(\d+)-[0-9a-f]+\.{PARTIAL}", path.name)
+        if process is not None and (int(process[1]) == os.getpid() or not lives(int(process[1]))):
+            yield path
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def lives(process: int) -> bool:
@@ -252,6 +264,24 @@ def read_json(path: str | Path) -> Any:
         raise RoboprefError(f"{path} does not exist: run the stage that makes it, or correct the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RoboprefError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """What a manifest or run.json says; RoboprefError naming it when it is damaged, or another program's."""
+    there = read_json(path)
+    needed: dict[str, type] = {"stage": str, "config": dict}
+    needed |= {"inputs": dict, "outputs": dict, "seeds": list} if Path(path).name == MANIFEST else {}
+    missing = [key for key, kind in needed.items() if not (isinstance(there, dict) and isinstance(there.get(key), kind))]
+    if not missing and Path(path).name == MANIFEST:
+        digests = [item.get("sha256") if isinstance(item, dict) else None for item in there["inputs"].values()]
+        missing = [] if all(isinstance(item, str) for item in digests) else ["inputs"]
+    if missing:
+        raise RoboprefError(
+            f"{path} is JSON, but says of no run of robopref what it was (no {missing[0]!r} in it): "
+            "move it elsewhere, or name another folder"
+        )
+    found: dict[str, Any] = there
+    return found
 
 
 def _beside(path: Path) -> Path:

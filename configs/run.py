@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .errors import RoboprefError
-from .files import MANIFEST, append, atomic_file, differences, digest, plain, read_json, without, write_json
+from .files import BEGUN, MANIFEST, append, atomic_file, differences, digest, plain, read_record, without, write_json
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -115,6 +115,9 @@ def write_manifest(
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "machine": {"system": platform.platform(), "cpu": processor(), "cores": os.cpu_count(), "gpu": _gpu()},
     }
+    before = read_record(folder / BEGUN).get("before") if (folder / BEGUN).exists() else None
+    if before:  # which whoever overwrites the run must know
+        manifest["before"] = before
     write_json(path, manifest)
     return path
 
@@ -127,7 +130,7 @@ def is_complete(folder: str | Path, config: Any, inputs: Mapping[str, str | Path
     folder = Path(folder)
     if not (folder / MANIFEST).exists():
         return False
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_record(folder / MANIFEST)
     try:
         if any(differences(without(manifest["config"]), without(plain(config)))):
             return False

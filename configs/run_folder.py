@@ -7,17 +7,20 @@
         write_manifest(...)
 
 A finished run is known by its manifest (run.py), an unfinished one by `run.json`, which says what has begun and who works there.
+Overwriting deletes what runs have left there, and never what was there before the first of them, what the new run reads, another
+command's run further down, or a folder in which a process works.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -26,14 +29,32 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .errors import RoboprefError
-from .files import CLOSED, MANIFEST, PARTIAL, differences, digest, lives, plain, read_json, without, write_json
+from .files import (
+    BEGUN,
+    CLOSED,
+    MANIFEST,
+    abandoned,
+    differences,
+    digest,
+    lives,
+    plain,
+    read_record,
+    remove,
+    remove_abandoned,
+    without,
+    write_json,
+)
 from .run import is_complete
 
-BEGUN = "run.json"
 LOCK = ".lock"
 HYDRA = ("out=", "overwrite=true")
 FLAGS = ("--out", "--overwrite")
 """How a user says where to write, and that what is there may go: in commands of hydra, and in those with flags."""
+MODEL = ("config.json", "model.safetensors", "checkpoint.safetensors", "metrics.csv")
+"""What every training writes, for `writes`."""
+CARD, LIBRARY = "README.md", "library_name: robopref"
+"""A folder that `robopref push` made holds this file with this line."""
+KNOWN_BY = {"dataset": ("main_data.hdf5",), "frame bank": ("frames.npy", "index.parquet")}
 SAFETENSORS = ".tmp??????"  # what safetensors itself writes to before it takes the name that it was told
 OWNER_S = 1.0  # whoever has got the lock writes at once who it is
 TOLD = 3  # differing settings that an error names
@@ -51,6 +72,7 @@ def run_folder(
     whole: bool = False,
     shared: bool = False,
     by_part: bool = False,
+    writes: Sequence[str] = (),
 ) -> Iterator[bool]:
     """Hold `folder` for one run and yield whether its result is already there, finished and of these settings and inputs.
 
@@ -59,25 +81,34 @@ def run_folder(
     words: HYDRA or FLAGS, for the errors.  whole: the run replaces the folder by one that was written aside, so that nothing in
     it is ever unfinished.  shared: runs of one stage with different settings each have a part of the folder.
     by_part: overwriting, the run itself replaces those parts that its settings change, and keeps the others.
+    writes: names or patterns of files that the run will write, and must not find unless a run has left them.
 
     Raises RoboprefError, and touches nothing, when the folder holds a run of another stage or of other settings or inputs,
-    finished or not, when another process works in it, or when it is a file.  The lock ends with its owner, however that ends.
+    finished or not, when another process works in it, when it is a file, when it lies in a dataset or a folder that is read, when
+    it holds somebody else's files by names of `writes`, and when overwriting would delete what must stay (see above).
+    The lock ends with its owner, however that ends.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise RoboprefError(f"{folder} is a file, and {stage} writes a folder: choose another {words[0]}")
 
     def is_done() -> bool:
-        return not overwrite and is_complete(folder, config, inputs) and read_json(folder / MANIFEST)["stage"] == stage
+        return not overwrite and is_complete(folder, config, inputs) and read_record(folder / MANIFEST)["stage"] == stage
 
-    def other_run() -> str:
+    def goes() -> bool:
+        """Whether what is there is to be deleted; RoboprefError when it must stay."""
+        refuse_inside(folder, words[0], inputs, whole=whole)
         found = _other_run(folder, stage, None if shared else config, inputs)
-        strange = "" if shared else _strange(folder, whole)
+        strange = _strange(folder, stage, whole, shared, writes)
         replaceable = not shared and (whole or not strange)
+        anew = replaceable and not by_part and (found or strange or (folder / MANIFEST).exists())
+        stays = _must_stay(folder, inputs, whole) if anew and (found or strange or overwrite) else ""
         if (found or strange) and not (overwrite and replaceable):
-            way_out = f", or replace it with {words[1]}" if replaceable else ""
+            way_out = f", or replace it with {words[1]}" if replaceable and not stays else ""
             raise RoboprefError(f"{folder} holds {found or strange}: choose another {words[0]}{way_out}")
-        return found
+        if stays:
+            raise RoboprefError(f"{folder}: {words[1]} would delete {stays}: choose another {words[0]}")
+        return bool(anew and overwrite)
 
     lock = FileLock(folder.with_name(f".{folder.name}{LOCK}") if whole else folder / LOCK)
     beside = Path(lock.lock_file)
@@ -85,8 +116,9 @@ def run_folder(
     if is_done() and not left:  # also where nobody may write
         yield True
         return
-    other_run()  # before a lock is put there
+    goes()  # before a lock is put there
     new = not folder.exists()
+    before = set() if new or whole or _about(folder) or (folder / LOCK).exists() else _names(folder)
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
@@ -102,13 +134,14 @@ def run_folder(
         if is_done():  # a moment ago, by another process
             yield True
             return
-        found = other_run()
+        anew = goes()
         _remove_partial(folder)
         if not whole:
-            if not by_part and (found or (overwrite and not shared and (folder / MANIFEST).exists())):
-                _empty(folder)  # but goes on with an unfinished run of these settings, as the same command should
+            before |= _before(folder)
+            if anew:
+                _empty(folder, before)  # but goes on with an unfinished run of these settings, as the same command should
+            write_json(folder / BEGUN, _begun(stage, config, before))
             (folder / MANIFEST).unlink(missing_ok=True)  # it would vouch for the old result after a kill beside the new one
-            write_json(folder / BEGUN, _begun(stage, config))
         yield False
         (folder / BEGUN).unlink(missing_ok=True)
     finally:
@@ -125,7 +158,22 @@ def run_folder(
 def stage_of(folder: Path) -> str | None:
     """The stage whose run, finished or not, is in a folder; None when there is none."""
     path = _about(folder)
-    return None if path is None else str(read_json(path)["stage"])
+    return None if path is None else str(read_record(path)["stage"])
+
+
+def refuse_inside(path: Path, word: str, inputs: Mapping[str, str | Path] | None = None, *, whole: bool = False) -> None:
+    """RoboprefError when what is written to `path` would become part of a dataset, of a frame bank, or of a folder that is read.
+
+    word: what the user gave it by, `out=` or `--out`.  whole: `path` itself may be one, and is replaced.
+    """
+    where = path.resolve()
+    read = {Path(item).resolve() for item in (inputs or {}).values() if Path(item).is_dir()}
+    for above in where.parents if whole else (where, *where.parents):
+        kinds = ["folder that is read"] if above in read else []
+        kinds += [kind for kind, names in KNOWN_BY.items() if all((above / name).is_file() for name in names)]
+        if kinds:
+            lies = f"is a {kinds[0]}" if above == where else f"lies in the {kinds[0]} {above}"
+            raise RoboprefError(f"{path} {lies}, which would then be another: choose another {word}")
 
 
 def _about(folder: Path) -> Path | None:
@@ -141,7 +189,7 @@ def _other_run(folder: Path, stage: str, config: Any, inputs: Mapping[str, str |
     path = _about(folder)
     if path is None:
         return ""
-    there = read_json(path)
+    there = read_record(path)
     finished = "a finished" if path.name == MANIFEST else "an unfinished"
     if there["stage"] != stage:
         return f"{finished} run of `{there['stage']}`"
@@ -158,20 +206,105 @@ def _other_run(folder: Path, stage: str, config: Any, inputs: Mapping[str, str |
     return f"{finished} run of `{stage}` on other inputs ({', '.join(changed[:TOLD])})" if changed else ""
 
 
-def _strange(folder: Path, whole: bool) -> str:
+def _strange(folder: Path, stage: str, whole: bool, shared: bool, writes: Sequence[str]) -> str:
     """Describe files of unknown origin that a run must not replace or mix with; empty when there are none."""
-    if (folder / MANIFEST).exists() or (folder / BEGUN).exists() or not folder.exists():
+    if not folder.exists() or _about(folder) is not None:
         return ""
     if whole:
         return "files of which nothing says that a run made them" if any(folder.iterdir()) else ""
+    if (folder / LOCK).exists():  # whoever deleted the manifest of a run wants it made again
+        return ""
+    if (folder / CARD).is_file() and LIBRARY in (folder / CARD).read_text(encoding="utf-8", errors="replace").splitlines():
+        return "a model that `robopref push` wrote"
+    found = sorted(path.relative_to(folder).as_posix() for name in writes for path in folder.glob(name))
+    if found:
+        return f"{found[0]}, which `{stage}` writes and of which nothing says that a run made it"
+    if shared:
+        return ""
     runs = sorted(path.parent.name for name in (MANIFEST, BEGUN) for path in folder.glob(f"*/{name}"))
     return f"other runs ({', '.join(runs[:TOLD])}{', ...' if len(runs) > TOLD else ''})" if runs else ""
 
 
-def _begun(stage: str, config: Any) -> dict[str, Any]:
+def _must_stay(folder: Path, inputs: Mapping[str, str | Path], whole: bool) -> str:
+    """Describe what emptying, or replacing, a folder would delete that is not the old run's; empty when there is nothing."""
+    before = set() if whole else _before(folder)
+    where = folder.resolve()
+
+    def deleted(path: Path) -> bool:
+        found = path.resolve()
+        return found == where or (found.is_relative_to(where) and found.relative_to(where).parts[0] not in before)
+
+    for item in inputs.values():
+        if deleted(Path(item)):
+            return f"{item}, which this command reads"
+    working = next(filter(deleted, _held_below(folder)), None)
+    if working is not None:
+        return f"{working}, which is in use{_owner(working)}"
+    path = _about(folder)
+    there = {} if path is None or whole else read_record(path)
+    runs = [run for run in _runs_below(folder) if deleted(run) and not _is_part(run, there)]
+    return f"the run in {runs[0]}, which another command made" if runs else ""
+
+
+def _is_part(run: Path, above: Mapping[str, Any]) -> bool:
+    """Whether a run below another was a stage of that, as those of a pipeline are: another stage of the same command."""
+    path = _about(run)
+    assert path is not None
+    try:
+        there = read_record(path)
+    except RoboprefError:
+        return False
+    said = [shlex.split(str(record.get("command", "")))[:2] for record in (there, above)]
+    return there["stage"] != above.get("stage") and said[0] == said[1]
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """Folders of runs, finished or not, at any depth."""
+    found = {path.parent for name in (MANIFEST, BEGUN) for path in folder.rglob(name) if path.parent != folder}
+    return sorted(found)
+
+
+def _held_below(folder: Path) -> Iterator[Path]:
+    """Folders at any depth in which a process works."""
+    for lock in folder.rglob(f".*{LOCK}"):
+        yield from [lock.with_name(lock.name[1 : -len(LOCK)])] if _is_held(lock) else []
+    for lock in folder.rglob(LOCK):
+        yield from [lock.parent] if lock.parent != folder and _is_held(lock) else []
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has this lock, which stays as it is."""
+    try:
+        handle = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:  # another user's
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _before(folder: Path) -> set[str]:
+    """What was in the folder before the first run."""
+    path = _about(folder)
+    names = [] if path is None else read_record(path).get("before", [])
+    return {str(name) for name in names} if isinstance(names, list) else set()
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def _begun(stage: str, config: Any, before: Collection[str]) -> dict[str, Any]:
     return {
         "stage": stage,
         "config": config,
+        "before": sorted(before),
         "process": os.getpid(),
         "machine": platform.node(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -183,9 +316,9 @@ def _owner(folder: Path) -> str:
     """By whom a folder is in use, as far as is known."""
     until = time.monotonic() + OWNER_S
     while time.monotonic() < until:
-        with suppress(RoboprefError):
-            there = read_json(folder / BEGUN)
-            if there["machine"] != platform.node() or lives(there["process"]):  # and was not left by a killed run
+        with suppress(RoboprefError, KeyError):
+            there = read_record(folder / BEGUN)
+            if there["machine"] != platform.node() or lives(int(there["process"])):  # and was not left by a killed run
                 return f" by process {there['process']} on {there['machine']} since {there['began']} ({there['command']})"
         time.sleep(OWNER_S / 50)
     return ""
@@ -196,23 +329,22 @@ def _has_files(folder: Path) -> bool:
     return any(not path.is_dir() and path not in (folder / BEGUN, folder / LOCK) for path in folder.rglob("*"))
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: Path, before: Collection[str]) -> None:
+    """Delete all but what was there `before`, the lock, and what says which run this was, which is written over last."""
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
+        if path.name not in (LOCK, MANIFEST, BEGUN, *before):
+            remove(path)
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove what killed runs were writing in the folder, and aside of it when they replaced it: the lock is ours."""
-    left = [
-        *folder.rglob(f".*.{PARTIAL}*"),
-        *folder.rglob(SAFETENSORS),
-        *folder.parent.glob(f".{folder.stem}.*.{PARTIAL}{folder.suffix}"),
-    ]
-    for path in left:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what killed runs were writing in the folder, and aside of it when they replaced it: the lock is ours.
+
+    What lies where another process works, or was begun by one that lives, stays.
+    """
+    held = list(_held_below(folder))
+    for path in [*abandoned(folder.rglob("*")), *folder.rglob(SAFETENSORS)]:
+        aside = any(path.parent == other.parent and path.name.startswith(f".{other.stem}.") for other in held)
+        if not aside and not any(path.is_relative_to(other) for other in held):
+            with suppress(OSError):
+                remove(path)
+    remove_abandoned(folder)

@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, NO_MATTER, digest, read_json
+from robopref.configs.files import MANIFEST, NO_MATTER, digest, read_json, read_record
 from robopref.datasets.preferences import labelled, read_origin, read_preferences
 from robopref.embodied.evaluate import protocol_of
 from robopref.embodied.statistics import over_what
@@ -114,7 +114,7 @@ def about(
     name: str, reference: str, run: Path, config: Mapping[str, Any], files: Mapping[str, int], parameters: Mapping[str, int]
 ) -> dict[str, Any]:
     """What both cards say."""
-    manifest = read_json(run / MANIFEST)
+    manifest = read_record(run / MANIFEST)
     told = manifest["config"]
     reward = told.get("reward", TRUE)
     unused = {*LABELLERS, "feedback"} - {reward, *(["feedback"] if reward in TEACHERS else [])}
@@ -207,7 +207,7 @@ def read_evaluations(run: Path, name: str) -> Iterator[Evaluation]:
     weights, whole = digest(run / WEIGHTS), run.resolve()
     around = [whole, whole.parent, *([whole.parent.parent] if whole.parent.name == "policies" else [])]
     for path in sorted({path for folder in around for path in folder.glob(f"*/{MANIFEST}")}):
-        manifest = read_json(path)
+        manifest = read_record(path)
         if manifest.get("stage") != "evaluate":
             continue
         called = next((key for key, one in manifest["inputs"].items() if one["sha256"] == weights), None)

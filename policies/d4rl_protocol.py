@@ -105,7 +105,8 @@ def report(out: Path) -> None:
 def run(config: D4RLProtocolConfig) -> Path:
     """Learn, choose, play, write; return `config.out`.  What is done is kept, what was interrupted goes on."""
     check(config)
-    with run_folder(config.out, "collect", config, {}, overwrite=config.overwrite, by_part=True) as complete:
+    writes = (LEVELS, SUMMARY, "minari/*", *(f"{name}.hdf5" for name in SETS))
+    with run_folder(config.out, "collect", config, {}, overwrite=config.overwrite, by_part=True, writes=writes) as complete:
         if not complete:
             make_sets(config)
     return config.out

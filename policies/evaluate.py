@@ -22,6 +22,7 @@ from robopref.configs.files import MANIFEST, atomic_file, read_json, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig
 from robopref.configs.progress import tell_end
+from robopref.configs.rows import read_named
 from robopref.configs.run import write_manifest
 from robopref.configs.run_folder import FLAGS, run_folder
 from robopref.embodied.control import full_name, make_control, same_environment
@@ -41,7 +42,7 @@ def main(config: EvaluateConfig) -> None:
     began = time.time()
     out = run(config)
     config = replace(config, env=read_json(out / MANIFEST)["config"]["env"])  # which `auto` was
-    protocol, outcomes = protocol_asked(config), pd.read_csv(out / "success.csv")
+    protocol, outcomes = protocol_asked(config), read_named(out / "success.csv")
     reached = outcomes.groupby("policy")["success"].mean()
     for name, row in summarise(outcomes, measure=MEASURES[protocol]).items():
         digits = 2 if protocol == "success" else 1
@@ -59,7 +60,8 @@ def run(config: EvaluateConfig) -> Path:
     if config.protocol == "success" and not knows_success(config.env):
         raise RoboprefError(f"--protocol success: {config.env} knows no success; give --protocol return, or auto")
     inputs = weights_of(places)
-    with run_folder(config.out, "evaluate", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
+    writes = ("success.csv", "summary.json")
+    with run_folder(config.out, "evaluate", config, inputs, overwrite=config.overwrite, words=FLAGS, writes=writes) as complete:
         if not complete:
             measure(config, places, inputs)
     return config.out

@@ -27,7 +27,7 @@ from robopref.configs.files import atomic_file, digest, plain
 from robopref.configs.policy import OnPolicyConfig
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, seed_everything, write_manifest
-from robopref.configs.run_folder import run_folder
+from robopref.configs.run_folder import MODEL, run_folder
 from robopref.configs.stopping import Stopping
 from robopref.embodied.control import full_name, make_control
 from robopref.embodied.fleet import ENDED, Fleet, Opening
@@ -278,7 +278,8 @@ def main(config: OnPolicyConfig) -> None:
 def run(config: OnPolicyConfig) -> Path:
     """Learn for `frames`; return the run folder.  A finished run is kept, an interrupted one goes on."""
     files = inputs(config)
-    with run_folder(config.out, "train", config, files, overwrite=config.overwrite) as complete:
+    writes = (*MODEL, EPISODES)
+    with run_folder(config.out, "train", config, files, overwrite=config.overwrite, writes=writes) as complete:
         if not complete:
             check(config)
             finish(config, files)

@@ -48,7 +48,7 @@ def run(config: PipelineConfig) -> Path:
     started = time.time()
     job = Job(config)
     page = config.out / "report.html"
-    with run_folder(config.out, "pipeline", config, {}, overwrite=config.overwrite) as complete:
+    with run_folder(config.out, "pipeline", config, {}, overwrite=config.overwrite, writes=[page.name]) as complete:
         if complete and page.exists():
             print(f"already done, report: {page.resolve()}", flush=True)
         else:

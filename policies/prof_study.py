@@ -22,14 +22,14 @@ import pandas as pd
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, digest, read_json
+from robopref.configs.files import MANIFEST, digest, read_record
 from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import TrainConfig
 from robopref.configs.prof import PROFConfig, RankingConfig
 from robopref.configs.ranges import Count, Different, FirstGoal, Seed, Workers
-from robopref.configs.rows import fingerprint, read_rows, to_do
+from robopref.configs.rows import fingerprint, read_named, read_rows, to_do
 from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
 from robopref.policies import offline_study
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     if config.summary:
         print(told(read_rows(config.out, KEY)))
         if beside(config.out).exists():
-            print(pd.read_csv(beside(config.out)).to_string(index=False, float_format="%.3f"))
+            print(read_named(beside(config.out)).to_string(index=False, float_format="%.3f"))
         return
     run = read_run(config.run)
     rows = try_candidates(config, run)
@@ -116,7 +116,7 @@ def read_run(folder: Path) -> PROFConfig:
     """The settings of a finished run; RoboprefError when it is none."""
     if not (folder / "ranking.csv").exists():
         raise RoboprefError(f"{folder} holds no ranking.csv: give the folder of a finished run of `robopref prof`")
-    return to_dataclass(PROFConfig, read_json(folder / MANIFEST)["config"])
+    return to_dataclass(PROFConfig, read_record(folder / MANIFEST)["config"])
 
 
 def candidates_of(folder: Path) -> dict[str, Path]:

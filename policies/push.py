@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, read_json
+from robopref.configs.files import MANIFEST, read_record
 from robopref.configs.push import PushConfig
 from robopref.policies.card import policy_card, reward_card
 from robopref.policies.networks import load_policy
@@ -48,11 +48,11 @@ def run(config: PushConfig) -> tuple[str, dict[str, int]]:
 
 def kind_of(run: Path) -> Kind:
     """What a finished run's folder holds, or `reward/` inside one; RoboprefError for any other folder."""
-    stage = read_json(run / MANIFEST).get("stage") if (run / MANIFEST).exists() else None
+    stage = read_record(run / MANIFEST)["stage"] if (run / MANIFEST).exists() else None
     if stage in STAGES:
         return STAGES[stage]
     above = run.resolve().parent / MANIFEST  # P-IQL's reward has no manifest of its own
-    if run.resolve().name == REWARD and (run / SETTINGS).exists() and above.exists() and read_json(above).get("stage") == "train":
+    if run.resolve().name == REWARD and (run / SETTINGS).exists() and above.exists() and read_record(above)["stage"] == "train":
         return "reward"
     inside = [path for path in (run / "vlp", *sorted((run / "policies").glob("*"))) if (path / MANIFEST).exists()]
     hint = f"; {inside[0]} may be" if inside else ""

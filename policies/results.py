@@ -15,7 +15,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, read_json
+from robopref.configs.files import MANIFEST, read_json, read_record
+from robopref.configs.rows import read_named
 from robopref.datasets.preferences import AGREEMENT, labelled, read_preferences, side_folder
 from robopref.policies.figures import ORDER, curves, in_order, success_chart
 from robopref.preference.agreement import SHOWN
@@ -51,7 +52,7 @@ def gather(folder: Path) -> dict[str, Any]:
 
     manifests = []
     for path in sorted(folder.rglob(MANIFEST)):
-        found = tried(read_mapping, str(path.relative_to(folder)))
+        found = tried(read_record, str(path.relative_to(folder)))
         if found is not None:
             manifests.append(found | {"folder": path.parent.relative_to(folder).as_posix()})
     manifests.sort(key=lambda manifest: (manifest["folder"] == ".", manifest.get("created", "")))
@@ -130,7 +131,7 @@ def read_summary(path: Path) -> dict[str, dict[str, float]]:
 
 def read_success(path: Path) -> dict[str, dict[str, int]]:
     """success.csv -> policy -> how many members and goals were tried."""
-    table = pd.read_csv(path)
+    table = read_named(path)
     missing = {"policy", "member", "goal"} - set(table.columns)
     if missing:
         raise ValueError(f"no column called {', '.join(sorted(missing))}")

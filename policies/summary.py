@@ -20,8 +20,9 @@ from PIL import Image
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, atomic_file, read_json
+from robopref.configs.files import MANIFEST, atomic_file, read_json, read_record
 from robopref.configs.flags import from_flags
+from robopref.configs.rows import read_named
 from robopref.datasets.preferences import AGREEMENT, side_folder
 from robopref.embodied.video import read_video
 from robopref.preference.baselines.motion import MOTIONS
@@ -58,7 +59,7 @@ def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for run in runs:
         if not (run / MANIFEST).exists():
             raise RoboprefError(f"{run} is not a finished run of `robopref pipeline`: run it, or name another folder")
-        manifest = read_json(run / MANIFEST)
+        manifest = read_record(run / MANIFEST)
         which = {"task": manifest["config"]["task"], "seed": manifest["config"]["seed"]}
         orders = read_json(run / "vlp" / "generalisation.json")
         ordered = {"vlp": orders["wordings"]["train"], **orders.get("without_pixels", {})}
@@ -80,8 +81,8 @@ def outcomes(runs: tuple[Path, ...]) -> pd.DataFrame:
     """Every episode of evaluation: task and seed of the run, policy, member, goal, success, ret, steps."""
     parts = []
     for run in runs:
-        settings = read_json(run / MANIFEST)["config"]
-        episodes = pd.read_csv(run / "evaluation" / "success.csv").drop(columns="success_step")
+        settings = read_record(run / MANIFEST)["config"]
+        episodes = read_named(run / "evaluation" / "success.csv").drop(columns="success_step")
         episodes.insert(0, "seed", settings["seed"])
         episodes.insert(0, "task", settings["task"])
         parts.append(episodes)

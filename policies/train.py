@@ -32,7 +32,7 @@ from robopref.configs.policy import (
 )
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
-from robopref.configs.run_folder import run_folder
+from robopref.configs.run_folder import MODEL, run_folder
 from robopref.configs.stopping import Stopping
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import check_origin
@@ -44,6 +44,7 @@ from robopref.policies.iql import IQL, PIQL
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Pairs, Transitions, load_pairs
 from robopref.policies.td3bc import TD3BC
+from robopref.preference.hub import REWARD
 from robopref.preference.members import member_rngs
 from robopref.preference.reward import save_reward
 
@@ -108,7 +109,8 @@ def run_together(configs: Sequence[TrainConfig], out: Path) -> None:
     started = time.time()
     with ExitStack() as held:
         for config, files in zip(configs, inputs, strict=True):
-            held.enter_context(run_folder(config.out, "train", config, files, overwrite=config.overwrite))
+            writes = (*MODEL, f"{REWARD}/*")
+            held.enter_context(run_folder(config.out, "train", config, files, overwrite=config.overwrite, writes=writes))
         seed_everything(first.seeds[0])
         try:
             learn(configs, inputs, out)

@@ -6,6 +6,7 @@ them, once small as it was trained to see them.
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -67,7 +68,8 @@ def run(config: VideoConfig) -> Path:
     model = None if config.model is None else find_model(config.model, "vlp")
     if model is not None:
         inputs["--model"] = model / WEIGHTS
-    with run_folder(config.out, "video", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
+    writes = ("grid.mp4", "films.json", *(f"{name}-goal-*.mp4" for name in map(glob.escape, acting)))
+    with run_folder(config.out, "video", config, inputs, overwrite=config.overwrite, words=FLAGS, writes=writes) as complete:
         if complete:
             return config.out
         started = time.time()

@@ -24,10 +24,10 @@ import pandas as pd
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import MANIFEST, digest, plain, read_json, remove_abandoned, write_json
+from robopref.configs.files import BEGUN, MANIFEST, digest, plain, read_json, remove_abandoned, write_json
 from robopref.configs.progress import tell_end
 from robopref.configs.run import choose_device, write_manifest
-from robopref.configs.run_folder import BEGUN, FLAGS, run_folder
+from robopref.configs.run_folder import FLAGS, refuse_inside, run_folder
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import (
@@ -233,11 +233,7 @@ def check_instruction(instruction: str | None) -> str:
 
 def check_out(config: AnnotateConfig, side: Path) -> None:
     """RoboprefError where the preferences file would replace one of unknown origin, or become part of the episodes."""
-    episodes = config.episodes
-    if episodes is not None and config.out.resolve().is_relative_to(episodes.resolve()):
-        raise RoboprefError(
-            f"--out {config.out} lies in the dataset {episodes}, which would then be another: choose another --out"
-        )
+    refuse_inside(config.out, "--out")
     if config.out.is_dir():
         raise RoboprefError(f"--out {config.out} is a folder: choose another --out")
     if config.out.exists() and not config.overwrite and not any((side / name).exists() for name in (MANIFEST, BEGUN)):

@@ -13,14 +13,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from robopref.configs.files import MANIFEST, digest, read_json
+from robopref.configs.files import MANIFEST, digest, read_json, read_record
 from robopref.datasets.preferences import AGREEMENT, read_preferences
 from robopref.embodied.tasks import TASKS, canonical, expand_tasks
 from robopref.preference.hub import WEIGHTS
 from robopref.preference.train import PLACES
 
-LIBRARY = "library_name: robopref"
-"""The line of the header by which a folder that holds a card of ours is known."""
 MEASURES = {  # key in the run's files -> (what it is called, the hub's type of metric)
     "itp_accuracy": ("ITP accuracy (higher level over lower, chance 0.5)", "accuracy"),
     "ivp_accuracy": ("IVP accuracy (own task over another, chance 0.5)", "accuracy"),
@@ -58,7 +56,7 @@ def model_card(
     reference: what --model is given to use it.  config: of the shared model.  files: name -> bytes.  parameters: name of
     a weights file -> how many are in it.
     """
-    manifest = read_json(run / MANIFEST)
+    manifest = read_record(run / MANIFEST)
     trained = expand_tasks(manifest["config"]["tasks"])
     unseen = [task for task in TASKS if task not in trained]
     evaluations = list(read_evaluations(run))
@@ -132,7 +130,7 @@ def read_evaluations(run: Path) -> Iterator[Evaluation]:
             yield Evaluation(measured["task"], f"{values['tuples']:.0f} orders of whole episodes, {part} wordings", values)
     for path in sorted((run.parent / "labels").glob(f"*/{AGREEMENT}")):
         manifest = path.with_name(MANIFEST)  # missing while annotation is under way
-        labelled_by = read_json(manifest)["inputs"].get("model", {}) if manifest.exists() else {}
+        labelled_by = read_record(manifest)["inputs"].get("model", {}) if manifest.exists() else {}
         if labelled_by.get("sha256") == weights:
             table = read_preferences(path.parent.with_suffix(".parquet"))
             values = read_json(path)

@@ -18,8 +18,9 @@ from robopref.configs.chat import ChatConfig
 from robopref.configs.cli import guarded
 from robopref.configs.compare import CompareConfig
 from robopref.configs.errors import RoboprefError, UsageError, nearest
-from robopref.configs.files import MANIFEST, atomic_file, read_json
+from robopref.configs.files import MANIFEST, atomic_file, read_record
 from robopref.configs.flags import from_flags
+from robopref.configs.rows import read_named
 from robopref.embodied.tasks import KINDS, instructions
 from robopref.preference.agreement import agreement
 from robopref.preference.baselines.load import BASELINES, lacking
@@ -121,7 +122,7 @@ def _split(said: str, flag: str, form: str) -> tuple[str, str]:
 
 def seed_of(folder: Path) -> int:
     """The seed in a run's manifest; 0 where there is none, as in a shared model."""
-    return int(read_json(folder / MANIFEST)["seeds"][0]) if (folder / MANIFEST).exists() else 0
+    return int(read_record(folder / MANIFEST)["seeds"][0]) if (folder / MANIFEST).exists() else 0
 
 
 def measure(entry: Entry, judge: Judge, data: Data, task: str, made_from: str) -> pd.DataFrame:

@@ -23,10 +23,10 @@ from huggingface_hub.utils import validate_repo_id
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
 
+from robopref.configs.run_folder import CARD
 PREFIX = "hf-hub:"
 WEIGHTS = "model.safetensors"
 SETTINGS = "config.json"
-CARD = "README.md"
 PICTURES = "pictures.safetensors"
 REWARD = "reward"
 Kind = Literal["vlp", "policy", "reward"]

@@ -78,7 +78,8 @@ def run(config: AttentionConfig) -> Path:
     refuse_broken(find_broken(videos, whole=False), len(videos))
     model = find_model(config.model, "vlp")
     inputs = {"model": model / WEIGHTS} | {str(path): path for path in (*config.episodes, *videos)}
-    with run_folder(config.out, "attention", config, inputs, overwrite=config.overwrite, words=FLAGS) as complete:
+    writes = (MAPS, "[0-9][0-9]-*.png")
+    with run_folder(config.out, "attention", config, inputs, overwrite=config.overwrite, words=FLAGS, writes=writes) as complete:
         if not complete:
             refuse_broken(find_broken(videos, whole=True, workers=config.threads), len(videos))
             draw(config, videos, model, inputs)

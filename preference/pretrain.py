@@ -30,7 +30,7 @@ from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.finite import check_losses
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
-from robopref.configs.run_folder import run_folder
+from robopref.configs.run_folder import MODEL, run_folder
 from robopref.configs.stopping import Stopping
 from robopref.configs.vlp import PretrainConfig
 from robopref.datasets.clips import FrameBank, Parts
@@ -55,7 +55,7 @@ def run(config: PretrainConfig) -> Path:
     """Train the backbone of `config`; return its folder.  A finished one is kept, an interrupted one goes on."""
     tasks = expand_tasks(config.tasks)
     inputs = {name: config.clips / name / "index.parquet" for name in tasks}
-    with run_folder(config.out, "pretrain", config, inputs, overwrite=config.overwrite) as complete:
+    with run_folder(config.out, "pretrain", config, inputs, overwrite=config.overwrite, writes=MODEL) as complete:
         if not complete:
             learn(config, tasks, inputs)
     return config.out

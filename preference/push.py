@@ -15,9 +15,10 @@ from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import atomic_folder, remove_abandoned
 from robopref.configs.push import PushConfig
+from robopref.configs.run_folder import CARD, LIBRARY
 from robopref.preference.backbone import parse_open_clip, parse_small
-from robopref.preference.card import LIBRARY, model_card
-from robopref.preference.hub import CARD, FILES, PICTURES, PREFIX, SETTINGS, WEIGHTS, Kind, check_upload, parse_reference, upload
+from robopref.preference.card import model_card
+from robopref.preference.hub import FILES, PICTURES, PREFIX, SETTINGS, WEIGHTS, Kind, check_upload, parse_reference, upload
 from robopref.preference.small import KIND as SMALL
 from robopref.preference.vlp import KIND, VLPScorer
 

@@ -31,7 +31,7 @@ from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.finite import check_losses
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
-from robopref.configs.run_folder import run_folder
+from robopref.configs.run_folder import MODEL, run_folder
 from robopref.configs.stopping import Stopping
 from robopref.configs.vlp import TrainVLPConfig
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
@@ -39,6 +39,7 @@ from robopref.embodied.tasks import expand_tasks
 from robopref.preference.backbone import Backbone, keep_backbone, load_backbone
 from robopref.preference.factored import FactoredVLP, match_loss, progress_loss
 from robopref.preference.features import cached_features
+from robopref.preference.hub import PICTURES
 from robopref.preference.orders import OrderSampler
 from robopref.preference.pretrain import schedule, step_rate
 from robopref.preference.ranks import Ranks, starts_first
@@ -62,8 +63,9 @@ def run(config: TrainVLPConfig) -> Path:
     tasks = expand_tasks(config.tasks)
     inputs = {name: config.clips / name / "index.parquet" for name in tasks}
     alone = config.devices * config.num_nodes == 1
+    writes = (*MODEL, PICTURES, "backbone/*")
     folder = (
-        run_folder(config.out, "train-vlp", config, inputs, overwrite=config.overwrite)
+        run_folder(config.out, "train-vlp", config, inputs, overwrite=config.overwrite, writes=writes)
         if alone or starts_first()
         else nullcontext(not config.overwrite and is_complete(config.out, config, inputs))
     )

@@ -54,7 +54,8 @@ def run(config: UnseenConfig) -> Path:
     if unknown:
         raise UsageError(f"only: there is no variant {unknown[0]!r}.{nearest(unknown[0], config.variants)}")
     variants = {name: variant(config.vlp, name, config.variants[name]) for name in config.only or config.variants}
-    with run_folder(config.out, "unseen", config, {}, overwrite=config.overwrite, shared=not config.overwrite) as complete:
+    folder = run_folder(config.out, "unseen", config, {}, overwrite=config.overwrite, shared=not config.overwrite, writes=[TABLE])
+    with folder as complete:
         if not complete:
             return make_table(config, variants, started)
     table = config.out / TABLE

@@ -11,8 +11,7 @@ import pytest
 from small_run import SUCCESS, make_run
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import write_json
-from robopref.configs.run_folder import BEGUN
+from robopref.configs.files import BEGUN, write_json
 from robopref.configs.show import ReportConfig
 from robopref.datasets.preferences import read_preferences, write_preferences
 from robopref.policies.figures import curves, success_chart
@@ -160,7 +159,7 @@ def test_damaged_files_are_said(folder: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (tmp_path / "episodes").mkdir()
-    write_json(tmp_path / BEGUN, {"stage": "pipeline"})
+    write_json(tmp_path / BEGUN, {"stage": "pipeline", "config": {}})
     page = Page(run(ReportConfig(tmp_path)).read_text(encoding="utf-8"))
     assert not page.open and "There is no manifest" in page.text and "vlp/metrics.csv is not there" in page.text
 

@@ -14,9 +14,11 @@ import pytest
 from small_disk import lock, small_disk
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, read_json
+from robopref.configs.files import BEGUN, atomic_file, read_json
 from robopref.configs.run import MetricsLogger, write_manifest
-from robopref.configs.run_folder import BEGUN, FLAGS, HYDRA, LOCK, run_folder
+from robopref.configs.run_folder import FLAGS, HYDRA, LOCK, run_folder
+
+NOBODY = 2**22 + 1  # more than a process can be called
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,16 @@ def test_an_error_before_the_first_step_leaves_nothing(settings: Settings, there
 
 def test_what_killed_processes_were_writing_is_removed(settings: Settings) -> None:
     settings.out.mkdir()
-    left = [settings.out / name for name in (".model.123-abcd.partial.safetensors", ".tmp1NGZTo", "../.run.123-abcd.partial")]
+    names = (f".model.{NOBODY}-abcd.partial.safetensors", ".tmp1NGZTo", f"../.run.{NOBODY}-abcd.partial")
+    left = [settings.out / name for name in names]
     for path in left[:2]:
         path.write_text("half")
     left[2].mkdir()
-    (settings.out.parent / ".runner.123-abcd.partial").mkdir()  # of a folder of another name
+    stay = [settings.out.parent / f".runner.{NOBODY}-abcd.partial", settings.out / "below" / ".model.1-abcd.partial"]
+    for path in stay:  # of a folder of another name, and of a process that lives
+        path.mkdir(parents=True)
     finish(settings)
-    assert not any(path.exists() for path in left) and (settings.out.parent / ".runner.123-abcd.partial").exists()
+    assert not any(path.exists() for path in left) and all(path.exists() for path in stay)
 
 
 def test_a_folder_of_runs_is_no_place_for_a_run(settings: Settings) -> None:
@@ -191,6 +196,118 @@ def test_a_file_is_no_folder(settings: Settings) -> None:
     assert settings.out.read_text() == "a file"
 
 
+def by(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/robopref", *command.split()])
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+@pytest.mark.parametrize("name", ["", "labels", "below/model"])
+def test_overwrite_deletes_nothing_that_the_run_reads(settings: Settings, name: str, unfinished: bool) -> None:
+    finish(settings)
+    if unfinished:
+        (settings.out / "manifest.json").rename(settings.out / "manifest")
+        (settings.out / BEGUN).write_text(
+            '{"stage": "train", "config": {}, "process": 1, "machine": "", "began": "", "command": ""}'
+        )
+    (settings.out / "below").mkdir()
+    for read in ("labels", "below/model"):
+        (settings.out / read).write_text("read")
+    inputs = {"labels": settings.out / name}
+    before = contents(settings.out)
+    with pytest.raises(RoboprefError) as told:
+        finish(replace(settings, steps=4), inputs=inputs)
+    assert str(told.value).endswith(": choose another out="), "and not overwrite=true"
+    said = "is a folder that is read" if not name else f"overwrite=true would delete {inputs['labels']}, which this command reads"
+    with pytest.raises(RoboprefError, match=f"{said}.*: choose another out=$"):
+        finish(replace(settings, steps=4, overwrite=True), inputs=inputs)
+    assert contents(settings.out) == before and (settings.out / "below" / "model").exists()
+
+
+def test_what_was_there_before_the_first_run_is_never_deleted_and_may_be_read(settings: Settings) -> None:
+    (settings.out / "mine").mkdir(parents=True)
+    (settings.out / "labels").write_text("read")
+    inputs = {"labels": settings.out / "labels"}
+    finish(settings, inputs=inputs)
+    for steps in (4, 5):
+        finish(replace(settings, steps=steps, overwrite=True), inputs=inputs)
+    assert {path.name for path in settings.out.iterdir()} == {"mine", "labels", "result", "manifest.json", LOCK}
+
+
+@pytest.mark.parametrize("below", ["evaluation", "x/y"])
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_overwrite_deletes_no_run_of_another_command(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, below: str, stage: str
+) -> None:
+    by("train out=run", monkeypatch)
+    finish(settings)
+    by(f"{stage} --out run/{below}", monkeypatch)
+    finish(replace(settings, out=settings.out / below), stage)
+    by("train out=run overwrite=true", monkeypatch)
+    for steps in (3, 4):
+        with pytest.raises(RoboprefError, match=f"overwrite=true would delete the run in {settings.out / below}, which another"):
+            finish(replace(settings, steps=steps, overwrite=True))
+    assert (settings.out / below / "result").exists() and (settings.out / "result").read_text() == "3"
+
+
+def test_overwrite_deletes_the_stages_of_a_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    by("pipeline out=run", monkeypatch)
+    finish(settings, "pipeline")
+    finish(replace(settings, out=settings.out / "evaluation"), "evaluate")
+    by("pipeline overwrite=true out=run", monkeypatch)
+    finish(replace(settings, overwrite=True), "pipeline")
+    assert not (settings.out / "evaluation").exists()
+
+
+@pytest.mark.parametrize("name", ["set/main_data.hdf5", "read/notes"])
+@pytest.mark.parametrize("below", ["", "runs/first"])
+def test_a_run_does_not_lie_in_what_is_read(settings: Settings, name: str, below: str) -> None:
+    """A dataset is known by what it holds, also when it is not read; any other folder when it is."""
+    path = settings.out / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    above = settings.out / name.partition("/")[0]
+    inputs = {"data": above} if name.startswith("read") else {}
+    lies = f"{above / below} lies in the .* {above}" if below else f"{above} is a"
+    for overwrite in (False, True):
+        with pytest.raises(RoboprefError, match=f"{lies}.*, which would then be another: choose another out=$"):
+            finish(replace(settings, out=above / below, overwrite=overwrite), inputs=inputs)
+    assert {file for file in settings.out.rglob("*") if file.is_file()} == {path}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_somebody_elses_files_are_not_written_over(settings: Settings, overwrite: bool) -> None:
+    asked = replace(settings, overwrite=overwrite)
+    (settings.out / "films").mkdir(parents=True)
+    for name in ("notes.txt", "films/bc.mp4"):
+        (settings.out / name).write_text("mine")
+    for writes in (["notes.txt"], ["films/*.mp4"]):
+        found = "notes.txt" if "notes.txt" in writes else "films/bc.mp4"
+        with pytest.raises(RoboprefError, match=f"holds {found}, which `train` writes and of which .*: choose another out=$"):
+            finish(asked, writes=writes)
+    assert not finish(asked, writes=["result", "*.mp4"])
+    (settings.out / "manifest.json").unlink()  # as who wants a run made again does
+    assert not finish(asked, writes=["result"])
+
+
+def test_a_model_that_was_pushed_is_not_written_over(settings: Settings) -> None:
+    settings.out.mkdir()
+    (settings.out / "README.md").write_text("---\nlibrary_name: robopref\n---\n")
+    with pytest.raises(RoboprefError, match=r"holds a model that `robopref push` wrote: choose another out=$"):
+        finish(settings)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", BEGUN])
+@pytest.mark.parametrize("said", ["{}", "[]", "null", '"a"', '{"stage": "train"}', '{"stage": "train", "config": null}'])
+@pytest.mark.parametrize("more", [{}, {"whole": True}, {"shared": True}, {"by_part": True}])
+def test_json_of_another_program_is_one_error(settings: Settings, name: str, said: str, more: dict[str, bool]) -> None:
+    settings.out.mkdir()
+    (settings.out / name).write_text(said)
+    for overwrite in (False, True):
+        with pytest.raises(RoboprefError, match=f"{settings.out / name} is JSON, but says of no run of robopref"):
+            finish(replace(settings, overwrite=overwrite), **more)
+    assert contents(settings.out) == {name: said.encode()}
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -223,3 +340,25 @@ def test_files_get_the_permissions_that_new_files_get(tmp_path: Path) -> None:
         temp.touch(0o600)
     (tmp_path / "plain").touch()
     assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_a_process_works_in_is_not_deleted(settings: Settings, whole: bool) -> None:
+    """Neither by overwriting a run above it, nor what it is writing there, which looks like what a killed one has left."""
+    finish(settings)
+    below = settings.out / "x" / "y"
+    owner = subprocess.Popen([sys.executable, "-c", HOLD, str(below)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    try:
+        assert owner.stdout.readline() == "held\n"
+        writing = [below / ".tmp1NGZTo", below / f".model.{NOBODY}-abcd.partial"]  # on another machine
+        for path in writing:
+            path.touch()
+        with pytest.raises(RoboprefError, match=f"would delete {below}, which is in use by process {owner.pid}"):
+            finish(replace(settings, steps=4, overwrite=True), whole=whole)
+        (settings.out / "result").unlink()
+        assert not finish(settings) and all(path.exists() for path in writing)
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()

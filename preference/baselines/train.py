@@ -25,7 +25,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.finite import check_losses
 from robopref.configs.flags import from_flags
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
-from robopref.configs.run_folder import FLAGS, run_folder
+from robopref.configs.run_folder import FLAGS, MODEL, run_folder
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks, instructions
 from robopref.preference.backbone import Backbone, keep_backbone, load_backbone
@@ -63,7 +63,8 @@ def run(config: ContrastiveConfig) -> list[Path]:
         features = cached_features(bank, backbone, config.features or config.out / "features")
         for seed, folder in missing.items():
             own = replace(config, seeds=(seed,))
-            with run_folder(folder, "contrastive", own, inputs, overwrite=config.overwrite, words=FLAGS):
+            writes = (*MODEL, "backbone/*")
+            with run_folder(folder, "contrastive", own, inputs, overwrite=config.overwrite, words=FLAGS, writes=writes):
                 train(own, folder, bank, backbone, features, device, inputs)
     return list(folders.values())
 

@@ -39,7 +39,7 @@ from robopref.preference.prof.search import Candidate, Search, fields_of
 from robopref.preference.prof.writers import Endpoint, Manual, Recorded, Replay, Writer
 from robopref.preference.prof.written import COLUMNS, read_code
 
-REWARD, RANKING, TRANSCRIPT = "reward.py", "ranking.csv", "transcript.jsonl"
+REWARD, RANKING, TRANSCRIPT, SUMMARY = "reward.py", "ranking.csv", "transcript.jsonl", "summary.json"
 SHOWN = 12  # lines of the table
 
 
@@ -57,7 +57,8 @@ def run(config: PROFConfig) -> Path:
     inputs = {f"file {number}": path for number, path in enumerate(config.files)}
     sets = {"data": config.data, "experts": config.expert_data}
     inputs |= {name: Path(where) for name, where in sets.items() if where is not None and Path(where).exists()}
-    with run_folder(config.out, "prof", config, inputs, overwrite=config.overwrite) as complete:
+    writes = (REWARD, COLUMNS, RANKING, SUMMARY, TRANSCRIPT, "candidates/*")
+    with run_folder(config.out, "prof", config, inputs, overwrite=config.overwrite, writes=writes) as complete:
         if not complete:
             search(config, inputs)
     return config.out
@@ -126,7 +127,7 @@ def write(out: Path, world: Described, search: Search, chosen: Candidate) -> Non
         pd.DataFrame(rows(search.candidates, chosen)).to_csv(temp, index=False, lineterminator="\n", float_format="%.6g")
     layers = sorted({layer for candidate in search.candidates for layer in candidate.score.layers})
     facts = {"env": world.env_id, "chosen": chosen.name, "layers": layers, "writer": search.writer.writer.name}
-    write_json(out / "summary.json", facts | plain(search.writer.spent()))
+    write_json(out / SUMMARY, facts | plain(search.writer.spent()))
 
 
 def save_code(path: Path, source: str) -> None:
