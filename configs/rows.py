@@ -18,6 +18,13 @@ from .files import plain
 from .files import without as left_out
 
 SETTINGS = "settings"
+NAMES = ("task", "data", "env", "world", "model", "labels", "labeller", "policy", "variant", "candidate", "made_from", SETTINGS)
+"""Columns of our tables that hold names, which users choose: one may be called NA, null or 001."""
+
+
+def read_named(path: str | Path) -> pd.DataFrame:
+    """A CSV of ours, in which names (NAMES) are words whatever they look like, and only an empty cell is nothing."""
+    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
 
 
 def fingerprint(decides: Any, without: Collection[str] = ()) -> str:
@@ -32,7 +39,7 @@ def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
     """
     if not path.exists():
         return pd.DataFrame(columns=[*key, SETTINGS])
-    table = pd.read_csv(path, dtype={"variant": str, SETTINGS: str}, keep_default_na=False, na_values=[""])
+    table = read_named(path)
     if missing := set(key) - set(table.columns):
         raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
     return table

@@ -31,6 +31,7 @@ from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import PolicyConfig
 from robopref.configs.ranges import Device, FirstGoal, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
+from robopref.configs.rows import read_named
 from robopref.datasets.preferences import AGREEMENT, side_folder
 from robopref.embodied.statistics import difference, iqm, over_seeds, verdict
 from robopref.embodied.tasks import SPLITS, expand_tasks
@@ -205,7 +206,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
     if not path.exists():
         return pd.DataFrame(columns=[*KEY, "success", "settings"])
-    table = pd.read_csv(path, dtype={"settings": str}, keep_default_na=False, na_values=[""])  # "none" is a labeller
+    table = read_named(path)  # "none" is a labeller
     missing = {*KEY, "success", "settings"} - set(table.columns)
     if missing:
         raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")

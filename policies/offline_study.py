@@ -28,7 +28,7 @@ from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig, TrainConfig
 from robopref.configs.ranges import Count, FirstGoal, Seeds, Workers
-from robopref.configs.rows import fingerprint
+from robopref.configs.rows import fingerprint, read_named
 from robopref.datasets.d4rl import load_offline
 from robopref.embodied.evaluate import EvaluationProtocol
 from robopref.embodied.statistics import difference, grid, hangs_on, iqm, iqm_along, over_seeds, verdict
@@ -182,7 +182,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     columns = [*KEY, "score", "settings"]
     if not path.exists():
         return pd.DataFrame(columns=columns)
-    table = pd.read_csv(path, dtype={"data": str, "variant": str, "settings": str})
+    table = read_named(path)
     if missing := set(columns) - set(table.columns):
         raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
     return table

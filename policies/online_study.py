@@ -27,6 +27,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
 from robopref.configs.ranges import Count, Device, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
+from robopref.configs.rows import read_named
 from robopref.embodied.statistics import difference, grid, over_seeds, verdict
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
@@ -175,7 +176,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
     if not path.exists():
         return pd.DataFrame(columns=[*KEY, "return", "success", "seconds", "settings"])
-    table = pd.read_csv(path, dtype={"variant": str, "settings": str})  # a variant may be called true, or 512
+    table = read_named(path)
     if missing := {*KEY, "return", "success", "settings"} - set(table.columns):
         raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
     return table

@@ -25,6 +25,7 @@ from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnPolicyConfig
 from robopref.configs.ranges import Count, Seeds, Workers
+from robopref.configs.rows import read_named
 from robopref.embodied.statistics import grid, iqm_along, over_seeds, ratio, verdict
 from robopref.policies import onpolicy, stable_baselines
 from robopref.policies.online_study import PEER, draw, fingerprint, named
@@ -191,7 +192,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """The CSV so far, empty when there is none; RoboprefError when it is another kind of table."""
     if not path.exists():
         return pd.DataFrame(columns=["world", "variant", "settings"])
-    table = pd.read_csv(path, dtype={"variant": str, "world": str, "settings": str})
+    table = read_named(path)
     if missing := {"world", "variant", "settings"} - set(table.columns):
         raise RoboprefError(f"{path}: it has no column {', '.join(sorted(missing))}; it is of another command, name another file")
     return table

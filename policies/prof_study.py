@@ -36,6 +36,7 @@ from robopref.policies import offline_study
 from robopref.policies.online_study import named
 from robopref.policies.study import append_rows
 from robopref.preference.imitation.experts import best_episodes
+from robopref.preference.prof.command import read_ranking
 from robopref.preference.prof.ranking import Comparison, Score, best, correlation, judge_all, rank
 from robopref.preference.prof.sandbox import Sandbox
 from robopref.preference.prof.written import WrittenReward
@@ -121,7 +122,7 @@ def read_run(folder: Path) -> PROFConfig:
 
 def candidates_of(folder: Path) -> dict[str, Path]:
     """Code of the candidates that ran, by name, in the ranking's order."""
-    ranking = pd.read_csv(folder / "ranking.csv", keep_default_na=False)
+    ranking = read_ranking(folder)
     return {name: folder / "candidates" / f"{name}.py" for name in ranking[ranking["problem"] == ""]["candidate"]}
 
 
@@ -194,7 +195,7 @@ def rankings(config: PROFStudyConfig, run: PROFConfig, rows: pd.DataFrame) -> li
         ranking, experts = changed(run, words)
         scores = scored(data, best_episodes(pool, experts), paths, ranking, run)
         table.append({"variant": name} | judged(scores, worth))
-    return table + chosen_from_less(pd.read_csv(config.run / "ranking.csv", keep_default_na=False), worth)
+    return table + chosen_from_less(read_ranking(config.run), worth)
 
 
 def chosen_from_less(ranking: pd.DataFrame, worth: pd.DataFrame) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
 from robopref.configs.ranges import Device, FirstGoal, Seeds, Workers
-from robopref.configs.rows import fingerprint, read_rows, to_do
+from robopref.configs.rows import fingerprint, read_named, read_rows, to_do
 from robopref.datasets import collect
 from robopref.embodied.statistics import summarise
 from robopref.embodied.tasks import expand_tasks
@@ -187,7 +187,7 @@ def evaluate_policy(settings: PipelineConfig, task: str, out: Path, first_goal: 
         first_goal=first_goal,
         max_steps=settings.max_steps,
     )
-    return pd.read_csv(evaluate.run(config) / "success.csv")
+    return read_named(evaluate.run(config) / "success.csv")
 
 
 if __name__ == "__main__":

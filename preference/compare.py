@@ -73,7 +73,7 @@ def run(config: CompareConfig) -> pd.DataFrame:
 def read_table(path: Path) -> pd.DataFrame:
     """A table that `run` wrote; RoboprefError for any other file."""
     try:
-        table = pd.read_csv(path, dtype={"model": str, MADE_FROM: str})  # neither is a number, though it may look like one
+        table = read_named(path)
     except ValueError as error:  # not UTF-8, not CSV, empty
         raise RoboprefError(f"{path}: not a readable table ({error}); choose another") from error
     missing = {*KEY, "kind", MADE_FROM} - set(table)

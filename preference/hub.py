@@ -7,6 +7,7 @@ quotes what a server or an HTTP client says, because that may quote the request,
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
-
 from robopref.configs.run_folder import CARD
+
 PREFIX = "hf-hub:"
 WEIGHTS = "model.safetensors"
 SETTINGS = "config.json"
@@ -65,9 +66,14 @@ def parse_reference(reference: str) -> tuple[str, str | None]:
 
 
 def name_of(reference: str | Path) -> str:
-    """What tables and films call the model of a reference: NAME of hf-hub:OWNER/NAME[@REVISION], or the folder's name."""
+    """What tables and films call the model of a reference: NAME of hf-hub:OWNER/NAME[@REVISION], or the folder's name.
+
+    That is also the name of a folder that is given as `.` or `..`.
+    """
     reference = str(reference)
-    return parse_reference(reference)[0].partition("/")[2] if reference.startswith(PREFIX) else Path(reference).name
+    return (
+        parse_reference(reference)[0].partition("/")[2] if reference.startswith(PREFIX) else Path(os.path.abspath(reference)).name
+    )
 
 
 def find_model(reference: str | Path, kind: Kind | None = None) -> Path:

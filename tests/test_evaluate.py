@@ -19,6 +19,7 @@ from robopref.embodied.statistics import summarise
 from robopref.policies import evaluate as command
 from robopref.policies.networks import Actor, save_policy
 from robopref.policies.replay import Normaliser
+from robopref.policies.results import read_success
 from robopref.preference.members import member_rngs
 
 
@@ -135,6 +136,17 @@ def test_the_command_writes_the_table_and_the_summary(tmp_path: Path, capsys: py
     before = (out / "success.csv").stat().st_mtime_ns
     robopref(["evaluate", *argv])
     assert (out / "success.csv").stat().st_mtime_ns == before  # a finished evaluation is kept
+
+
+def test_policies_keep_their_names_whatever_they_look_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["NA", "null", "None", "nan", "001", "1.0"]
+    policies = [str(learned(tmp_path / name, env="metaworld/drawer-close")) for name in names]
+    argv = ["evaluate", "--goals", "1", "--max-steps", "2", "--out"]
+    assert robopref([*argv, str(tmp_path / "all"), "--policy", *policies]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()][: len(names)] == names
+    assert read_success(tmp_path / "all" / "success.csv") == {name: {"members": 2, "goals": 1} for name in names}
+    assert robopref([*argv, str(tmp_path / "one"), "--policy", policies[4]]) == 0
+    assert capsys.readouterr().out.startswith("001: success 0.00")
 
 
 @pytest.mark.parametrize(

@@ -226,9 +226,12 @@ def test_only_what_a_push_wrote_is_overwritten_of_whichever_kind(runs: Path, tmp
     assert files(runs) == before
 
 
-def test_a_name_in_tables_is_that_of_the_folder_or_the_repository() -> None:
+def test_a_name_in_tables_is_that_of_the_folder_or_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("runs/piql", "runs/piql/", "hf-hub:me/piql", "hf-hub:me/piql@v1", "hf-hub:me/piql@refs/pr/1")
     assert {name_of(name) for name in names} == {"piql"} and name_of("random") == "random"
+    (tmp_path / "piql" / "reward").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "piql")
+    assert {name_of(name) for name in (".", "./", "reward/..", Path())} == {"piql"}
 
 
 @pytest.fixture

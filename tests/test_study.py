@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from robopref.configs import rows
 from robopref.configs.errors import RoboprefError
-from robopref.policies import study
+from robopref.policies import downstream, offline_study, online_study, onpolicy_study, study
+from robopref.preference import compare
 
 DATA = ["offline.episodes=2", "offline.max_steps=150", "goals=2"]
 SHORT = ["max_steps=30", "policy_seeds=[0,1]", "bc.steps=5", "cpl.steps=3", "cpl.clone_steps=5", "annotate.pairs=10"]
@@ -21,6 +23,20 @@ def variants(tmp_path: Path) -> Path:
     what = {"bc": {"policy": "bc", "set": SHORT}, "cpl": {"policy": "cpl", "set": [*SHORT, "cpl.bias=1"]}}
     path.write_text(yaml.safe_dump(what))
     return path
+
+
+@pytest.mark.parametrize("name", ["NA", "null", "None", "001"])
+def test_tables_of_studies_keep_the_names_that_were_given(name: str, tmp_path: Path) -> None:
+    columns = "task env world data labels labeller policy policy_seed variant model seed frame wording kind return success score"
+    row = dict.fromkeys(columns.split(), "1") | dict.fromkeys(("variant", "model", "labeller", "data", "world"), name)
+    path = tmp_path / "table.csv"
+    pd.DataFrame([row | {"settings": "1e5", "made_from": "0"}]).to_csv(path, index=False)
+    readers = [module.read_rows for module in (online_study, offline_study, onpolicy_study, downstream)]
+    for reader in (*readers, compare.read_table, lambda path: rows.read_rows(path, study.KEY)):
+        table = reader(path)
+        for column in ("variant", "model", "labeller", "data", "world"):
+            assert table[column].tolist() == [name]
+        assert table["settings"].tolist() == ["1e5"] and table["seed"].tolist() == [1]
 
 
 def test_rows_are_appended_and_nothing_is_done_twice(variants: Path, tmp_path: Path, capsys, monkeypatch):

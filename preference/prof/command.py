@@ -157,10 +157,15 @@ def rows(candidates: Sequence[Candidate], chosen: Candidate) -> list[dict[str, A
     ]
 
 
+def read_ranking(folder: Path) -> pd.DataFrame:
+    """The table of a finished run; what a candidate has not is an empty word."""
+    return pd.read_csv(folder / RANKING, dtype={"candidate": str}, keep_default_na=False)
+
+
 def show(out: Path) -> None:
     """Print the table and the chosen code of a finished run."""
-    console, ranking = Console(), pd.read_csv(out / RANKING, keep_default_na=False)
-    facts = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    console, ranking = Console(), read_ranking(out)
+    facts = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     title = f"{facts['env']}, written by {facts['writer']}; sandbox: {', '.join(facts['layers'])}"
     columns = ("dominance", "margin", "order", "gap", "constant")
     table = Table("candidate", *columns, "problem", title=title)
