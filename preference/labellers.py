@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from robopref.configs.errors import RoboprefError
-from robopref.preference.pairs_file import clips_of, read_pairs
+from robopref.preference.pairs_file import as_flags, as_numbers, clips_of, read_pairs
 
 
 class Scorer(Protocol):
@@ -56,13 +56,13 @@ class HumanFile:
         table = read_pairs(self.path)
         if "label" not in table:
             raise RoboprefError(f"{self.path}: it has no column `label`, P(b preferred) in [0, 1].")
-        label = pd.to_numeric(table["label"], errors="coerce")
-        wrong = ~label.between(0.0, 1.0)
+        label = as_numbers(table["label"])
+        wrong = ~((label >= 0.0) & (label <= 1.0))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise RoboprefError(f"{self.path}: label {str(table['label'].iloc[row])!r} in row {row + 1} is not in [0, 1].")
         if "abstained" in table:  # a preferences file with pairs that nobody has labelled yet
-            kept = ~table["abstained"].eq(True)
+            kept = ~as_flags(table["abstained"], self.path)
             table, label = table[kept], label[kept]
         self._labels: dict[tuple[object, object], list[float]] = defaultdict(list)
         for a, b, value in zip(clips_of(table, "a"), clips_of(table, "b"), label, strict=True):

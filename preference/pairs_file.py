@@ -6,6 +6,7 @@ Read instead of drawing pairs (preference/pairs.py), and the form in which peopl
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from robopref.datasets.videos import place_of
 
 SEGMENT_COLUMNS = tuple(f"{name}_{side}" for side in "ab" for name in ("episode", "start", "stop"))
 VIDEO_COLUMNS = ("video_a", "video_b")
+LARGEST = 2**53  # no larger whole number is one as a float, which columns with empty cells are
+YES, NO = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0", "")
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
@@ -52,18 +55,39 @@ def read_pairs(path: Path) -> pd.DataFrame:
         hint = nearest(missing[0], table.columns)
         raise RoboprefError(f"{path}: column {missing[0]!r} is missing; it needs {', '.join(wanted)}.{hint}")
     for name in wanted:
-        values = table[name] if of_videos else pd.to_numeric(table[name], errors="coerce").astype("float64")
-        wrong = values.isna() if of_videos else ~(values % 1 == 0)
+        values = as_numbers(table[name])
+        wrong = ~table[name].map(lambda name: isinstance(name, str)).to_numpy(bool) if of_videos else ~whole(values)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             found = str(table[name].iloc[row])
             raise RoboprefError(f"{path}: {name} in row {row + 1} is {found!r}; it needs {', '.join(wanted)}.")
         if not of_videos:
-            table[name] = values.astype("int64")
+            table[name] = values.astype(np.int64)
     for row, (a, b) in enumerate(zip(clips_of(table, "a"), clips_of(table, "b"), strict=True), 1):
         if a == b:
             raise RoboprefError(f"{path}: row {row} pairs a clip with itself; leave it out.")
     return table
+
+
+def as_numbers(column: pd.Series) -> np.ndarray:
+    """A column as numbers (N,) float64, NaN for what is none."""
+    known = column.astype(object).map(lambda cell: cell if isinstance(cell, str | numbers.Number) else None)
+    return pd.to_numeric(known, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def whole(values: np.ndarray) -> np.ndarray:
+    """Which of the values (N,) are whole numbers that a float holds exactly."""
+    return (np.abs(values) < LARGEST) & (values == np.trunc(values))
+
+
+def as_flags(column: pd.Series, where: Path) -> np.ndarray:
+    """A column of yes and no, in the usual words, (N,) bool; an empty cell is no.  RoboprefError naming `where` for another."""
+    words = column.astype(object).where(column.notna(), "").map(lambda cell: str(cell).strip().lower())
+    wrong = ~words.isin([*YES, *NO])
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise RoboprefError(f"{where}: {column.name} in row {row + 1} is {str(column.iloc[row])!r}; write true or false.")
+    return words.isin(YES).to_numpy(bool)
 
 
 def clips_of(table: pd.DataFrame, side: str) -> list[object]:

@@ -243,6 +243,43 @@ def test_what_a_labeller_abstained_on_is_no_tie_to_people_either(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("said", "silent"),
+    [("True", "False"), ("TRUE", ""), ("true ", " false"), ("yes", "No"), ("t", "F"), ("1", "0"), ("1.0", "0.0")],
+)
+def test_what_people_abstained_on_is_read_in_the_usual_words(said, silent, tmp_path):
+    listed = f"video_a,video_b,label,abstained\nx.mp4,y.mp4,1,{silent}\nx.mp4,z.mp4,0.5,{said}\n"
+    (tmp_path / "human.csv").write_text(listed)
+    human = HumanFile(tmp_path / "human.csv")
+    assert human.label(pd.DataFrame({"video_a": ["x.mp4"], "video_b": ["y.mp4"]}))[1].tolist() == [1.0]
+    with pytest.raises(RoboprefError, match="1 pairs have no label in it"):
+        human.label(pd.DataFrame({"video_a": ["x.mp4"], "video_b": ["z.mp4"]}))
+
+
+@pytest.mark.parametrize("said", ["x", "maybe", "2", "-1"])
+def test_another_word_for_abstained_is_named_with_its_row(said, tmp_path):
+    (tmp_path / "human.csv").write_text(f"video_a,video_b,label,abstained\nx.mp4,y.mp4,1,\nx.mp4,z.mp4,0.5,{said}\n")
+    with pytest.raises(RoboprefError, match=rf"human.csv: abstained in row 2 is '{said}(\.0)?'; write true or false"):
+        HumanFile(tmp_path / "human.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("label", pd.array([1, None], "Int64"), "label '<NA>' in row 2 is not in"),
+        ("label", [[0], [1]], r"label '\[0\]' in row 1 is not in"),
+        ("video_a", [1, 2], "video_a in row 1 is '1'; it needs video_a, video_b"),
+        ("video_a", [b"x.mp4", b"y.mp4"], "video_a in row 1 is \"b'x.mp4'\"; it needs"),
+        ("video_b", ["y.mp4", None], "video_b in row 2 is '(None|nan)'; it needs"),
+    ],
+)
+def test_parquet_of_other_types_is_named_with_its_row(column, values, message, tmp_path):
+    table = pd.DataFrame({"video_a": ["x.mp4", "x.mp4"], "video_b": ["y.mp4", "z.mp4"], "label": [1.0, 0.0]})
+    table.assign(**{column: values}).to_parquet(tmp_path / "human.parquet")
+    with pytest.raises(RoboprefError, match=rf"human.parquet: {message}"):
+        HumanFile(tmp_path / "human.parquet")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("video_a,video_b\nx.mp4,y.mp4\n", "no column `label`"),

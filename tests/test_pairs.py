@@ -154,6 +154,8 @@ HEAD = "episode_a,start_a,stop_a,episode_b,start_b,stop_b\n"
         (HEAD + "0,0,50,1,zero,50\n", "start_b in row 1 is .zero."),
         (HEAD + "0,0,50,1,0,50\n0,0,50,1,0,\n", "stop_b in row 2 is .nan."),
         (HEAD + "0,0,50,1,0.5,50\n", "start_b in row 1 is .*0.5"),
+        (HEAD + "0,0,50,9999999999999999999,0,50\n", "episode_b in row 1 is '9999999999999999999'"),
+        (HEAD + "1e300,0,50,1,0,50\n", r"episode_a in row 1 is '1e\+300'"),
         ("video_a,video_b\nx.mp4,\n", "video_b in row 1 is .nan."),
     ],
 )
