@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .errors import RoboprefError
-from .files import atomic_file, plain, read_json, write_json
+from .files import atomic_file, digest, plain, read_json, write_json
 from .finite import check_weights
 
 _HEADER = "robopref"
+TOLD = 3  # differences that an error names
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -171,13 +172,17 @@ def unpack_training(
         unpack_optimizer(optimizer, tensors, meta, f"optimizer/{name}")
 
 
+def digests(inputs: Mapping[str, str | Path]) -> dict[str, str]:
+    """What a run's result depends on beside its settings, for check_identity: of each file or folder that is read, its digest."""
+    return {f"input {name}": digest(path) for name, path in inputs.items()}
+
+
 def check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """RoboprefError when the checkpoint at `path` is of a run that differs in what decides its result."""
     changed = [key for key in wanted if found.get(key) != wanted[key]]
     if changed:
-        raise RoboprefError(
-            f"{path} is from a run with another {', '.join(changed)}: delete {path.parent} or choose another out="
-        )
+        told = ", ".join(changed[:TOLD]) + (", ..." if len(changed) > TOLD else "")
+        raise RoboprefError(f"{path} is from a run with another {told}: delete {path.parent} or choose another out=")
 
 
 def rng_state(np_rng: np.random.Generator, torch_gen: torch.Generator | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:

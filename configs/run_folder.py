@@ -108,6 +108,9 @@ def run_folder(
             raise RoboprefError(f"{folder} holds {found or strange}: choose another {words[0]}{way_out}")
         if stays:
             raise RoboprefError(f"{folder}: {words[1]} would delete {stays}: choose another {words[0]}")
+        for item in inputs.values() if anew else ():  # or the run would fail when what was there is gone
+            if not Path(item).exists():
+                raise RoboprefError(f"{item} does not exist: run the stage that makes it, or correct the path")
         return bool(anew and overwrite)
 
     lock = FileLock(folder.with_name(f".{folder.name}{LOCK}") if whole else folder / LOCK)

@@ -88,6 +88,19 @@ def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = Non
     return OpenClipBackbone(name, weights, device, grid)
 
 
+def backbone_files(spec: str) -> dict[str, Path]:
+    """The files and folders on this machine that a backbone is read from, by what they are; none of what a name stands for."""
+    kind, _, where = spec.partition(":")
+    if kind == "small":
+        folder, _ = parse_small(where)
+        return {"backbone": Path(folder, "model.safetensors"), "backbone's settings": Path(folder, "config.json")}
+    if kind != "open_clip":
+        return {}
+    name, weights, _ = parse_open_clip(where)
+    local = name.removeprefix("local-dir:") if name.startswith("local-dir:") else weights
+    return {"backbone": Path(local)} if local is not None and Path(local).exists() else {}
+
+
 def keep_backbone(spec: str, folder: Path) -> str:
     """Copy a small backbone into the model folder `folder`, so that it alone scores clips; the spec to load it by from there."""
     kind, _, where = spec.partition(":")

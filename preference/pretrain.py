@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robopref.configs.checkpoint import (
+    check_identity,
+    digests,
     load_strict,
     load_tensors,
     pack_optimizer,
@@ -25,7 +27,6 @@ from robopref.configs.checkpoint import (
     save_tensors,
     unpack_optimizer,
 )
-from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.finite import check_losses
 from robopref.configs.progress import tell_end
@@ -54,7 +55,7 @@ def main(config: PretrainConfig) -> None:
 def run(config: PretrainConfig) -> Path:
     """Train the backbone of `config`; return its folder.  A finished one is kept, an interrupted one goes on."""
     tasks = expand_tasks(config.tasks)
-    inputs = {name: config.clips / name / "index.parquet" for name in tasks}
+    inputs = {name: config.clips / name for name in tasks}
     with run_folder(config.out, "pretrain", config, inputs, overwrite=config.overwrite, writes=MODEL) as complete:
         if not complete:
             learn(config, tasks, inputs)
@@ -79,11 +80,11 @@ def learn(config: PretrainConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
     encoder = SmallEncoder(shape).to(device)
     optimizer = torch.optim.AdamW(encoder.parameters(), config.lr, weight_decay=config.weight_decay)
     checkpoint = config.out / "checkpoint.safetensors"
+    identity = _resumable(config) | digests(inputs)
     first = 0
     if checkpoint.exists():
         tensors, meta = load_tensors(checkpoint, CHECKPOINT)
-        if meta["config"] != _resumable(config):
-            raise RoboprefError(f"{checkpoint} was made with other settings; delete {config.out} or choose another out=.")
+        check_identity(checkpoint, meta.get("identity", {}), identity)
         load_strict(encoder, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
         unpack_optimizer(optimizer, tensors, meta, "optimizer")
         restore_rng(tensors, meta, rng)
@@ -123,7 +124,7 @@ def learn(config: PretrainConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
                 tensors, meta = pack_optimizer(optimizer, "optimizer")
                 rng_tensors, rng_meta = rng_state(rng)
                 model = {f"model.{k}": v for k, v in encoder.state_dict().items()}
-                meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": _resumable(config)}
+                meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "identity": identity}
                 save_tensors(checkpoint, model | tensors | rng_tensors, meta)
                 stopping.leave(f"step {step} of {config.steps}", checkpoint)
     logger.close()

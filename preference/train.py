@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from robopref.configs.checkpoint import (
+    check_identity,
+    digests,
     load_strict,
     load_tensors,
     pack_optimizer,
@@ -36,7 +38,7 @@ from robopref.configs.stopping import Stopping
 from robopref.configs.vlp import TrainVLPConfig
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks
-from robopref.preference.backbone import Backbone, keep_backbone, load_backbone
+from robopref.preference.backbone import Backbone, backbone_files, keep_backbone, load_backbone
 from robopref.preference.factored import FactoredVLP, match_loss, progress_loss
 from robopref.preference.features import cached_features
 from robopref.preference.hub import PICTURES
@@ -61,7 +63,7 @@ def main(config: TrainVLPConfig) -> None:
 def run(config: TrainVLPConfig) -> Path:
     """Train VLP as `config` says; return its folder.  A finished one is kept, an interrupted one goes on."""
     tasks = expand_tasks(config.tasks)
-    inputs = {name: config.clips / name / "index.parquet" for name in tasks}
+    inputs = {name: config.clips / name for name in tasks} | backbone_files(config.backbone)
     alone = config.devices * config.num_nodes == 1
     writes = (*MODEL, PICTURES, "backbone/*")
     folder = (
@@ -108,12 +110,11 @@ def learn(config: TrainVLPConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
         model.fit_state(features[::every], bank.states[::every])
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
     checkpoint = config.out / "checkpoint.safetensors"
-    resumable = without(plain(config), PLACES)
+    identity = without(plain(config), PLACES) | digests(inputs)
     first = 0
     if checkpoint.exists():
         tensors, meta = load_tensors(checkpoint, CHECKPOINT)
-        if meta["config"] != resumable:
-            raise RoboprefError(f"{checkpoint} was made with other settings; delete {config.out} or choose another out=.")
+        check_identity(checkpoint, meta.get("identity", {}), identity)
         load_strict(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
         unpack_optimizer(optimizer, tensors, meta, "optimizer")
         restore_rng(tensors, meta, rng)
@@ -142,7 +143,7 @@ def learn(config: TrainVLPConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
                 tensors, meta = pack_optimizer(optimizer, "optimizer")
                 rng_tensors, rng_meta = rng_state(rng)
                 weights = {f"model.{k}": v for k, v in model.state_dict().items()}
-                meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "config": resumable}
+                meta |= rng_meta | {"kind": CHECKPOINT, "step": step, "identity": identity}
                 save_tensors(checkpoint, weights | tensors | rng_tensors, meta)
                 stopping.leave(f"step {step} of {config.steps}", checkpoint)
     if logger is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,23 @@ def of_frames(training):
 @pytest.fixture(scope="module")
 def of_clips(training):
     return train.run(replace(training, out=training.out / "clips", sees="clip"))[0]
+
+
+@pytest.mark.parametrize("changed", ["clips/drawer-open/frames.npy", "backbone/model.safetensors"])
+def test_other_frames_and_another_backbone_are_noticed(changed, training, banks, small, tmp_path):
+    shutil.copytree(banks, tmp_path / "clips")
+    shutil.copytree(small, tmp_path / "backbone")
+    clips, backbone, out = tmp_path / "clips", f"small:{tmp_path / 'backbone'}", tmp_path / "out"
+    config = replace(training, clips=clips, out=out, backbone=backbone, steps=2)
+    (folder,) = train.run(config)
+    made = (folder / "manifest.json").stat().st_mtime_ns
+    train.run(config)
+    assert (folder / "manifest.json").stat().st_mtime_ns == made
+    data = bytearray((tmp_path / changed).read_bytes())
+    data[-4:] = b"\0\0\0\0" if data[-4:] != b"\0\0\0\0" else b"\0\0\1\0"
+    (tmp_path / changed).write_bytes(data)
+    with pytest.raises(RoboprefError, match=r"on other inputs \((drawer-open|backbone)\): choose another --out"):
+        train.run(config)
 
 
 def test_a_training_that_diverges_ends_with_an_error_and_leaves_no_model(training, tmp_path):

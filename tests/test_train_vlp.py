@@ -14,9 +14,9 @@ import torch
 from safetensors.numpy import load_file
 from toy_bank import make_banks
 
-from robopref.configs import run as run_module
 from robopref.configs.checkpoint import load_model, save_model, save_tensors
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import read_json
 from robopref.configs.vlp import ModelConfig, OrdersConfig, PretrainConfig, TrainVLPConfig
 from robopref.datasets.clips import FrameBank
 from robopref.preference import pretrain, small, train
@@ -366,8 +366,68 @@ def test_a_frame_of_another_size_is_refused(backbone):
 
 
 def test_manifests_say_what_was_done(vlp):
-    manifest = run_module.read_json(vlp / "manifest.json")
-    assert manifest["stage"] == "train-vlp" and manifest["seeds"] == [0] and set(manifest["inputs"]) == set(TASKS)
+    manifest = read_json(vlp / "manifest.json")
+    assert manifest["stage"] == "train-vlp" and manifest["seeds"] == [0]
+    assert set(manifest["inputs"]) == {*TASKS, "backbone", "backbone's settings"}
+
+
+def others(path):
+    """Another file of the same size: the index of a bank says nothing of its pixels, nor a path of its weights."""
+    data = bytearray(path.read_bytes())
+    data[-4:] = b"\0\0\0\0" if data[-4:] != b"\0\0\0\0" else b"\0\0\1\0"
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize(
+    ("stage", "changed", "named"),
+    [
+        ("pretrain", "clips/door-open/frames.npy", "door-open"),
+        ("pretrain", "clips/door-open/states.npy", "door-open"),
+        ("train-vlp", "clips/door-open/frames.npy", "door-open"),
+        ("train-vlp", "clips/door-open/states.npy", "door-open"),
+        ("train-vlp", "backbone/model.safetensors", "backbone"),
+    ],
+)
+def test_other_frames_and_another_backbone_are_noticed(
+    stage, changed, named, interrupted, pretraining, training, clips, backbone, tmp_path, monkeypatch
+):
+    shutil.copytree(clips, tmp_path / "clips")
+    shutil.copytree(backbone, tmp_path / "backbone")
+    places = {"clips": tmp_path / "clips", "out": tmp_path / "out", "steps": 4, "checkpoint_every": 1}
+    if stage == "train-vlp":
+        places["backbone"] = f"small:{tmp_path / 'backbone'}"
+    module = pretrain if stage == "pretrain" else train
+    config = replace(pretraining if stage == "pretrain" else training, **places)
+    if interrupted:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_after(patch, module, 2)
+            module.run(config)
+    else:
+        module.run(config)
+    before = {path.name: path.read_bytes() for path in config.out.iterdir() if path.suffix == ".safetensors"}
+    others(tmp_path / changed)
+    said = (
+        f"is from a run with another input {named}: delete"
+        if interrupted
+        else rf"on other inputs \({named}\): choose another out="
+    )
+    with pytest.raises(RoboprefError, match=said):
+        module.run(config)
+    assert before == {path.name: path.read_bytes() for path in config.out.iterdir() if path.suffix == ".safetensors"}
+
+
+def test_overwriting_keeps_the_backbone_that_is_read_and_what_a_lost_one_was_for(vlp, training, backbone, tmp_path):
+    shutil.copytree(backbone, tmp_path / "backbone")
+    own = replace(training, out=tmp_path / "backbone", backbone=f"small:{tmp_path / 'backbone'}", overwrite=True)
+    with pytest.raises(
+        RoboprefError, match=r"overwrite=true would delete .*backbone/model\.safetensors, which this command reads"
+    ):
+        train.run(own)
+    shutil.copytree(vlp, tmp_path / "vlp")
+    with pytest.raises(RoboprefError, match=r"gone/model\.safetensors does not exist"):
+        train.run(replace(training, out=tmp_path / "vlp", backbone=f"small:{tmp_path / 'gone'}", overwrite=True))
+    assert (tmp_path / "vlp" / "model.safetensors").exists() and (tmp_path / "backbone" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("scene", [False, True])

@@ -28,7 +28,7 @@ from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed
 from robopref.configs.run_folder import FLAGS, MODEL, run_folder
 from robopref.datasets.clips import FRAMES, FrameBank, Stacked
 from robopref.embodied.tasks import expand_tasks, instructions
-from robopref.preference.backbone import Backbone, keep_backbone, load_backbone
+from robopref.preference.backbone import Backbone, backbone_files, keep_backbone, load_backbone
 from robopref.preference.baselines.contrastive import KIND, DualEncoder, Shape, info_nce
 from robopref.preference.features import cached_features
 from robopref.preference.pretrain import schedule, step_rate
@@ -48,7 +48,7 @@ def run(config: ContrastiveConfig) -> list[Path]:
     tasks = expand_tasks(config.tasks)
     if len(tasks) < 2:
         raise RoboprefError("InfoNCE tells tasks apart, so it needs at least two; collect more of them.")
-    inputs = {name: config.clips / name / "index.parquet" for name in tasks}
+    inputs = {name: config.clips / name for name in tasks} | backbone_files(config.backbone)
     device = choose_device(config.device)
     torch.set_num_threads(config.threads)
     folders = {seed: config.out / f"seed-{seed}" for seed in config.seeds}
@@ -83,12 +83,13 @@ def train(
     (seed,) = config.seeds
     rng = seed_everything(seed)
     frames = 1 if config.sees == "frame" else FRAMES
-    done = Achievements(bank.index, tuple(inputs), frames)
+    tasks = expand_tasks(config.tasks)
+    done = Achievements(bank.index, tasks, frames)
     model = DualEncoder(Shape(frames, backbone.image_dim, backbone.text_dim, config.hidden, config.dim)).to(device)
     sample = torch.from_numpy(features[:: max(1, len(features) // 4096)].astype(np.float32)).mean(1)
     model.image_mean.copy_(sample.mean(0))
     model.image_std.copy_(sample.std(0) + 1e-3)
-    sentences = sorted({sentence for name in inputs for sentence in instructions(name)})
+    sentences = sorted({sentence for name in tasks for sentence in instructions(name)})
     row_of = {sentence: row for row, sentence in enumerate(sentences)}
     words, mask = (part.to(device) for part in backbone.encode_text(sentences))
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
@@ -117,7 +118,7 @@ def train(
         "backbone_digest": backbone.digest,
         "camera": bank.camera,
         "frame_size": bank.frames(np.array([0])).shape[1],
-        "tasks": list(inputs),
+        "tasks": list(tasks),
     }
     save_model(folder, KIND, model.state_dict(), settings)
     write_manifest(folder, "contrastive", config, inputs, seed, started, outputs=["model.safetensors"])
