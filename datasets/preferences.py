@@ -88,7 +88,7 @@ def write_preferences(path: Path, preferences: pd.DataFrame, origin: Origin | No
     check_preferences(_frame(table), path)
     about = None if origin is None else {_ORIGIN: json.dumps(plain(origin), sort_keys=True)}
     with atomic_file(path) as aside:
-        pq.write_table(table.replace_schema_metadata(about), aside, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(about), aside, compression="zstd", write_page_checksum=True)
 
 
 def read_preferences(path: Path) -> pd.DataFrame:
@@ -102,8 +102,9 @@ def read_preferences(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise RoboprefError(f"{path}: there is no such preferences file. {REMEDY}")
     try:
-        table = pq.read_table(path, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)  # where there are checksums
+        table.validate(full=True)  # of text that it is UTF-8
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RoboprefError(f"{path}: not a whole Parquet file ({_first_line(error)}). {REMEDY}") from error
     _require_columns(table.column_names, path)
     columns = []

@@ -35,7 +35,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        table = pd.read_parquet(path, page_checksum_verification=True) if path.suffix == ".parquet" else _read_csv(path)
     except FileNotFoundError:
         raise RoboprefError(f"{path}: there is no such pairs file.") from None
     except UnicodeDecodeError as error:

@@ -75,6 +75,36 @@ def test_a_truncated_file_is_named(tmp_path, pairs, size):
         read_preferences(path)
 
 
+def test_no_bit_of_the_pages_changes_in_silence(tmp_path, pairs):
+    path = tmp_path / "p.parquet"
+    write_preferences(path, pairs)
+    whole, before = path.read_bytes(), read_preferences(path)
+    end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # where the footer begins
+    noticed = 0
+    for place in range(4, end, 7):
+        rotten = bytearray(whole)
+        rotten[place] ^= 1 << place % 8
+        path.write_bytes(rotten)
+        try:
+            pd.testing.assert_frame_equal(read_preferences(path), before)
+        except RoboprefError as error:
+            noticed += 1
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    assert noticed > 0.4 * (end - 4) / 7
+
+
+def test_files_without_checksums_are_read_and_their_text_is_checked(tmp_path, pairs):
+    path = tmp_path / "p.parquet"
+    write_preferences(path, pairs)
+    table, plain = pq.read_table(path), tmp_path / "plain.parquet"
+    pq.write_table(table, plain, compression="none")
+    pd.testing.assert_frame_equal(read_preferences(plain), read_preferences(path))
+    text = pairs["instruction"].iloc[0].encode()
+    plain.write_bytes(plain.read_bytes().replace(text, b"\xff" * len(text)))
+    with pytest.raises(RoboprefError, match=r"plain.parquet: not a whole Parquet file .*UTF"):
+        read_preferences(plain)
+
+
 def test_a_file_of_another_kind_is_named(tmp_path, pairs):
     path = tmp_path / "labels.parquet"
     path.write_text("pair_id,label\n0,1\n")
