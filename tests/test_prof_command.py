@@ -49,7 +49,10 @@ def test_the_grammar_s_rewards_are_ranked_shown_and_written(files, capsys):
     assert chosen["dominance"] == ranking["dominance"].max()
     code = Path("run/reward.py").read_text()
     assert code == Path(f"run/candidates/{chosen['candidate']}.py").read_text()
-    assert "files=[run/reward.py] candidates=0" in shown
+    assert (
+        "copy it to mine.py and rank both" in shown
+        and "files=[mine.py,run/reward.py] candidates=0 rounds=0 out=run-edited" in shown
+    )
     assert "no language model" in shown and "def reward" in shown and f"{chosen['candidate']} *" in shown
     data = load_offline("data.hdf5")
     values = WrittenReward("run/reward.py")(data.obs, data.actions, data.next_obs)
@@ -63,10 +66,48 @@ def test_the_grammar_s_rewards_are_ranked_shown_and_written(files, capsys):
 def test_an_edited_reward_is_ranked_again(files, capsys):
     assert prof("out=run") == 0
     Path("mine.py").write_text("def reward(obs, act, next_obs):\n    return -np.abs(obs[:, wobble])\n")
-    assert prof("out=again", "candidates=0", "rounds=0", "files=[mine.py,run/reward.py]") == 0
+    hint = capsys.readouterr().out.splitlines()[-1].split(": ")[-1].split()
+    assert prof(*hint) == 0
+    Path("run-edited").rename("again")
     ranking = pd.read_csv("again/ranking.csv")
     assert set(ranking["candidate"]) == {"mine", "reward"}
     assert Path("again/reward.py").read_text() in (Path("mine.py").read_text(), Path("run/reward.py").read_text())
+
+
+def test_a_reward_that_was_edited_where_it_lies_is_not_lost(files, capsys):
+    assert prof("out=run") == 0
+    mine = Path("run/reward.py").read_text() + "# mine\n"
+    Path("run/reward.py").write_text(mine)
+    own = ["out=run", "candidates=0", "rounds=0", "files=[run/reward.py]"]
+    for words, said in (
+        (["out=run"], "run/reward.py has been edited since it was chosen: move it elsewhere"),
+        (own, "run/reward.py has been edited since it was chosen: move it elsewhere"),
+        (
+            [*own, "overwrite=true"],
+            "run: overwrite=true would delete run/reward.py, which this command reads",
+        ),
+    ):
+        capsys.readouterr()
+        assert prof(*words) == 1
+        (told,) = capsys.readouterr().err.splitlines()
+        assert said in told and "or replace it" not in told
+        assert Path("run/reward.py").read_text() == mine
+
+
+@pytest.mark.parametrize("name", ["fields.yaml", "said.jsonl"])
+def test_other_words_and_another_transcript_are_noticed(files, capsys, name):
+    assert prof("out=said") == 0
+    Path("said/transcript.jsonl").rename("said.jsonl")
+    words = ["out=run", "writer.kind=replay", "writer.transcript=said.jsonl"]
+    assert prof(*words) == 0
+    made = Path("run/reward.py").read_bytes()
+    text = Path(name).read_text()
+    for change, said in ((text.replace("walks", "crawls"), "on other inputs"), (None, f"{name} does not exist")):
+        Path(name).unlink() if change is None else Path(name).write_text(change)
+        capsys.readouterr()
+        assert prof(*words) == 1
+        assert said in capsys.readouterr().err and Path("run/reward.py").read_bytes() == made
+    assert prof(*words, "overwrite=true") == 1 and Path("run/reward.py").read_bytes() == made, "nothing is lost for a lost file"
 
 
 def test_files_of_the_same_name_keep_their_own_rows_and_files(files, capsys):

@@ -1,7 +1,7 @@
 """`robopref prof`: reward code for offline data, written by a language model and ranked against one expert trajectory.
 
-Comes after data (datasets/d4rl.py); what it writes, OUT/reward.py, is a reward of `robopref train`.  A person may edit it and
-rank it again beside others: files=[OUT/reward.py], candidates=0.
+Comes after data (datasets/d4rl.py); what it writes, OUT/reward.py, is a reward of `robopref train`.  A person may edit a copy of
+it and rank that beside others, in another folder: files=[mine.py,OUT/reward.py], candidates=0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import atomic_file, plain, write_json
 from robopref.configs.prof import PROFConfig
 from robopref.configs.progress import already_done
-from robopref.configs.run import write_manifest
+from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
@@ -48,15 +48,22 @@ def main(config: PROFConfig) -> None:
     began = time.time()
     out = run(config if config.fields else replace(config, env=full_name(config.env)))
     show(out)
-    again = f"edit it and rank it again with files=[{out / REWARD}] candidates=0 rounds=0"
+    again = f"files=[mine.py,{out / REWARD}] candidates=0 rounds=0 out={out}-edited"
+    again = f"to edit it, copy it to mine.py and rank both, with the same env and data: {again}"
     print(f"{out / REWARD}: the one marked *{already_done(began, out)}; {again}")
 
 
 def run(config: PROFConfig) -> Path:
     """Write, rank and improve; return the folder, which is kept when it is complete."""
+    for path in config.files:
+        read_code(path)  # that there is no code is said before the folder is looked at
     inputs = {f"file {number}": path for number, path in enumerate(config.files)}
     sets = {"data": config.data, "experts": config.expert_data}
     inputs |= {name: Path(where) for name, where in sets.items() if where is not None and Path(where).exists()}
+    read = {"fields": config.fields, "transcript": config.writer.transcript if config.writer.kind == "replay" else None}
+    inputs |= {name: path for name, path in read.items() if path is not None}
+    if not config.overwrite and not is_complete(config.out, config, inputs):
+        refuse_edited(config.out)
     writes = (REWARD, COLUMNS, RANKING, SUMMARY, TRANSCRIPT, "candidates/*")
     with run_folder(config.out, "prof", config, inputs, overwrite=config.overwrite, writes=writes) as complete:
         if not complete:
@@ -64,11 +71,22 @@ def run(config: PROFConfig) -> Path:
     return config.out
 
 
+def refuse_edited(out: Path) -> None:
+    """RoboprefError when the reward that an earlier run chose has been edited since, which the same command would undo."""
+    path = out / REWARD
+    made = {file.read_bytes() for file in (out / "candidates").glob("*.py")}
+    if path.is_file() and made and path.read_bytes() not in made:
+        raise RoboprefError(
+            f"{path} has been edited since it was chosen: move it elsewhere, and rank it with files=[...] out=..."
+        )
+
+
 def search(config: PROFConfig, inputs: Mapping[str, Path]) -> None:
     """Write, rank and improve, and leave the chosen code and the table."""
     started = time.time()
     codes = [read_code(path) for path in config.files]
     world = described(config.env, config.fields)
+    check_names(fields_of(world), config.fields)
     data = clipped(load_offline(config.data))  # as learners see it
     pool = data if config.expert_data is None else clipped(load_offline(config.expert_data))
     experts = best_episodes(pool, config.experts)
@@ -103,6 +121,15 @@ def make_writer(config: PROFConfig, world: Described, experts: OfflineData) -> W
     if asked.chat.model is None:
         raise UsageError("writer.kind=openai needs writer.chat.model=NAME, and writer.chat.base_url where it is not OpenAI's")
     return Endpoint(Chat(asked.chat, config.out / "answers"))
+
+
+def check_names(fields: Fields, where: Path | None) -> None:
+    """RoboprefError naming the file `where` (None: the built-in one) and the first column that code cannot call by its name."""
+    if unusable := [name for name in (*fields.obs, *fields.act) if name not in fields.columns]:
+        raise RoboprefError(
+            f"{where or 'fields.yaml'}: code cannot call a column {unusable[0]!r}: give it a name of letters, digits and _ that "
+            "means nothing else in Python"
+        )
 
 
 def check_sizes(world: Described, data: OfflineData) -> None:
