@@ -29,6 +29,9 @@ from robopref.embodied.render import Renderer
 
 FRAMES = 8  # frames a clip [VLP, second-hand notes]
 SEGMENT = 50  # environment steps a segment [VLP, downstream protocol]
+PARTS = ("parts.npy", "parts.json")
+BANK = {"frames.npy", "states.npy", "index.parquet", *PARTS}
+"""The files of a frame bank."""
 STRIDE = 7  # 8 frames, 7 steps apart, span the 50 steps of a segment
 COLUMNS = ("task", "level", "episode", "step", "length", "success_step", "camera")  # of a bank's index
 
@@ -111,6 +114,36 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
             np.save(aside / "parts.npy", np.concatenate(parts))
             write_json(aside / "parts.json", {"names": list(renderer.part_names), "rows": parted})
         pd.DataFrame(rows).to_parquet(aside / "index.parquet")
+
+
+def is_bank(folder: Path) -> bool:
+    """Whether a folder is a frame bank, whole or not, and holds nothing else: that may be drawn anew."""
+    try:
+        index = pd.read_parquet(folder / "index.parquet")
+    except (OSError, ValueError):
+        return False
+    return {"task", "level", "episode", "step"} <= set(index.columns) and {path.name for path in folder.iterdir()} <= BANK
+
+
+def is_drawn(folder: Path, store: EpisodeStore, size: int, camera: str, with_parts: bool) -> bool | None:
+    """Whether a frame bank is this view of the episodes of `store`, whole; None: it is of other ones, or another view."""
+    steps_of = [np.arange(0, length + 1, STRIDE) for length in store.index["length"]]
+    episodes = [store.episode(int(number)).observations for number in store.index["episode"]]
+    seen = [observations[steps] for observations, steps in zip(episodes, steps_of, strict=True)]
+    try:
+        index = pd.read_parquet(folder / "index.parquet")
+        if not np.array_equal(np.load(folder / "states.npy"), np.concatenate(seen).astype(np.float32)):
+            return None
+        if set(index["task"]) != {store.task} or set(index["camera"]) != {camera}:
+            return None
+        pixels = np.load(folder / "frames.npy", mmap_mode="r")
+        if pixels.shape[1:] != (size, size, 3):
+            return None
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError):
+        return None
+    return len(pixels) == len(index) and (not with_parts or all((folder / name).is_file() for name in PARTS))
 
 
 class Stacked:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,9 @@ from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import remove_abandoned
 from robopref.configs.parallel import in_processes
 from robopref.configs.progress import tell_end
-from robopref.configs.run import write_manifest
-from robopref.configs.run_folder import FLAGS, run_folder
-from robopref.datasets.clips import render_bank
+from robopref.configs.run import is_complete, write_manifest
+from robopref.configs.run_folder import FLAGS, refuse_inside, run_folder
+from robopref.datasets.clips import is_bank, is_drawn, render_bank
 from robopref.datasets.episodes import EpisodeStore, write_episodes
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.experts import ScriptedExpert, mismatched, noisy, uniform, wandering
@@ -64,6 +65,7 @@ def run(config: CollectConfig) -> Path:
         raise RoboprefError(f"--episodes {config.episodes}: ask for at least one episode a task and level.")
     started = time.time()
     names = expand_tasks(config.tasks)
+    check_clips(config, names)
     with run_folder(config.out, "collect", asdict(config), {}, words=FLAGS, shared=True) as complete:  # other tasks may be in it
         # One task a job: tasks are of unequal length.
         for _ in in_processes(collect_task, [(replace(config, tasks=(name,)),) for name in names], config.processes, "tasks:"):
@@ -73,17 +75,56 @@ def run(config: CollectConfig) -> Path:
     return config.out
 
 
+def check_clips(config: CollectConfig, names: Sequence[str]) -> None:
+    """RoboprefError where frames would lie among datasets, or replace anything but frames that may go."""
+    if config.clips is None:
+        return
+    sets = {(config.out / name).resolve(): name for name in names}
+    for name in names:
+        bank = config.clips / name
+        place = bank.resolve()
+        inside = next((path for path in (place, *place.parents) if path in sets), None)
+        if inside is not None or any(place in path.parents for path in sets):
+            raise RoboprefError(f"--clips {config.clips}: {bank} would lie with a dataset of --out {config.out}: choose another")
+        refuse_inside(bank, "--clips", whole=True)
+        check_bank(config, name)
+
+
+def check_bank(config: CollectConfig, name: str) -> bool:
+    """Whether the frames of a task are there and of its episodes; RoboprefError where something else is that must stay."""
+    if config.clips is None:
+        return True
+    bank, path = config.clips / name, config.out / name
+    if not bank.exists() or (bank.is_dir() and not any(bank.iterdir())):
+        return False
+    if not bank.is_dir() or not is_bank(bank):
+        raise RoboprefError(f"{bank} is there, and is no frame bank, or not only one: choose another --clips")
+    if config.overwrite:
+        return False
+    if is_complete(path, asked_of(config), {}):
+        drawn = is_drawn(bank, EpisodeStore(path), config.frame_size, config.camera, config.parts)
+        if drawn is not None:
+            return drawn
+    elif path.exists() and any(path.iterdir()):
+        return False  # run_folder says what is there
+    raise RoboprefError(f"{bank} holds frames of other episodes: choose another --clips, or replace them with --overwrite")
+
+
+def asked_of(config: CollectConfig) -> dict[str, Any]:
+    """The settings that decide what a dataset and its frames hold."""
+    return {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "clips", "processes")}
+
+
 def collect_task(config: CollectConfig) -> None:
     """Collect the one task of `config` into OUT/TASK and draw its frames into CLIPS/TASK, unless they are there already."""
     (name,) = config.tasks
     path = config.out / name
-    asked = {key: value for key, value in asdict(config).items() if key not in ("out", "overwrite", "clips", "processes")}
+    asked = asked_of(config)
     started = time.time()
-    drawn = config.clips is None or (config.clips / name / "frames.npy").exists()
     with ExitStack() as stack:
         held = run_folder(path, "collect", asked, {}, overwrite=config.overwrite, words=FLAGS, whole=True)
         collected = stack.enter_context(held)
-        if collected and drawn:
+        if check_bank(config, name) and collected:
             return
         env = stack.enter_context(closing(make_env(f"metaworld/{name}")))  # half a second: one for both
         if not collected:
@@ -91,12 +132,13 @@ def collect_task(config: CollectConfig) -> None:
             def vouch(aside: Path) -> None:
                 """A kill must find neither episodes of which nothing says who made them, nor frames of those before them."""
                 write_manifest(aside, "collect", asked, {}, config.seed, started)
-                if config.clips is not None:
-                    shutil.rmtree(config.clips / name, ignore_errors=True)
+                if config.clips is not None and is_bank(config.clips / name):
+                    shutil.rmtree(config.clips / name)
 
             provenance = {key: str(value) for key, value in asked.items()}
             write_episodes(path, env.env_id, play(env, config), provenance, vouch)
         if config.clips is not None:
+            check_bank(config, name)  # once more: collecting takes its time
             remove_abandoned(config.clips / name)
             with Renderer(env, size=config.frame_size, camera=config.camera) as renderer:
                 render_bank(EpisodeStore(path), config.clips / name, renderer, with_parts=config.parts)

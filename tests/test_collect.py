@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,65 @@ def test_a_finished_task_is_kept_and_a_lost_frame_bank_drawn_again(collected, mo
     monkeypatch.setattr(collect, "play", lambda *_: pytest.fail("the task was collected again"))
     collect.run(config(collected))
     assert file.stat().st_mtime_ns == written and frames.read_bytes() == before
+
+
+QUICK = {"episodes": 1, "levels": ("random",), "max_steps": 15}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_frames_of_other_episodes_are_neither_replaced_nor_taken_for_these(tmp_path):
+    """An index is equal for random episodes of any seed."""
+    collect.run(config(tmp_path / "a", **QUICK))
+    clips = tmp_path / "a" / "clips"
+    before = contents(clips)
+    told = f"{clips / TASK} holds frames of other episodes: choose another --clips, or replace them with --overwrite"
+    with pytest.raises(RoboprefError, match=told):
+        collect.run(config(tmp_path / "b", clips=clips, seed=1, **QUICK))
+    assert contents(clips) == before and not (tmp_path / "b").exists()
+    collect.run(config(tmp_path / "b", clips=clips, seed=1, overwrite=True, **QUICK))
+    assert contents(clips) != before and contents(clips).keys() == before.keys()
+    with pytest.raises(RoboprefError, match=told):
+        collect.run(config(tmp_path / "a", **QUICK))
+    collect.run(config(tmp_path / "a", overwrite=True, **QUICK))
+    assert contents(clips) == before
+
+
+@pytest.mark.parametrize("change", [{"frame_size": 16}, {"camera": "corner"}])
+def test_another_view_of_the_same_episodes_is_no_frame_bank_of_theirs(tmp_path, change):
+    collect.run(config(tmp_path / "a", **QUICK))
+    collect.run(config(tmp_path / "b", **QUICK | change))
+    with pytest.raises(RoboprefError, match="holds frames of other episodes"):
+        collect.run(config(tmp_path / "b", clips=tmp_path / "a" / "clips", **QUICK | change))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_frames_give_way_to_frames(tmp_path, collected, overwrite):
+    home = tmp_path / "home"
+    (home / TASK).mkdir(parents=True)
+    (home / TASK / "thesis.txt").write_text("years")
+    shutil.copytree(collected / "episodes", tmp_path / "sets")
+    shutil.copytree(collected / "clips", tmp_path / "clips")
+    (tmp_path / "clips" / TASK / "notes.txt").write_text("mine")
+    for clips in (home, tmp_path / "sets", tmp_path / "clips"):
+        before = contents(clips)
+        with pytest.raises(RoboprefError, match="is no frame bank, or not only one: choose another --clips"):
+            collect.run(config(tmp_path / "new", clips=clips, overwrite=overwrite, **QUICK))
+        assert contents(clips) == before and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("clips", ["episodes", f"episodes/{TASK}", f"episodes/{TASK}/a/b", "x/../episodes"])
+def test_frames_do_not_lie_among_datasets(tmp_path, clips):
+    with pytest.raises(RoboprefError, match=r"would lie with a dataset of --out .*: choose another"):
+        collect.run(config(tmp_path, clips=tmp_path / clips, **QUICK))
+    with pytest.raises(RoboprefError, match="would lie with a dataset"):
+        collect.run(replace(config(tmp_path, clips=tmp_path, **QUICK), out=tmp_path / TASK))
+    assert not contents(tmp_path)
+    collect.run(config(tmp_path, **QUICK))
+    with pytest.raises(RoboprefError, match=f"lies in the dataset {tmp_path / 'episodes' / TASK}"):
+        collect.run(config(tmp_path / "new", clips=tmp_path / "episodes" / TASK / "clips", **QUICK))
 
 
 def test_a_kill_between_episodes_and_frames_loses_neither_and_mixes_nothing(tmp_path, monkeypatch):
