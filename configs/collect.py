@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from robopref.configs.ranges import Count, Natural, NotNegative, Pixels, Seed, Workers
+from robopref.configs.ranges import Count, Names, Natural, NotNegative, Pixels, Seed, SomeTasks, Workers
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class CollectConfig:
     """Camera name of embodied/render.py."""
     parts: bool = False
     """Also draw which part of the scene each pixel of an episode's first and last frame shows, for pretrain's scene=true."""
-    tasks: tuple[str, ...] = ("drawer-close",)
+    tasks: SomeTasks = ("drawer-close",)
     """Task names, or a part of a split: `paper:train`, `paper:test`, `ml45:train`, `ml45:test`."""
-    levels: tuple[str, ...] = ("expert", "medium", "random")
+    levels: Names = ("expert", "medium", "random")
     """Any of expert, medium, random (VLP's levels), mismatched, foreign (the offline data of the CPL paper), wandering (ours)."""
     episodes: Count = 32
     """Episodes a task and level; VLP's paper has 32."""

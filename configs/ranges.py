@@ -67,6 +67,15 @@ class Different:
 
 
 @dataclass(frozen=True)
+class Some:
+    """One value or more; the same one may come again."""
+
+    def problem(self, value: Any) -> str | None:
+        """As of Rule."""
+        return None if value else "has no value: it must have at least 1"
+
+
+@dataclass(frozen=True)
 class OneWord:
     """A name, without blanks or commas."""
 
@@ -107,6 +116,10 @@ SomeShare = Annotated[float, Range(0, 1, open_low=True)]
 """A share of something that must not be nothing."""
 Inner = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 Seeds = Annotated[tuple[Seed, ...], Different()]
+Names = Annotated[tuple[str, ...], Different()]
+"""Of what is done once for each: a name that comes again would be done, and counted, twice."""
+SomeTasks = Annotated[tuple[str, ...], Some()]
+"""Tasks and parts of splits, which may overlap (tasks.expand_tasks)."""
 Widths = tuple[Count, ...]
 """Of hidden layers; none: a linear map."""
 Device = Annotated[str, OnDevice()]

@@ -5,6 +5,7 @@ Read from fields.yaml, or from a file of the same form; no environment is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -59,13 +60,15 @@ def described(env_id: str, path: Path | None = None) -> Described:
     try:
         return Described(
             env_id=env_id,
-            task=str(entry["task"]),
-            step=float(entry["step"]),
+            task=wording(entry["task"], "task"),
+            step=seconds(entry["step"]),
             observations=columns(entry["observations"]),
             actions=columns(entry["actions"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RoboprefError(f"{where}, {env_id}: {error!r}; the form is {FORM}") from error
+    except KeyError as error:
+        raise RoboprefError(f"{where}, {env_id}: it has no {error.args[0]}; the form is {FORM}") from error
+    except (TypeError, ValueError) as error:
+        raise RoboprefError(f"{where}, {env_id}: {error}; the form is {FORM}") from error
 
 
 def mistaken(observations: Sequence[str], actions: Sequence[str], env_id: str) -> str:
@@ -106,8 +109,28 @@ def names_of(rows: Any) -> tuple[str, ...]:
 
 def columns(rows: Any) -> tuple[Field, ...]:
     """The columns of `rows`; ValueError where one is not name, meaning and unit, or two have the same name."""
-    found = tuple(Field(*(str(part) for part in row)) for row in rows)
+    found = []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 3:
+            raise ValueError(f"{row!r} is not name, meaning and unit")
+        unit = "1" if row[2] == 1 else wording(row[2], f"the unit of {row[0]}")
+        found.append(Field(wording(row[0], "a name"), wording(row[1], f"the meaning of {row[0]}"), unit))
     names = [field.name for field in found]
     if len(set(names)) < len(names):
         raise ValueError(f"a name comes twice among {names}")
+    return tuple(found)
+
+
+def wording(value: Any, what: str) -> str:
+    """A value that YAML takes for text; ValueError for another, such as `on`, which is true to it, and for none."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{what} is {value!r}, not text: put it in quotes")
+    return value
+
+
+def seconds(value: Any) -> float:
+    """A time above 0; ValueError for anything else."""
+    found = float("nan") if isinstance(value, bool) or value is None else float(value)
+    if not 0 < found < math.inf:
+        raise ValueError(f"step is {value!r}, not a time above 0 in seconds")
     return found

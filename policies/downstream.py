@@ -29,7 +29,7 @@ from robopref.configs.flags import from_flags
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import PolicyConfig
-from robopref.configs.ranges import Device, FirstGoal, Seeds, Workers
+from robopref.configs.ranges import Device, FirstGoal, Names, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
 from robopref.configs.rows import read_named
 from robopref.datasets.preferences import AGREEMENT, side_folder
@@ -69,7 +69,7 @@ class DownstreamConfig:
     baseline: tuple[str, ...] = ()
     """NAME=KIND:ENCODER: baselines that label (docs/vlp.md), such as cosine=cosine:contrastive:FOLDER; not goal-image.  Or
     NAME=better-cluster, hand-displacement or motion-share, which see no picture."""
-    policies: tuple[str, ...] = POLICIES
+    policies: Names = POLICIES
     """bc, piql, ipl, cpl, cpl_kl, dpo; bc reads no label."""
     soft: bool = False
     """Labels are probabilities instead of 0, 0.5 and 1."""

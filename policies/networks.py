@@ -105,7 +105,12 @@ class NumpyPolicy:
         self.activation, self.ending, self.bins, self.within = activation, ending, bins, within
 
     def act(self, obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
-        """Actions (N, da) float32 in [-1, 1] for raw observations (N, do).  A deterministic actor ignores the flag."""
+        """Actions (N, da) float32 in [-1, 1] for raw observations (N, do).  A deterministic actor ignores the flag.
+
+        RoboprefError for observations of another width, or that hold NaN.
+        """
+        if obs.shape[-1] != self.obs_dim:  # one number would be standardised as if it stood for all
+            raise RoboprefError(f"the policy sees {self.obs_dim} numbers an observation, it was given {obs.shape}")
         if self.within is not None:
             mean, std, largest = self.within
             obs = ((obs - mean) / std).clip(-largest, largest)
@@ -119,6 +124,8 @@ class NumpyPolicy:
                 np.maximum(x, 0.0, out=x)
         weight, bias = self.layers[-1]
         out = x @ weight + bias
+        if np.isnan(out).any():
+            raise RoboprefError("the observation holds NaN, for which the policy has no action: look at where it comes from")
         if self.ending == "bins":
             return self.choose(out.reshape(len(out), -1, self.bins), deterministic)
         action = np.tanh(out) if self.ending == "tanh" else out

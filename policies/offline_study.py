@@ -27,7 +27,7 @@ from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig, TrainConfig
-from robopref.configs.ranges import Count, FirstGoal, Seeds, Workers
+from robopref.configs.ranges import Count, FirstGoal, Names, Seeds, Workers
 from robopref.configs.rows import fingerprint, read_named
 from robopref.datasets.d4rl import load_offline
 from robopref.embodied.evaluate import EvaluationProtocol
@@ -59,9 +59,9 @@ class OfflineStudyConfig:
 
     out: Path
     """CSV to append to."""
-    data: tuple[str, ...]
+    data: Names
     """NAME=SETTINGS of `robopref train`, such as hopper-medium-replay=data=FILE.hdf5 expert_data=FILE.hdf5."""
-    variants: tuple[str, ...] = VARIANTS
+    variants: Names = VARIANTS
     """The same; {data} stands for the name of the data: prof=policy=iql_d4rl reward=runs/prof/{data}/reward.py."""
     seeds: Seeds = (0, 1, 2, 3, 4)
     episodes: Count = 10

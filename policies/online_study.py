@@ -25,7 +25,7 @@ from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
-from robopref.configs.ranges import Count, Device, Seeds, Workers
+from robopref.configs.ranges import Count, Device, Names, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
 from robopref.configs.rows import read_named
 from robopref.embodied.statistics import difference, grid, over_seeds, verdict
@@ -53,9 +53,9 @@ class OnlineStudyConfig:
 
     out: Path
     """CSV to append to."""
-    envs: tuple[str, ...] = ("dmc/walker-walk", "dmc/cartpole-swingup")
+    envs: Names = ("dmc/walker-walk", "dmc/cartpole-swingup")
     """dmc/TASK, mujoco/ENVIRONMENT, metaworld/TASK; an action is repeated twice in dmc, as is usual."""
-    variants: tuple[str, ...] = ("cir=policy=cir", "sac=policy=sac", f"sb3={PEER}")
+    variants: Names = ("cir=policy=cir", "sac=policy=sac", f"sb3={PEER}")
     """NAME=SETTINGS: settings of `robopref train`, blanks between them, {seed} for the run's; one that holds blanks in quotes.
 
     sb3 is stable-baselines3's SAC; policy.width, policy.repeats (gradient steps a decision) and what both SACs have may follow.

@@ -24,7 +24,7 @@ from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnPolicyConfig
-from robopref.configs.ranges import Count, Seeds, Workers
+from robopref.configs.ranges import Count, Names, Seeds, Workers
 from robopref.configs.rows import read_named
 from robopref.embodied.statistics import grid, iqm_along, over_seeds, ratio, verdict
 from robopref.policies import onpolicy, stable_baselines
@@ -50,9 +50,9 @@ class OnPolicyStudyConfig:
 
     out: Path
     """CSV to append to; beside it go the curves, to NAME-curves.csv, and what the losses were, to NAME-losses.csv."""
-    worlds: tuple[str, ...] = WORLDS
+    worlds: Names = WORLDS
     """NAME=SETTINGS of `robopref train`, blanks between them; frames among them hold for this world."""
-    variants: tuple[str, ...] = (
+    variants: Names = (
         "gtr=policy=gtr",
         "ppo=policy=ppo policy.clip=0.4",
         "ppo_kl=policy=ppo_kl",

@@ -28,7 +28,7 @@ from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import TrainConfig
 from robopref.configs.prof import PROFConfig, RankingConfig
-from robopref.configs.ranges import Count, Different, FirstGoal, Seed, Workers
+from robopref.configs.ranges import Count, Different, FirstGoal, Names, Seed, Workers
 from robopref.configs.rows import fingerprint, read_named, read_rows, to_do
 from robopref.datasets.d4rl import clipped, load_offline
 from robopref.datasets.offline import OfflineData
@@ -80,7 +80,7 @@ class PROFStudyConfig:
     """Of the policies; none: no policy is trained, and only agreement is told."""
     episodes: Count = 10
     first_goal: FirstGoal = 0
-    variants: tuple[str, ...] = VARIANTS
+    variants: Names = VARIANTS
     """NAME=SETTINGS of `robopref prof` that the candidates are ranked with again."""
     work: Path = Path("runs/prof-study")
     processes: Workers = 2

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robopref.configs.checkpoint import load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError
+from robopref.configs.finite import check_weights
 from robopref.embodied.control import same_environment
 from robopref.preference.hub import find_model
 from robopref.preference.members import MemberMLP, member_rngs
@@ -89,11 +90,18 @@ class LearnedReward:
         self.env: str | None = config.get("env")  # where it was learnt; what version 0.1 wrote does not say
         self.net = BradleyTerryReward(member_rngs(config["seeds"], "weights"), *self.dims, config["hidden"])
         weights = {name.removeprefix("reward."): tensor for name, tensor in tensors.items() if name.startswith("reward.")}
+        check_weights(weights, folder)
         load_strict(self.net, weights, folder)
 
     @torch.no_grad()
     def __call__(self, obs: np.ndarray, actions: np.ndarray, next_obs: np.ndarray) -> np.ndarray:
-        """r (N,) float32; next_obs is not looked at."""
+        """r (N,) float32; next_obs is not looked at.  RoboprefError for transitions of another width."""
+        widths = obs.shape[1:], actions.shape[1:]
+        if widths != ((self.dims[0],), (self.dims[1],)):
+            raise RoboprefError(
+                f"a learned reward of {self.dims[0]} numbers an observation and {self.dims[1]} an action was given "
+                f"{obs.shape} and {actions.shape}: give (N, {self.dims[0]}) and (N, {self.dims[1]})"
+            )
         x = (torch.as_tensor(obs, dtype=torch.float32) - self.obs_mean) / self.obs_std
         a = torch.as_tensor(actions, dtype=torch.float32)
         members = len(next(self.net.parameters()))

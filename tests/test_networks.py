@@ -11,7 +11,7 @@ from torch.distributions import Normal
 
 from robopref.configs.checkpoint import load_model, save_model, save_tensors
 from robopref.configs.errors import RoboprefError
-from robopref.policies.networks import Actor, TwinCritic, load_policy, save_policy
+from robopref.policies.networks import Actor, NumpyPolicy, TwinCritic, load_policy, save_policy
 from robopref.policies.replay import Normaliser
 from robopref.preference import members
 from robopref.preference.members import Layers, MemberMLP, adam, descend, draw_kept, member_rngs
@@ -166,6 +166,20 @@ def test_only_the_gaussian_actor_has_chance(tmp_path: Path) -> None:
     saved(tmp_path / "d")
     policy = load_policy(tmp_path / "d")
     assert np.array_equal(policy.act(obs, deterministic=False), policy.act(obs))
+
+
+@pytest.mark.parametrize("ending", ["tanh", "clip", "bins"])
+def test_observations_that_hold_nan_or_are_of_another_width_are_refused(ending: str) -> None:
+    layers = [np.ones((3, 4)), np.ones((4, 4))]
+    within = None if ending == "tanh" else (np.zeros(3), np.ones(3), 10.0)
+    policy = NumpyPolicy(layers, [np.zeros(4)] * 2, ending=ending, bins=2, within=within)
+    obs = np.zeros((5, 3))
+    assert policy.act(obs).shape == (5, 2 if ending == "bins" else 4)
+    obs[3, 1] = np.nan
+    with pytest.raises(RoboprefError, match="the observation holds NaN, for which the policy has no action"):
+        policy.act(obs)
+    with pytest.raises(RoboprefError, match=r"sees 3 numbers an observation, it was given \(5, 1\)"):
+        policy.act(obs[:, :1])
 
 
 def test_a_member_that_is_not_there_is_named(tmp_path: Path) -> None:

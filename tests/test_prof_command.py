@@ -211,6 +211,31 @@ def test_what_is_wrong_is_said_with_the_way_out(files, capsys, words, status, to
     assert not Path("wrong/reward.py").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "changed", "told"),
+    [
+        ("0.05", ".nan", "step is nan, not a time above 0 in seconds"),
+        ("0.05", "-1", "step is -1, not a time above 0"),
+        ("0.05", ".inf", "step is inf, not a time above 0"),
+        ("0.05", "true", "step is True, not a time above 0"),
+        ("Walk fast.", "null", "task is None, not text: put it in quotes"),
+        ("[speed,", "[on,", "a name is True, not text: put it in quotes"),
+        ("[speed,", "[null,", "a name is None, not text"),
+        ("[speed,", "[the speed,", "code cannot call a column 'the speed'"),
+        ("[speed,", "[lambda,", "code cannot call a column 'lambda'"),
+        ("[speed,", "[obs,", "code cannot call a column 'obs'"),
+        (", m/s]", "]", "is not name, meaning and unit"),
+        ("step: 0.05", "", "it has no step"),
+    ],
+)
+def test_fields_that_no_code_could_use_are_named(files, capsys, text, changed, told):
+    Path("fields.yaml").write_text(FIELDS.replace(text, changed, 1))
+    assert prof("out=wrong") == 1
+    said = capsys.readouterr().err
+    assert "fields.yaml" in said and told in said and len(said.splitlines()) == 1
+    assert not Path("wrong/reward.py").exists()
+
+
 def test_help_explains_the_settings(capsys):
     assert cli.main(["prof", "-h"]) == 0
     shown = capsys.readouterr().out

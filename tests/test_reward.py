@@ -99,6 +99,15 @@ def test_a_reward_is_that_of_its_first_member_unless_asked_for_another(tmp_path:
             LearnedReward(tmp_path, wrong)
 
 
+def test_a_reward_of_other_widths_is_refused_instead_of_repeated(tmp_path: Path) -> None:
+    net = BradleyTerryReward(member_rngs([0], "reward"), 3, 2, [8])
+    save_reward(tmp_path, net, torch.zeros(3), torch.ones(3), {"seeds": [0], "hidden": [8], "action_dim": 2})
+    reward, rows = LearnedReward(tmp_path), np.zeros((6, 4))
+    for do, da in ((1, 2), (4, 2), (3, 1)):
+        with pytest.raises(RoboprefError, match=rf"of 3 numbers .* 2 an action was given \(6, {do}\) and \(6, {da}\)"):
+            reward(rows[:, :do], rows[:, :da], rows)
+
+
 def test_a_choice_is_right_by_the_sign_of_the_scores_however_small() -> None:
     a, b = torch.tensor([0.0, 0.4, 0.0, 0.0]), torch.tensor([0.4, 0.0, 0.4, 9.0])
     _, metrics = preference_loss(a, b, torch.tensor([0.7, 0.2, 0.1, 0.5]))

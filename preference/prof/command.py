@@ -31,6 +31,7 @@ from robopref.embodied.control import full_name
 from robopref.embodied.fields import Described, described
 from robopref.preference.chat import Chat
 from robopref.preference.imitation.experts import best_episodes
+from robopref.preference.prof.code import Fields
 from robopref.preference.prof.grammar import Grammar
 from robopref.preference.prof.names import names_of
 from robopref.preference.prof.ranking import Comparison
