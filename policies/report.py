@@ -19,6 +19,9 @@ from robopref.configs.run_folder import stage_of
 from robopref.configs.show import ReportConfig
 from robopref.policies.results import gather
 
+MARK = "Written by robopref report."
+"""In the foot of every page, by which it is known."""
+
 
 def main(config: ReportConfig) -> None:
     """`robopref report`."""
@@ -33,15 +36,24 @@ def run(config: ReportConfig) -> Path:
     if stage != "pipeline":
         holds = "no run" if stage is None else f"a run of `{stage}`"
         raise RoboprefError(f"{folder} holds {holds}: name a folder that `robopref pipeline` made, for example runs/quick")
+    path = config.out or folder / "report.html"
+    check_target(path)
     try:
         page = render(gather(folder))
     except UndefinedError as error:
         raise RoboprefError(f"{folder}: written by another version of robopref ({error}); run its stages again.") from error
-    path = config.out or folder / "report.html"
     remove_abandoned(path)
     with atomic_file(path) as aside:
         aside.write_text(page, encoding="utf-8")
     return path
+
+
+def check_target(path: Path) -> None:
+    """RoboprefError when something lies there that a report did not write and would replace."""
+    if path.is_dir():
+        raise RoboprefError(f"{path} is a folder, and report writes a file: give --out {path / 'report.html'}")
+    if path.exists() and not (path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")):
+        raise RoboprefError(f"{path} is there, and no page that `robopref report` wrote: choose another --out, or move it")
 
 
 def render(facts: Mapping[str, Any]) -> str:

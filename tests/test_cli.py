@@ -262,6 +262,26 @@ def test_sweep_runs_every_combination_in_a_folder_of_its_own(toy: Callable) -> N
     assert sorted(os.listdir("runs/toy")) == ["multirun.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=a/b,a-b"], "two jobs of this sweep would write into .*/runs/toy/task=a-b: sweep over values that differ"),
+        (["seed=1,1"], "two jobs of this sweep would write into .*/runs/toy/seed=1"),
+        (["out=x,x/y"], "two jobs of this sweep would write into .*/x"),
+        (["seed=1,x"], "seed=x must be int"),
+    ],
+)
+def test_a_refused_sweep_runs_and_leaves_nothing(toy: Callable, words: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        toy([*words, "-m"])
+    assert not os.listdir()
+
+
+def test_a_job_equal_to_a_word_that_all_have_gets_a_folder_of_its_own(toy: Callable) -> None:
+    calls = toy(["seed=1", "-m", "seed=1,2"])
+    assert [call.out for call in calls] == ["runs/toy/seed=1", "runs/toy/seed=2"]
+
+
 def test_help_of_a_hydra_command_shows_groups_and_commented_settings(toy: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     assert toy(["policy=cpl", "-h"]) == []
     text = capsys.readouterr().out

@@ -157,6 +157,29 @@ def test_damaged_files_are_said(folder: Path, tmp_path: Path) -> None:
     assert all(f"{damaged} cannot be read" in page.text for damaged in DAMAGED)
 
 
+@pytest.mark.parametrize("name", ["page.html", "report.html", "manifest.json"])
+def test_only_a_report_is_replaced(folder: Path, tmp_path: Path, name: str) -> None:
+    run_folder = copied(folder, tmp_path)
+    out = None if name == "report.html" else run_folder / name
+    path = run_folder / name
+    if name != "manifest.json":
+        run(ReportConfig(run_folder, out=out))
+        written = path.read_bytes()
+        run(ReportConfig(run_folder, out=out))
+        assert path.stat().st_size == pytest.approx(len(written), rel=0.1)
+        path.write_text("<!doctype html>\n<title>robopref: my notes</title>")
+    before = path.read_bytes()
+    with pytest.raises(RoboprefError, match=f"{name} is there, and no page that `robopref report` wrote: choose another --out"):
+        run(ReportConfig(run_folder, out=out))
+    assert path.read_bytes() == before
+
+
+def test_a_folder_is_no_page(folder: Path, tmp_path: Path) -> None:
+    run_folder = copied(folder, tmp_path)
+    with pytest.raises(RoboprefError, match=r"is a folder, and report writes a file: give --out .*/report\.html"):
+        run(ReportConfig(run_folder, out=run_folder))
+
+
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (tmp_path / "episodes").mkdir()
     write_json(tmp_path / BEGUN, {"stage": "pipeline", "config": {}})
