@@ -154,7 +154,8 @@ def guarded(command: Callable[[], object]) -> int:
     except RoboprefError as error:
         if os.environ.get("ROBOPREF_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        lines = (line.strip() for line in str(error).splitlines())  # of what is quoted in it: a name, or another's error
+        print(f"error: {' '.join(line for line in lines if line)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except _OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):

@@ -6,10 +6,12 @@ Nothing heavy is imported here, so that help and mistyped flags are answered at 
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args, get_origin
 
@@ -20,19 +22,41 @@ from .files import expand_home
 from .ranges import check, flag, keys_of, types_at
 
 T = TypeVar("T")
+HELP_INDENT = 9  # blanks in a row of tyro's before the words of the help; flags have five
 
 
 def from_flags(kind: type[T], words: Sequence[str], prog: str, description: str | None) -> T:
-    """The settings `kind`, a dataclass or a union of some, that `words` give; `-h` and unknown flags leave by SystemExit.
+    """The settings `kind`, a dataclass or a union of some, that `words` give; `-h` leaves by SystemExit.
 
-    Raises UsageError for a value out of range and for `key=value`, which is how other commands take settings.
+    Raises UsageError for words that are no such settings, a value out of range, and for `key=value`, which is how other commands
+    take settings.
     """
     words = [_expanded(word) for word in words]
     if dataclasses.is_dataclass(kind):
         _look_through(kind, words, prog)
-    settings: T = tyro.cli(kind, args=words, prog=prog, description=description)
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            settings: T = tyro.cli(kind, args=words, prog=prog, description=description)
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        raise UsageError(f"{_unboxed(told.getvalue())}; `{prog} -h` explains the flags") from None
     check(settings, flag)
     return settings
+
+
+def _unboxed(text: str) -> str:
+    """What tyro draws as a box of several lines, in one: without the frame, and without what it repeats of the help."""
+    parts: list[list[str]] = [[]]
+    _, *rows = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines() or [""]  # the first one is a title
+    for row in (line.strip("│╰╯ ─-") and line[1:].rstrip("│ ") for line in rows):
+        if not row:
+            parts.append([])
+        elif not row.startswith(" " * HELP_INDENT):
+            parts[-1].append(row.strip())
+    kept = [" ".join(part) for part in parts if part and not part[0].startswith(("For full helptext", "Argument helptext"))]
+    return "; ".join(part.rstrip(".") for part in kept)
 
 
 def _look_through(kind: type, words: Sequence[str], prog: str) -> None:

@@ -8,6 +8,7 @@ YAML lives in this package (`pkg://robopref.configs`), so every command finds it
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import tempfile
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -31,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .errors import RoboprefError, UsageError, nearest
 from .files import atomic_file, expand_home
+from .policy import kind_of
 from .ranges import Text, check, keys_of, text_at
 
 PACKAGE = "robopref.configs"
@@ -82,6 +85,7 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
     typed = [word for word in argv if not word.startswith("-") and ("=" in word or word.startswith("~"))]
     flags = [word for word in argv if word not in typed]
     _refuse_flags(config_name, argv, kind)
+    _refuse_values(typed)
     sweep = bool(_SWEEP & set(flags))
     overrides = [_literal(word, kind, sweep) for word in typed]
     if {"-h", "--help"} & set(flags):
@@ -105,7 +109,7 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
         quiet = [*_QUIET, f"hydra.sweep.dir={aside}"]
         arguments, sys.argv = sys.argv, [f"robopref {config_name.replace('_', '-')}", *flags, *quiet, *overrides]
         try:
-            hydra.main(version_base=_VERSION, config_path=f"pkg://{PACKAGE}", config_name=config_name)(task)()
+            _call_hydra(config_name, task)
         except _HYDRA_ERRORS as error:
             raise _explained(error, config_name, kind) from error
         finally:
@@ -120,6 +124,23 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
                     shutil.copyfile(Path(aside) / SWEEP, file)
     for config in configs:
         run(config)
+
+
+def _call_hydra(config_name: str, task: Callable[[DictConfig], None]) -> None:
+    """Hydra's main on sys.argv; UsageError for flags that it does not know, or takes only together with others."""
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            hydra.main(version_base=_VERSION, config_path=f"pkg://{PACKAGE}", config_name=config_name)(task)()
+    except SystemExit as end:  # of its parser, which has printed how all of them are used
+        if end.code != 2:
+            raise
+        problem = told.getvalue().strip().rpartition("error: ")[2]
+        raise UsageError(f"{problem}; `robopref {_command(config_name)} -h` lists the settings") from None
+    except ValueError as error:
+        if isinstance(error, OmegaConfBaseException):
+            raise
+        raise UsageError(f"{_first_line(error)}; `robopref {_command(config_name)} -h` lists the settings") from error
 
 
 def to_dataclass(cls: type[T], settings: DictConfig | Mapping[str, Any]) -> T:
@@ -160,7 +181,12 @@ def _explained(error: Exception, config_name: str, kind: type | None = None) -> 
             return UsageError(f"{config_name} settings: {_first_line(cause)}; {_DOLLAR}")
         return UsageError(f"{config_name} settings: {' '.join(_lines(cause))}")
     key = unknown[1]
-    options = [*_groups(), *(keys_of(kind) if kind else _keys(OmegaConf.to_container(_compose(config_name, []))))]
+    groups = _groups()
+    if key in groups:
+        choices = [choice for choice in groups[key] if config_name == "train" and kind_of([f"{key}={choice}"]) != "train"]
+        takes = f"takes {key}={' | '.join(choices)}" if choices else f"takes no {key}="
+        return UsageError(f"`robopref {_command(config_name)}` {takes}; with -h it lists its settings")
+    options = [*groups, *(keys_of(kind) if kind else _keys(OmegaConf.to_container(_compose(config_name, []))))]
     # The leaf alone is tried too, for a key given without its group.
     hint = nearest(key, options) or nearest(key, [option.rpartition(".")[2] for option in options])
     return UsageError(f"{config_name} has no setting {key!r}.{hint} `robopref {_command(config_name)} -h` lists them")
@@ -270,6 +296,17 @@ def _refuse_flags(config_name: str, argv: Sequence[str], kind: type) -> None:
         told.append(f"{key}={'[' + ','.join(values) + ']' if several else values[0] if values else 'true'}")
     command = f"robopref {_command(config_name)}"
     raise UsageError(f"{first}: `{command}` takes key=value; write {command} {shlex.join(told)}")
+
+
+def _refuse_values(words: Sequence[str]) -> None:
+    """UsageError for a value without a key, and for a group that is given what cannot be the name of a choice."""
+    groups = _groups()
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and not key:
+            raise UsageError(f"{word} has no key: write key=value")
+        if key in groups and re.fullmatch(r"null|true|false|[-+.\d][-+.\de]*|\{.*", value, re.IGNORECASE):
+            raise UsageError(f"{word}: give the name of one of {', '.join(groups[key])}")
 
 
 def _literal(word: str, kind: type, sweep: bool) -> str:

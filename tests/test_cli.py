@@ -19,7 +19,7 @@ import pytest
 from omegaconf import DictConfig
 
 from robopref.configs import hydra as settings_from
-from robopref.configs.cli import COMMANDS, Command, main
+from robopref.configs.cli import COMMANDS, Command, guarded, main
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import plain
 from robopref.configs.hydra import compose, run_hydra, to_dataclass
@@ -280,6 +280,57 @@ def test_a_refused_sweep_runs_and_leaves_nothing(toy: Callable, words: list[str]
 def test_a_job_equal_to_a_word_that_all_have_gets_a_folder_of_its_own(toy: Callable) -> None:
     calls = toy(["seed=1", "-m", "seed=1,2"])
     assert [call.out for call in calls] == ["runs/toy/seed=1", "runs/toy/seed=2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train policy=null", "policy=null: give the name of one of bc, "),
+        ("train policy=5", "policy=5: give the name of one of bc, "),
+        ("train =5", "=5 has no key: write key=value"),
+        (
+            "train policy=bc --resolve",
+            "The --resolve flag can only be used in conjunction with --cfg or --help; `robopref train -h`",
+        ),
+        (
+            "train policy=bc --cfg 9",
+            "argument --cfg/-c: invalid choice: '9' (choose from 'job', 'hydra', 'all'); `robopref train -h`",
+        ),
+        ("train -x", "unrecognized arguments: -x; `robopref train -h` lists the settings"),
+        (
+            "train experiment=foo",
+            "`robopref train` takes experiment=cir_paper | cir_vlp | gtr_vlp; with -h it lists its settings",
+        ),
+        ("pretrain experiment=foo", "`robopref pretrain` takes no experiment=; with -h it lists its settings"),
+        ("annotate --pairs x", "Error parsing --pairs: invalid literal for int() with base 10: 'x'; `robopref annotate -h`"),
+        ("annotate --episods x", "Unrecognized options: --episods, x; Perhaps you meant: --episodes {None}|PATH; `robopref"),
+        ("annotate --labeller foo", "invalid choice 'foo' for argument '--labeller'. Expected one of ('vlp', 'scripted', "),
+        (
+            "evaluate --polcy",
+            "Missing from robopref evaluate: --policy [STR [STR ...]] --out PATH; Unrecognized options: --polcy; `",
+        ),
+        (
+            "evaluate --goals",
+            "Missing value for argument '--goals'. Expected 1 values; `robopref evaluate -h` explains the flags",
+        ),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # the frames that tyro draws are of other letters there
+def test_mistyped_words_are_one_plain_line(words: str, said: str, encoding: str, inside: Path) -> None:
+    script = Path(sys.executable).with_name("robopref")
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "60"}
+    done = subprocess.run([script, *words.split()], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1
+    assert not list(inside.iterdir())
+
+
+def test_an_error_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise RoboprefError("a\nb.yaml is no YAML (while scanning\n  in line 3, column 4\n): mend it")
+
+    assert guarded(fail) == 1
+    assert capsys.readouterr().err == "error: a b.yaml is no YAML (while scanning in line 3, column 4 ): mend it\n"
 
 
 def test_help_of_a_hydra_command_shows_groups_and_commented_settings(toy: Callable, capsys: pytest.CaptureFixture[str]) -> None:
