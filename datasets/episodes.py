@@ -10,6 +10,7 @@ env_id, level, policy, seed, ret, succeeded and sim_static (K,).  Any Minari too
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,28 +108,24 @@ class EpisodeStore:
             self.metadata = MinariStorage.read_raw_metadata(self.path)
         except (ValueError, OSError) as error:
             raise RoboprefError(f"{self.path}: not a readable episode dataset ({error}). {REMEDY}") from error
+        if not isinstance(self.metadata, dict):
+            raise RoboprefError(f"{self.path}: not a readable episode dataset (metadata.json holds no settings). {REMEDY}")
         if self.metadata.get("format_version") != FORMAT_VERSION:
             raise RoboprefError(f"{self.path}: no simulator states in this Minari dataset, so no pixels. {REMEDY}")
-        self.env_id: str = self.metadata["env_id"]
+        env_id, total = self.metadata.get("env_id"), self.metadata.get("total_episodes")
+        if not isinstance(env_id, str) or "/" not in env_id or not isinstance(total, int):
+            raise RoboprefError(
+                f"{self.path}: metadata.json does not say of which environment its episodes are, or how many "
+                f"(env_id {env_id!r}, total_episodes {total!r}). {REMEDY}"
+            )
+        self.env_id: str = env_id
         self.task: str = self.env_id.split("/")[1]
         self._file = self.path / "main_data.hdf5"
         with self._open() as file:
-            if len(file) != self.metadata["total_episodes"]:
-                raise RoboprefError(
-                    f"{self._file}: {len(file)} episodes where {self.metadata['total_episodes']} were written. {REMEDY}"
-                )
-            rows = [
-                {
-                    "episode": i,
-                    "level": group.attrs["level"],
-                    "seed": int(group.attrs["seed"]),
-                    "policy": group.attrs["policy"],
-                    "length": int(group.attrs["total_steps"]),
-                    "ret": float(group.attrs["ret"]),
-                    "success_step": int(group.attrs["success_step"]),
-                }
-                for i, group in ((i, file[f"episode_{i}"]) for i in range(len(file)))
-            ]
+            if len(file) != total:
+                raise RoboprefError(f"{self._file}: {len(file)} episodes where {total} were written. {REMEDY}")
+            with self._whole():
+                rows = self._rows(file)
         if not rows:
             raise RoboprefError(f"{self._file}: holds no episode. {REMEDY}")
         self.index = pd.DataFrame(rows)
@@ -136,6 +133,29 @@ class EpisodeStore:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def _rows(self, file: h5py.File) -> list[dict[str, Any]]:
+        """Of `index`."""
+        return [
+            {
+                "episode": i,
+                "level": group.attrs["level"],
+                "seed": int(group.attrs["seed"]),
+                "policy": group.attrs["policy"],
+                "length": int(group.attrs["total_steps"]),
+                "ret": float(group.attrs["ret"]),
+                "success_step": int(group.attrs["success_step"]),
+            }
+            for i, group in ((i, file[f"episode_{i}"]) for i in range(len(file)))
+        ]
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """RoboprefError where what is read is not there, or not of its form."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            raise RoboprefError(f"{self._file}: a part of an episode is missing or damaged ({error}). {REMEDY}") from error
 
     def _open(self) -> h5py.File:
         try:
@@ -151,7 +171,7 @@ class EpisodeStore:
 
     def episode(self, episode: int) -> Episode:
         """One whole episode, checked."""
-        with self._open() as file:
+        with self._open() as file, self._whole():
             group = self._group(file, episode)
             infos = group["infos"]
             read = Episode(
@@ -172,7 +192,7 @@ class EpisodeStore:
 
     def states(self, episode: int, steps: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Simulator states to draw: static (K,) and dynamic (n, S) of the given steps, in the given order."""
-        with self._open() as file:
+        with self._open() as file, self._whole():
             group = self._group(file, episode)
             wanted, order = np.unique(np.asarray(steps, dtype=int), return_inverse=True)  # h5py reads increasing indices only
             dynamic = group["infos/sim_state"][wanted][order]
@@ -181,7 +201,7 @@ class EpisodeStore:
 
     def rewards(self, episode: int) -> np.ndarray:
         """The true reward of every step, (T,)."""
-        with self._open() as file:
+        with self._open() as file, self._whole():
             return self._group(file, episode)["rewards"][:]
 
 

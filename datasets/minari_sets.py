@@ -65,6 +65,8 @@ def read_minari(path: Path) -> OfflineData:
     if not (folder / METADATA_FILE_NAME).exists():
         raise RoboprefError(f"{path}: no Minari set: it has no {METADATA_FILE_NAME}")
     metadata = read_json(folder / METADATA_FILE_NAME)
+    if not isinstance(metadata, dict):
+        raise RoboprefError(f"{folder}: {METADATA_FILE_NAME} holds no names and values. {REMEDY}")
     episodes: list[Recorded] = []
     notes: list[str] = []
     try:
@@ -74,6 +76,11 @@ def read_minari(path: Path) -> OfflineData:
         raise RoboprefError(f"{folder}: damaged, after {len(episodes)} whole episodes ({error}). {REMEDY}") from error
     if not episodes:
         raise RoboprefError(f"{folder}: holds no episode. {REMEDY}")
+    shapes = [(episode.observations.shape[1:], episode.actions.shape[1:]) for episode in episodes]
+    if other := next((number for number, shape in enumerate(shapes) if shape != shapes[0]), None):
+        raise RoboprefError(
+            f"{folder}, episode {other}: observations and actions of {shapes[other]} numbers, the first has {shapes[0]}. {REMEDY}"
+        )
     steps = sum(len(episode.rewards) for episode in episodes)
     if metadata.get("total_steps", steps) != steps:
         notes.append(f"{METADATA_FILE_NAME} tells of {metadata['total_steps']} steps, the episodes hold {steps}: these were read")

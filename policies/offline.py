@@ -280,8 +280,8 @@ def is_plain(config: TrainConfig) -> bool:
 def is_own(path: Path) -> bool:
     """Whether it is a folder of robopref's own episodes, which hold the simulator's states."""
     try:
-        return path.is_dir() and "format_version" in MinariStorage.read_raw_metadata(path)
-    except (ValueError, OSError):
+        return path.is_dir() and "format_version" in dict(MinariStorage.read_raw_metadata(path))
+    except (TypeError, ValueError, OSError):
         return False
 
 

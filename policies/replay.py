@@ -173,6 +173,12 @@ def stack_episodes(
                 f"{where}, episode {number}: actions reach {np.abs(episode.actions).max():.3g}, but policies act in [-1, 1]; "
                 "rescale them when collecting"
             )
+        widths = episode.observations.shape[1:], episode.actions.shape[1:]
+        if obs and widths != (obs[0].shape[1:], actions[0].shape[1:]):
+            raise RoboprefError(
+                f"{where}, episode {number}: observations and actions of {widths[0]} and {widths[1]} numbers, the others have "
+                f"{obs[0].shape[1:]} and {actions[0].shape[1:]}; collect it again"
+            )
         obs.append(np.asarray(episode.observations, np.float32))
         actions.append(np.asarray(episode.actions, np.float32))
         rewards.append(np.asarray(episode.rewards, np.float32))

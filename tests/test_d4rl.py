@@ -761,3 +761,21 @@ def test_the_command_shows_and_converts(tmp_path: Path, capsys: pytest.CaptureFi
     assert same(read_d4rl(tmp_path / "again.hdf5"), read_d4rl(DOOR))
     with pytest.raises(RoboprefError, match="is there already"):
         main(["convert", str(DOOR), str(tmp_path / "set")])
+
+
+@pytest.mark.parametrize("content", ["[]", "null"])
+def test_a_minari_folder_whose_metadata_is_no_settings_is_named(content: str, tmp_path: Path) -> None:
+    write_minari(tmp_path / "set", read_d4rl(DOOR).take([0, 1]))
+    (tmp_path / "set" / "metadata.json").write_text(content)
+    with pytest.raises(RoboprefError, match=r"set: metadata.json holds no names and values"):
+        load_offline(tmp_path / "set")
+
+
+def test_an_episode_of_another_width_in_a_minari_folder_is_named(tmp_path: Path) -> None:
+    write_minari(tmp_path / "set", read_d4rl(DOOR).take([0, 1]))
+    with h5py.File(tmp_path / "set" / "main_data.hdf5", "a") as file:
+        seen = file["episode_1/observations"][:]
+        del file["episode_1/observations"]
+        file["episode_1/observations"] = np.repeat(seen, 2, axis=1)
+    with pytest.raises(RoboprefError, match=r"set, episode 1: observations and actions of .* numbers, the first has"):
+        load_offline(tmp_path / "set")

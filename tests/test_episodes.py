@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import h5py
 import minari
@@ -154,6 +155,29 @@ def test_nan_and_short_arrays_in_the_file_are_found_on_reading(store):
         store.episode(0)
     with pytest.raises(RoboprefError, match="damaged"):
         store.episode(1)
+
+
+@pytest.mark.parametrize("said", [{"env_id": None}, {"env_id": "door"}, {"total_episodes": None}, "gone", []])
+def test_metadata_that_does_not_say_what_is_there_is_named(said, store):
+    path = store.path / "metadata.json"
+    metadata = json.loads(path.read_text())
+    changed = metadata | said if isinstance(said, dict) else said
+    if said == "gone":
+        changed = {key: value for key, value in metadata.items() if key != "env_id"}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(RoboprefError, match=rf"{store.path}: .*metadata.json .*Collect it again"):
+        EpisodeStore(store.path)
+
+
+def test_parts_of_an_episode_that_are_missing_are_named(store):
+    with h5py.File(store.path / "main_data.hdf5", "a") as file:
+        del file["episode_0/infos/success"]
+    with pytest.raises(RoboprefError, match=r"main_data.hdf5: a part of an episode is missing or damaged .*success"):
+        store.episode(0)
+    with h5py.File(store.path / "main_data.hdf5", "a") as file:
+        del file["episode_0"].attrs["level"]
+    with pytest.raises(RoboprefError, match=r"main_data.hdf5: a part of an episode is missing or damaged .*level"):
+        EpisodeStore(store.path)
 
 
 def test_a_folder_that_is_no_dataset_and_an_episode_that_is_not_there(tmp_path, store):

@@ -47,6 +47,14 @@ def test_nan_names_the_episode(name: str) -> None:
         stack_episodes(episodes, where="data/x")
 
 
+@pytest.mark.parametrize("name", ["observations", "actions"])
+def test_an_episode_of_another_width_is_named(name: str) -> None:
+    episodes = point_reach.episodes(2)
+    narrow = replace(episodes[1], **{name: np.repeat(getattr(episodes[1], name), 2, axis=1)})
+    with pytest.raises(RoboprefError, match=r"data/x, episode 1: observations and actions of .* numbers, the others have"):
+        stack_episodes([episodes[0], narrow], where="data/x")
+
+
 def test_actions_outside_the_range_and_no_episode_are_errors() -> None:
     episode = point_reach.episodes(1)[0]
     with pytest.raises(RoboprefError, match=r"reach 3.*\[-1, 1\]"):
