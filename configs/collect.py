@@ -15,7 +15,7 @@ class CollectConfig:
     out: Path = Path("data/episodes")
     """Folder to write to; one Minari dataset a task, `OUT/TASK`."""
     overwrite: bool = False
-    """Replace datasets of these tasks that were collected with other settings."""
+    """Replace datasets of these tasks that were collected with other settings, and frame banks of other episodes."""
     clips: Path | None = None
     """Folder for the drawn frames (one frame bank a task, `CLIPS/TASK`); nothing is drawn without it."""
     frame_size: Pixels = 64

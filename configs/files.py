@@ -262,7 +262,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RoboprefError(f"{path} does not exist: run the stage that makes it, or correct the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RoboprefError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
 
 

@@ -102,7 +102,7 @@ def run_folder(
         strange = _strange(folder, stage, whole, shared, writes)
         replaceable = not shared and (whole or not strange)
         anew = replaceable and not by_part and (found or strange or (folder / MANIFEST).exists())
-        stays = _must_stay(folder, inputs, whole) if anew and (found or strange or overwrite) else ""
+        stays = _must_stay(folder, inputs, whole, writes) if anew and (found or strange or overwrite) else ""
         if (found or strange) and not (overwrite and replaceable):
             way_out = f", or replace it with {words[1]}" if replaceable and not stays else ""
             raise RoboprefError(f"{folder} holds {found or strange}: choose another {words[0]}{way_out}")
@@ -172,11 +172,11 @@ def refuse_inside(path: Path, word: str, inputs: Mapping[str, str | Path] | None
     where = path.resolve()
     read = {Path(item).resolve() for item in (inputs or {}).values() if Path(item).is_dir()}
     for above in where.parents if whole else (where, *where.parents):
-        kinds = ["folder that is read"] if above in read else []
-        kinds += [kind for kind, names in KNOWN_BY.items() if all((above / name).is_file() for name in names)]
-        if kinds:
-            lies = f"is a {kinds[0]}" if above == where else f"lies in the {kinds[0]} {above}"
-            raise RoboprefError(f"{path} {lies}, which would then be another: choose another {word}")
+        kind = next((kind for kind, names in KNOWN_BY.items() if all((above / name).is_file() for name in names)), None)
+        if kind is not None or above in read:
+            lies = f"is a {kind or 'folder'}" if above == where else f"lies in the {kind or 'folder'} {above}"
+            why = "which this command reads" if kind is None else "which would then be another"
+            raise RoboprefError(f"{path} {lies}, {why}: choose another {word}")
 
 
 def _about(folder: Path) -> Path | None:
@@ -228,7 +228,7 @@ def _strange(folder: Path, stage: str, whole: bool, shared: bool, writes: Sequen
     return f"other runs ({', '.join(runs[:TOLD])}{', ...' if len(runs) > TOLD else ''})" if runs else ""
 
 
-def _must_stay(folder: Path, inputs: Mapping[str, str | Path], whole: bool) -> str:
+def _must_stay(folder: Path, inputs: Mapping[str, str | Path], whole: bool, writes: Sequence[str]) -> str:
     """Describe what emptying, or replacing, a folder would delete that is not the old run's; empty when there is nothing."""
     before = set() if whole else _before(folder)
     where = folder.resolve()
@@ -245,8 +245,10 @@ def _must_stay(folder: Path, inputs: Mapping[str, str | Path], whole: bool) -> s
         return f"{working}, which is in use{_owner(working)}"
     path = _about(folder)
     there = {} if path is None or whole else read_record(path)
-    runs = [run for run in _runs_below(folder) if deleted(run) and not _is_part(run, there)]
-    return f"the run in {runs[0]}, which another command made" if runs else ""
+    own = {name.partition("/")[0] for name in writes if "/" in name}  # such as the copy of a backbone, with its manifest
+    runs = [run for run in _runs_below(folder) if run.relative_to(folder).parts[0] not in own and deleted(run)]
+    runs = [run for run in runs if not _is_part(run, there)]
+    return f"the run in {runs[0]}, which another command made (move it elsewhere to keep it)" if runs else ""
 
 
 def _is_part(run: Path, above: Mapping[str, Any]) -> bool:

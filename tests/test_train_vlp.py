@@ -428,6 +428,10 @@ def test_overwriting_keeps_the_backbone_that_is_read_and_what_a_lost_one_was_for
     with pytest.raises(RoboprefError, match=r"gone/model\.safetensors does not exist"):
         train.run(replace(training, out=tmp_path / "vlp", backbone=f"small:{tmp_path / 'gone'}", overwrite=True))
     assert (tmp_path / "vlp" / "model.safetensors").exists() and (tmp_path / "backbone" / "model.safetensors").exists()
+    own = tmp_path / "vlp" / "backbone" / "manifest.json"  # a copy of what another command wrote goes with the model
+    own.write_text(own.read_text().replace('"command": "', '"command": "robopref pretrain '))
+    train.run(replace(training, out=tmp_path / "vlp", steps=2, overwrite=True))
+    assert read_json(tmp_path / "vlp" / "manifest.json")["config"]["steps"] == 2
 
 
 @pytest.mark.parametrize("scene", [False, True])
