@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
+import errno
 import importlib
-import importlib.metadata
-import importlib.util
 import io
 import os
 import select
@@ -125,14 +123,17 @@ VARIANTS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, as `guarded` does."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # letters that a terminal has not are no error
-    if words and words[0] not in ("-h", "--help", "--version"):
-        return guarded(lambda: run(words[0], words[1:]))
-    version = words[:1] == ["--version"]
-    status = guarded(lambda: print(f"robopref {importlib.metadata.version('robopref')}" if version else usage()))
-    return status if words else 2
+    try:
+        words = list(sys.argv[1:] if argv is None else argv)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # letters that a terminal has not are no error
+        if words and words[0] not in ("-h", "--help", "--version"):
+            return guarded(lambda: run(words[0], words[1:]))
+        status = guarded(lambda: print(version() if words[:1] == ["--version"] else usage()))
+        return status if words else 2
+    except KeyboardInterrupt:  # before `guarded` listens, and after
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def guarded(command: Callable[[], object]) -> int:
@@ -170,9 +171,17 @@ def guarded(command: Callable[[], object]) -> int:
         if os.environ.get("ROBOPREF_DEBUG") == "1" or (error.filename is None and not is_full(error)):
             raise
         advice = "look at the path, its permissions and its disk; ROBOPREF_DEBUG=1 shows more"
+        if error.errno == errno.EEXIST and os.path.islink(error.filename) and not os.path.exists(error.filename):
+            leads = f"a symbolic link to {os.readlink(error.filename)}, which is not there"
+            print(f"error: {error.filename}: {leads}: remove it, or name another path", file=sys.stderr)
+            return 1
         print(f"error: {error.filename or 'standard output or a temporary file'}: {error.strerror}: {advice}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
+        if str(error).startswith("Symlink loop from "):  # as pathlib says it
+            link = str(error).removeprefix("Symlink loop from ").strip("'")
+            print(f"error: {link}: a symbolic link that leads back to itself: remove it, or name another path", file=sys.stderr)
+            return 1
         if os.environ.get("ROBOPREF_DEBUG") == "1" or not _is_out_of_memory(error):
             raise
         advice = "ask for less at a time, such as a smaller batch or fewer processes; ROBOPREF_DEBUG=1 shows more"
@@ -230,6 +239,13 @@ def _interrupts_are_not_lost() -> Iterator[None]:
         sys.unraisablehook = before
         for timer in waiting:
             timer.cancel()
+
+
+def version() -> str:
+    """The text of `robopref --version`."""
+    import importlib.metadata  # as long as everything else here together, and nobody else needs it
+
+    return f"robopref {importlib.metadata.version('robopref')}"
 
 
 def usage() -> str:
@@ -315,6 +331,9 @@ def _load(target: str) -> Any:
 
 def _docstring(target: str) -> str | None:
     """The docstring of a module that is not imported for it."""
+    import ast
+    import importlib.util
+
     found = importlib.util.find_spec(target.partition(":")[0])
     assert found is not None and found.origin is not None, target
     return ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8")), clean=False)

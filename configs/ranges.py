@@ -132,7 +132,7 @@ Pixels = Annotated[int, Range(1, 8192)]
 def flag(key: str, value: Any) -> str:
     """A setting as it is given on a command line of flags; `assignment` as it is given to hydra."""
     words = value if isinstance(value, tuple | list) else [value]
-    return " ".join([f"--{key.replace('_', '-')}", *map(str, words)])
+    return " ".join([f"--{key.replace('_', '-')}", *(str(word) or "''" for word in words)])
 
 
 def assignment(key: str, value: Any) -> str:

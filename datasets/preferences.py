@@ -87,8 +87,8 @@ def write_preferences(path: Path, preferences: pd.DataFrame, origin: Origin | No
         raise RoboprefError(f"{path}: not written, a column is of the wrong type ({error}).") from error
     check_preferences(_frame(table), path)
     about = None if origin is None else {_ORIGIN: json.dumps(plain(origin), sort_keys=True)}
-    with atomic_file(path) as aside:
-        pq.write_table(table.replace_schema_metadata(about), aside, compression="zstd", write_page_checksum=True)
+    with atomic_file(path) as aside, aside.open("wb") as file:  # Arrow itself takes no name that is not UTF-8
+        pq.write_table(table.replace_schema_metadata(about), file, compression="zstd", write_page_checksum=True)
 
 
 def read_preferences(path: Path) -> pd.DataFrame:
@@ -102,7 +102,8 @@ def read_preferences(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise RoboprefError(f"{path}: there is no such preferences file. {REMEDY}")
     try:
-        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)  # where there are checksums
+        with path.open("rb") as file:
+            table = pq.read_table(file, partitioning=None, page_checksum_verification=True)  # where there are checksums
         table.validate(full=True)  # of text that it is UTF-8
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RoboprefError(f"{path}: not a whole Parquet file ({_first_line(error)}). {REMEDY}") from error
@@ -123,7 +124,8 @@ def read_preferences(path: Path) -> pd.DataFrame:
 def read_origin(path: Path) -> Origin | None:
     """What the labels of a preferences file are about; None where the file does not say."""
     try:
-        about = (pq.read_schema(path).metadata or {}).get(_ORIGIN.encode())
+        with Path(path).open("rb") as file:
+            about = (pq.read_schema(file).metadata or {}).get(_ORIGIN.encode())
         return None if about is None else Origin(**json.loads(about))
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise RoboprefError(f"{path}: not a whole Parquet file of labels ({_first_line(error)}). {REMEDY}") from error

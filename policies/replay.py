@@ -163,7 +163,9 @@ def stack_episodes(
     where: str = "the given episodes",
 ) -> Transitions:
     """Transitions of `episodes`; RoboprefError naming `where` for NaN, actions outside [-1, 1] or no episode at all."""
-    obs, actions, rewards = [], [], []
+    obs: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
+    rewards: list[np.ndarray] = []
     for number, episode in enumerate(episodes):
         for name in ("observations", "actions", "rewards"):
             if not np.isfinite(getattr(episode, name)).all():

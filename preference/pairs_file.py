@@ -35,7 +35,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = pd.read_parquet(path, page_checksum_verification=True) if path.suffix == ".parquet" else _read_csv(path)
+        table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except FileNotFoundError:
         raise RoboprefError(f"{path}: there is no such pairs file.") from None
     except UnicodeDecodeError as error:
@@ -96,6 +96,11 @@ def clips_of(table: pd.DataFrame, side: str) -> list[object]:
         return [place_of(Path(name)) for name in table[f"video_{side}"]]
     columns = (table[f"{name}_{side}"].astype("int64") for name in ("episode", "start", "stop"))
     return [tuple(int(value) for value in row) for row in zip(*columns, strict=True)]
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    with path.open("rb") as file:  # Arrow itself takes no name that is not UTF-8
+        return pd.read_parquet(file, page_checksum_verification=True)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import pytest
 from omegaconf import DictConfig
 
+from robopref.configs import cli
 from robopref.configs import hydra as settings_from
 from robopref.configs.cli import COMMANDS, Command, guarded, main
 from robopref.configs.errors import RoboprefError, UsageError
@@ -323,6 +324,36 @@ def test_mistyped_words_are_one_plain_line(words: str, said: str, encoding: str,
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1
     assert not list(inside.iterdir())
+
+
+@pytest.mark.parametrize(("leads_to", "said"), [("loop", "that leads back to itself"), ("away", "to away, which is not there")])
+def test_a_link_that_leads_nowhere_is_named(leads_to: str, said: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("loop").symlink_to(leads_to)
+    argv = ["evaluate", "--policy", "random", "--env", "metaworld/door-close", "--goals", "1", "--max-steps", "1", "--out"]
+    for out in ("loop", "loop/below"):
+        assert main([*argv, out]) == 1
+        told = capsys.readouterr().err
+        assert "loop" in told and f": a symbolic link {said}: remove it, or name another path" in told and told.count("\n") == 1
+
+
+def test_an_interrupt_before_anything_is_begun_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(command: Callable[[], object]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "guarded", interrupted)
+    assert main(["--version"]) == main(["collect"]) == 130
+    assert capsys.readouterr().err == "interrupted\n" * 2
+
+
+def test_the_start_waits_for_no_module_that_only_some_need() -> None:
+    script = (
+        "import sys; bare = set(sys.modules); import robopref.configs.cli\n"
+        "print(*sorted({'importlib.metadata', 'ast', 'email', 'zipfile'} & (sys.modules.keys() - bare)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_an_error_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:

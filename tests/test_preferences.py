@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 
 from robopref.configs.errors import RoboprefError
 from robopref.datasets.preferences import COLUMNS, Origin, labelled, read_origin, read_preferences, write_preferences
+from robopref.preference.pairs_file import read_pairs
 
 
 @pytest.fixture
@@ -103,6 +106,14 @@ def test_files_without_checksums_are_read_and_their_text_is_checked(tmp_path, pa
     plain.write_bytes(plain.read_bytes().replace(text, b"\xff" * len(text)))
     with pytest.raises(RoboprefError, match=r"plain.parquet: not a whole Parquet file .*UTF"):
         read_preferences(plain)
+
+
+def test_a_name_may_be_of_bytes_that_are_no_text(tmp_path, pairs):
+    path = tmp_path / os.fsdecode(b"l\xff.parquet")
+    origin = Origin("vlp", "close the drawer")
+    write_preferences(path, pairs[:1], origin)
+    assert read_preferences(path)["label"].tolist() == [0.25] and read_origin(path) == origin
+    assert len(read_pairs(path)) == 1
 
 
 def test_a_file_of_another_kind_is_named(tmp_path, pairs):

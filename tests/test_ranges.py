@@ -165,6 +165,7 @@ VIDEO = ["video", "--policy", "expert"]
         (["pipeline"], "piql.expectile=1", "piql.expectile=1.0 is out of range: it must be above 0 and below 1"),
         (["unseen"], "vlp.model.object_error=[0,-1]", "vlp.model.object_error=-1.0 is out of range: it must be at least 0"),
         (["collect"], "--levels random random", "--levels random random has random more than once: each must be another"),
+        (VIDEO, "--out q --env=", "--env '' must be one name"),
         (["collect"], "--tasks", "--tasks has no value: it must have at least 1"),
         (ANNOTATE, "--pairs -1", "--pairs -1 is out of range: it must be at least 1"),
         (ANNOTATE, "--seed -1", "--seed -1 is out of range: it must be at least 0 and at most 4294967295"),
