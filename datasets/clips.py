@@ -113,13 +113,20 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
         if with_parts:
             np.save(aside / "parts.npy", np.concatenate(parts))
             write_json(aside / "parts.json", {"names": list(renderer.part_names), "rows": parted})
-        pd.DataFrame(rows).to_parquet(aside / "index.parquet")
+        with (aside / "index.parquet").open("wb") as file:  # Arrow itself takes no name that is not UTF-8
+            pd.DataFrame(rows).to_parquet(file)
+
+
+def read_index(folder: Path) -> pd.DataFrame:
+    """The table of a bank's frames; OSError or ValueError where there is none."""
+    with (folder / "index.parquet").open("rb") as file:
+        return pd.read_parquet(file)
 
 
 def is_bank(folder: Path) -> bool:
     """Whether a folder is a frame bank, whole or not, and holds nothing else: that may be drawn anew."""
     try:
-        index = pd.read_parquet(folder / "index.parquet")
+        index = read_index(folder)
     except (OSError, ValueError):
         return False
     return {"task", "level", "episode", "step"} <= set(index.columns) and {path.name for path in folder.iterdir()} <= BANK
@@ -131,7 +138,7 @@ def is_drawn(folder: Path, store: EpisodeStore, size: int, camera: str, with_par
     episodes = [store.episode(int(number)).observations for number in store.index["episode"]]
     seen = [observations[steps] for observations, steps in zip(episodes, steps_of, strict=True)]
     try:
-        index = pd.read_parquet(folder / "index.parquet")
+        index = read_index(folder)
         if not np.array_equal(np.load(folder / "states.npy"), np.concatenate(seen).astype(np.float32)):
             return None
         if set(index["task"]) != {store.task} or set(index["camera"]) != {camera}:
@@ -214,7 +221,7 @@ class FrameBank:
         for bank, folder in enumerate(self.folders):
             try:
                 pixels = read_array(folder / "frames.npy", "r")
-                table = pd.read_parquet(folder / "index.parquet")
+                table = read_index(folder)
                 state = read_array(folder / "states.npy")
             except (OSError, ValueError) as error:
                 raise RoboprefError(f"{folder}: not a readable frame bank ({error}). Run `robopref collect` again.") from error

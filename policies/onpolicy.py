@@ -341,7 +341,10 @@ def live(state: Run, checkpoint: Path) -> None:
     with MetricsLogger(config.out, first or -1, config.frames) as logger, Stopping(config.checkpoint_every) as stopping:
         while state.frames < config.frames:
             clock, before, known = time.perf_counter(), state.frames, len(state.episodes)
-            metrics = state.iterate()
+            with np.errstate(over="ignore", invalid="ignore"):  # what they would warn of is told below, in one line
+                metrics = state.iterate()
+            if not np.isfinite(state.agent.net.values).all():
+                raise RoboprefError(f"{config.out}: its weights became NaN or infinite; train again with a lower learning rate")
             if ended := state.episodes[known:]:
                 metrics |= {
                     f"train/{name}": float(np.mean([row[EPISODE.index(name)] for row in ended])) for name in ("return", "success")

@@ -275,6 +275,14 @@ def test_rewards_are_scaled_by_sums_that_begin_anew_with_every_episode(tmp_path:
         assert state.scaled(1e9 * rewards, done).max() <= onpolicy.LARGEST
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_run_that_diverges_ends_with_one_error_and_no_model(tmp_path: Path) -> None:
+    config = settings(tmp_path / "run", policy=replace(TINY, learning_rate=1e30))
+    with pytest.raises(RoboprefError, match="run: its weights became NaN or infinite; train again with a lower learning rate"):
+        onpolicy.run(config)
+    assert not list(config.out.glob("model.safetensors"))
+
+
 def test_a_checkpoint_knows_how_wide_the_kernel_has_become(tmp_path: Path) -> None:
     config = settings(tmp_path / "run", policy=replace(TINY, adapt=1.5))
     with closing(Run(config)) as state, state.fleet:
