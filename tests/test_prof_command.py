@@ -201,11 +201,16 @@ def test_a_person_s_answers_come_from_files(files, capsys):
         (["files=[none.py]"], 1, "none.py"),
         (["files=[data.hdf5]", "candidates=0"], 1, "data.hdf5 is no text in UTF-8"),
         (["files=[.]", "candidates=0"], 1, ". is no reward code (Is a directory): give a file of Python code"),
+        (["files=[sub/broken.py]", "candidates=0", "rounds=0"], 1, "the first, sub/broken.py: line 2: "),
+        (["files=[sub/null.py]", "candidates=0", "rounds=0"], 1, "the first, sub/null.py: it cannot be read: source code string"),
         (["experts=9"], 1, "9"),
         (["ranking.horizn=3"], 2, "horizon"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_way_out(files, capsys, words, status, told):
+    Path("sub").mkdir()
+    Path("sub/broken.py").write_text("def reward(obs, act, next_obs):\n    return obs[\n")
+    Path("sub/null.py").write_text("def reward(obs, act, next_obs):\n    return obs[:, speed]\0\n")
     assert prof("out=wrong", *words) == status
     assert told in capsys.readouterr().err
     assert not Path("wrong/reward.py").exists()

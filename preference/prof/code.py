@@ -76,7 +76,8 @@ def check_code(source: str, fields: Fields) -> None:
         with PARSING:
             tree = ast.parse(source.removeprefix("\ufeff"))  # a byte order mark; names in the tree are in Python's form, NFKC
     except SyntaxError as error:
-        raise RefusedCode(f"line {error.lineno}: {error.msg}") from None
+        where = "it cannot be read" if error.lineno is None else f"line {error.lineno}"  # None: of a null byte
+        raise RefusedCode(f"{where}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # a null byte; nesting beyond what the parser can do
         raise RefusedCode(f"it cannot be read: {error or type(error).__name__}") from None
     if sum(1 for _ in ast.walk(tree)) > MOST_NODES:

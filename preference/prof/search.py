@@ -65,6 +65,10 @@ class Search:
         self.add([Candidate(WRITTEN.format(n), 0, "", score) for n, score in enumerate(self.written(request))])
         if not self.candidates:
             raise RoboprefError("there is nothing to rank: ask for candidates, or give files=[FILE.py]")
+        first = self.candidates[0]
+        if all(candidate.score.evidence is None for candidate in self.candidates):
+            where = config.files[0] if given else first.name
+            raise RoboprefError(f"no candidate could be run; the first, {where}: {first.score.problem}")
         place = best([candidate.score for candidate in self.candidates])
         for number in range(1, config.rounds + 1):
             place = self.round(number, place)
