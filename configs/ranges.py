@@ -53,6 +53,15 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Countable:
+    """A number that sizes of arrays do not overflow with: libraries would fail without a word about the setting."""
+
+    def problem(self, value: Any) -> str | None:
+        """As of Rule."""
+        return None if value < 2**31 else f"is out of range: it must be at most {2**31 - 1}"
+
+
+@dataclass(frozen=True)
 class Different:
     """A list whose values differ from each other, `least` of them or more."""
 
@@ -98,8 +107,8 @@ class OnDevice:
         return None if value in there else f"is not there: it must be auto or one of this machine's, {', '.join(there)}"
 
 
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1), Countable()]
+Natural = Annotated[int, Range(0), Countable()]
 Workers = Annotated[int, Range(1, 1024)]
 """Threads or processes: beyond the largest machines, OpenMP or fork ends the command without a word about the setting."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]

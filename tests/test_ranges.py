@@ -149,6 +149,11 @@ VIDEO = ["video", "--policy", "expert"]
         (TRAIN, "checkpoint_every=0", "checkpoint_every=0 is out of range: it must be at least 1"),
         (TRAIN, "threads=0", "threads=0 is out of range: it must be at least 1 and at most 1024"),
         (TRAIN, "policy.batch=0", "policy.batch=0 is out of range: it must be at least 1"),
+        (
+            TRAIN,
+            "policy.batch=99999999999999999999",
+            "policy.batch=99999999999999999999 is out of range: it must be at most 2147483647",
+        ),
         (TRAIN, "policy.learning_rate=-1", "policy.learning_rate=-1.0 is out of range: it must be above 0"),
         (TRAIN, "policy.learning_rate=nan", "policy.learning_rate=nan is out of range: it must be above 0"),
         (TRAIN, "policy.learning_rate=inf", "policy.learning_rate=inf is out of range: it must be above 0"),
