@@ -72,7 +72,7 @@ def test_from_nothing_to_the_table_and_not_twice(split, tmp_path, capsys, monkey
     trained = {str(path.parent.relative_to(run)): read_json(path)["inputs"] for path in run.rglob("manifest.json")}
     learners = {"backbone-0", "factored-0", "cross-0", "contrastive-frame/seed-0", "contrastive-clip/seed-0"}
     for name in learners:
-        assert set(trained[name]) == set(split.train), name
+        assert {part for part in trained[name] if not part.startswith("backbone")} == set(split.train), name
     measured, labelled = (EpisodeStore(run / part / "drawer-close") for part in ("episodes", "offline"))
     assert len(measured) and len(labelled) and not set(measured.index["seed"]) & set(labelled.index["seed"])
 
