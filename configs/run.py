@@ -177,7 +177,7 @@ class MetricsLogger:
     def __init__(self, folder: str | Path, resume_step: int = -1, total: int | None = None) -> None:
         self.path = Path(folder) / "metrics.csv"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = [row for row in _read_rows(self.path) if int(row["step"]) <= resume_step]
+        self._rows = [row for row in _read_rows(self.path) if int(row["step"]) <= resume_step] if resume_step >= 0 else []
         self._columns = ["step"]
         for row in self._rows:
             self._columns += [name for name in row if name not in self._columns]
@@ -257,12 +257,24 @@ class EventFile:
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv without empty cells; a last line cut by a kill is left out."""
+    """The rows of a metrics.csv without empty cells; a last line cut by a kill is left out.
+
+    RoboprefError naming the file and the line when it is not as `MetricsLogger` wrote it.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    remedy = "restore it, or delete it: the curves then begin where the run goes on"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise RoboprefError(f"{path} is not UTF-8 text ({error}); {remedy}") from error
     reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-    return [{name: value for name, value in row.items() if value} for row in reader]
+    rows = []
+    for row in reader:
+        if None in row or not (row.get("step") or "").isdecimal():
+            raise RoboprefError(f"{path}, line {reader.line_num}: no row of metrics with a whole number in column step; {remedy}")
+        rows.append({name: value for name, value in row.items() if value})
+    return rows
 
 
 def _inside(folder: Path, item: str | Path) -> str:

@@ -128,3 +128,23 @@ def test_metrics_resume_after_a_kill(tmp_path: Path) -> None:
     logger.close()
     MetricsLogger(tmp_path).close()
     assert pd.read_csv(tmp_path / "metrics.csv").empty
+
+
+@pytest.mark.parametrize(
+    ("edited", "told"),
+    [
+        (b"losses/a\n0.5\n", "line 2: no row of metrics"),
+        (b"step,losses/a\n1,0.5\n2.0,0.5\n", "line 3: no row of metrics"),
+        (b"step,losses/a\n1,0.5,7\n", "line 2: no row of metrics"),
+        (b"step,losses/a\n1,\xff\n", "is not UTF-8 text"),
+    ],
+)
+def test_metrics_that_were_edited_are_named_and_a_run_that_begins_anew_does_not_read_them(edited, told, tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(edited)
+    with pytest.raises(RoboprefError, match=told) as error:
+        MetricsLogger(tmp_path, resume_step=5)
+    assert str(error.value).startswith(str(tmp_path / "metrics.csv")) and "restore it, or delete it" in str(error.value)
+    assert (tmp_path / "metrics.csv").read_bytes() == edited
+    with MetricsLogger(tmp_path) as logger:
+        logger.log(1, {"losses/a": 0.25})
+    assert (tmp_path / "metrics.csv").read_text() == "step,losses/a\n1,0.25\n"
