@@ -49,6 +49,7 @@ PLACEHOLDERS = {
     "$SEED": "1",
     "$TASKS": "drawer-open door-lock",
     "all of runs/prof/hopper-medium-expert/candidates": "a.py,b.py",
+    "all rewards of the transcript": "a.py,b.py",
 }
 FEWER = "..."  # in a command: other settings are left out
 TOOLS = ("robopref", "python", "make")
