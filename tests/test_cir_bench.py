@@ -21,6 +21,7 @@ def test_the_last_line_says_its_precision_and_its_peer(monkeypatch) -> None:
     """Rates are made up: 2 for peers, 3 for the one in JAX, 8 for ours in float32 and 9 or 7 with bfloat16 products."""
     monkeypatch.setenv(cir.SBX, "python")
     monkeypatch.setattr(cir.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cir, "has_bfloat16", lambda device: True)
 
     def rates_of(group):
         mixed = {256: 9.0, 512: 7.0}[512 if "CIR, written plainly" in group else 256]

@@ -75,7 +75,7 @@ LINES = (
         "SAC, 256 wide",
         "cir",
         Against(
-            "Stable-Baselines3's SAC as it is or with fused Adam, the faster",
+            "the fastest of Stable-Baselines3's SAC as it is, with fused Adam, and in JAX where the next row has a number",
             "fair.256",
             precision=FLOAT32,
         ),
