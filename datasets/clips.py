@@ -139,11 +139,11 @@ def is_drawn(folder: Path, store: EpisodeStore, size: int, camera: str, with_par
     seen = [observations[steps] for observations, steps in zip(episodes, steps_of, strict=True)]
     try:
         index = read_index(folder)
-        if not np.array_equal(np.load(folder / "states.npy"), np.concatenate(seen).astype(np.float32)):
+        if not np.array_equal(read_array(folder / "states.npy"), np.concatenate(seen).astype(np.float32)):
             return None
         if set(index["task"]) != {store.task} or set(index["camera"]) != {camera}:
             return None
-        pixels = np.load(folder / "frames.npy", mmap_mode="r")
+        pixels = read_array(folder / "frames.npy", "r")
         if pixels.shape[1:] != (size, size, 3):
             return None
     except FileNotFoundError:

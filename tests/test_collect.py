@@ -98,6 +98,17 @@ def test_another_view_of_the_same_episodes_is_no_frame_bank_of_theirs(tmp_path, 
         collect.run(config(tmp_path / "b", clips=tmp_path / "a" / "clips", **QUICK | change))
 
 
+def test_frames_that_are_damaged_are_named_and_drawn_anew_when_told(tmp_path):
+    collect.run(config(tmp_path / "a", **QUICK))
+    frames = tmp_path / "a" / "clips" / TASK / "frames.npy"
+    whole = frames.read_bytes()
+    frames.write_bytes(b"")
+    with pytest.raises(RoboprefError, match=f"{frames.parent} holds frames of other episodes"):
+        collect.run(config(tmp_path / "a", **QUICK))
+    collect.run(config(tmp_path / "a", overwrite=True, **QUICK))
+    assert frames.read_bytes() == whole
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_only_frames_give_way_to_frames(tmp_path, collected, overwrite):
     home = tmp_path / "home"
