@@ -173,7 +173,7 @@ def unpack_training(
 
 
 def digests(inputs: Mapping[str, str | Path]) -> dict[str, str]:
-    """What a run's result depends on beside its settings, for check_identity: of each file or folder that is read, its digest."""
+    """Return the digest of every file or folder that a run reads, for `check_identity`: its result depends on their content."""
     return {f"input {name}": digest(path) for name, path in inputs.items()}
 
 

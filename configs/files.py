@@ -267,7 +267,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """What a manifest or run.json says; RoboprefError naming it when it is damaged, or another program's."""
+    """Return the content of a manifest or run.json; RoboprefError naming the file when it is damaged, or another program's."""
     there = read_json(path)
     needed: dict[str, type] = {"stage": str, "config": dict}
     needed |= {"inputs": dict, "outputs": dict, "seeds": list} if Path(path).name == MANIFEST else {}

@@ -47,7 +47,7 @@ def from_flags(kind: type[T], words: Sequence[str], prog: str, description: str 
 
 
 def _unboxed(text: str) -> str:
-    """What tyro draws as a box of several lines, in one: without the frame, and without what it repeats of the help."""
+    """Return the message of an error box of tyro as one line, without the frame and the help that the box repeats."""
     parts: list[list[str]] = [[]]
     _, *rows = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines() or [""]  # the first one is a title
     for row in (line.strip("│╰╯ ─-") and line[1:].rstrip("│ ") for line in rows):

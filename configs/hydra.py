@@ -53,7 +53,7 @@ _QUIET = (
 _DOLLAR = r"${KEY} stands for another setting and \${ for itself"
 _SWEEP = {"-m", "--multirun"}
 SWEEP = "multirun.yaml"
-"""What hydra says of a sweep, beside the folders of its jobs."""
+"""Name of the file in which hydra describes a sweep; it lies beside the folders of the jobs."""
 _FLAGS = {
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--shell-completion",
     "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",

@@ -40,7 +40,7 @@ class Range:
     open_high: bool = False
 
     def problem(self, value: Any) -> str | None:
-        """As of Rule."""
+        """Return what is wrong with a value, as `Rule.problem` says; None for an allowed value."""
         inside = math.isfinite(value) and self.low <= value <= self.high
         if inside and not (self.open_low and value == self.low) and not (self.open_high and value == self.high):
             return None
@@ -57,7 +57,7 @@ class Countable:
     """A number that sizes of arrays do not overflow with: libraries would fail without a word about the setting."""
 
     def problem(self, value: Any) -> str | None:
-        """As of Rule."""
+        """Return what is wrong with a value, as `Rule.problem` says; None for an allowed value."""
         return None if value < 2**31 else f"is out of range: it must be at most {2**31 - 1}"
 
 
@@ -68,7 +68,7 @@ class Different:
     least: int = 1
 
     def problem(self, value: Any) -> str | None:
-        """As of Rule."""
+        """Return what is wrong with a value, as `Rule.problem` says; None for an allowed value."""
         twice = next((item for item in value if value.count(item) > 1), None)
         if twice is not None:
             return f"has {twice} more than once: each must be another"
@@ -80,7 +80,7 @@ class Some:
     """One value or more; the same one may come again."""
 
     def problem(self, value: Any) -> str | None:
-        """As of Rule."""
+        """Return what is wrong with a value, as `Rule.problem` says; None for an allowed value."""
         return None if value else "has no value: it must have at least 1"
 
 
@@ -89,7 +89,7 @@ class OneWord:
     """A name, without blanks or commas."""
 
     def problem(self, value: Any) -> str | None:
-        """As of Rule."""
+        """Return what is wrong with a value, as `Rule.problem` says; None for an allowed value."""
         return None if re.fullmatch(r"[^\s,]+", value) else "must be one name"
 
 
@@ -98,7 +98,7 @@ class OnDevice:
     """auto, or a device of this machine; torch is asked only about a GPU."""
 
     def problem(self, value: Any) -> str | None:
-        """As of Rule."""
+        """Return what is wrong with a value, as `Rule.problem` says; None for an allowed value."""
         if value in ("auto", "cpu"):
             return None
         from .run import devices
@@ -126,7 +126,7 @@ SomeShare = Annotated[float, Range(0, 1, open_low=True)]
 Inner = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 Seeds = Annotated[tuple[Seed, ...], Different()]
 Names = Annotated[tuple[str, ...], Different()]
-"""Of what is done once for each: a name that comes again would be done, and counted, twice."""
+"""Names of things that are done once each; a name that comes again would be done, and counted, twice."""
 SomeTasks = Annotated[tuple[str, ...], Some()]
 """Tasks and parts of splits, which may overlap (tasks.expand_tasks)."""
 Widths = tuple[Count, ...]

@@ -51,7 +51,7 @@ HYDRA = ("out=", "overwrite=true")
 FLAGS = ("--out", "--overwrite")
 """How a user says where to write, and that what is there may go: in commands of hydra, and in those with flags."""
 MODEL = ("config.json", "model.safetensors", "checkpoint.safetensors", "metrics.csv")
-"""What every training writes, for `writes`."""
+"""Names of the files that every training writes, for the argument `writes` of `run_folder`."""
 CARD, LIBRARY = "README.md", "library_name: robopref"
 """A folder that `robopref push` made holds this file with this line."""
 KNOWN_BY = {"dataset": ("main_data.hdf5",), "frame bank": ("frames.npy", "index.parquet")}
