@@ -149,6 +149,7 @@ def run_folder(
         (folder / BEGUN).unlink(missing_ok=True)
     finally:
         if not whole and not _has_files(folder):  # an error before anything was made
+            _empty(folder, before | _before(folder))  # of empty folders, which would count as somebody's
             for name in (BEGUN, LOCK):
                 (folder / name).unlink(missing_ok=True)
             if new:
