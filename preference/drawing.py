@@ -59,19 +59,34 @@ class Drawers:
                 self._processes, context, initializer=_begin, initargs=(os.getpid(), path, self._clips)
             )
             others = active_children()
-            with deaf_children():
-                for _ in range(self._processes):
-                    self._pool.submit(os.getpid)  # a worker is started by the first job that finds all others busy
+            try:
+                with deaf_children():
+                    for _ in range(self._processes):
+                        self._pool.submit(os.getpid)  # a worker is started by the first job that finds all others busy
+            except BaseException:  # an interrupt; they would first import all that they need
+                self._workers = [child for child in active_children() if child not in others]
+                self._end(now=True)
+                raise
             self._workers = [child for child in active_children() if child not in others]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._pool is None:
-            return
-        if kind is not None:  # nobody waits any more for what they draw, which may take long
-            for worker in self._workers:
-                worker.kill()
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._end(now=kind is not None)  # nobody waits any more for what they draw, which may take long
+
+    def _end(self, *, now: bool) -> None:
+        assert self._pool is not None
+        if now:
+            self._kill()
+        try:
+            self._pool.shutdown(cancel_futures=True)
+        except BaseException:  # Python 3.11 takes a thread whose join is interrupted for ended, and then tells no worker to go
+            self._kill()
+            raise
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.kill()
 
     def draw(self, view: View, chunks: Sequence[Sequence[int]]) -> Generator[np.ndarray]:
         """Chunks of clip numbers -> their pictures (n, 1 + T, H, W, 3) uint8, one chunk after the other."""

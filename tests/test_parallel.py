@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.parallel import in_processes
+from robopref.preference import drawing
 
 TRAINING = """
 import os, sys, time
@@ -175,3 +178,23 @@ def test_a_terminals_interrupt_is_one_line_whatever_workers_do(script: str, mome
         told = process.communicate(timeout=60)[1]
         assert time.monotonic() - began < 10  # a loaded machine; what they do takes a minute
     assert told == "interrupted; what was finished is kept, and the same command continues\n" and process.returncode == 130
+
+
+@pytest.mark.parametrize("name", ["submit", "shutdown"])
+def test_an_interrupt_while_drawers_start_or_end_leaves_no_worker(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they end, Python 3.11 forgets that it waits for them, tells none to go and waits for them when it ends itself."""
+    others = active_children()
+    drawers = drawing.Drawers(None, [], 2)
+    call, left = getattr(drawing.ProcessPoolExecutor, name), [KeyboardInterrupt]
+
+    def interrupted(*given: object, **named: object) -> object:
+        made = call(*given, **named) if name == "submit" or not left else None
+        if left:
+            raise left.pop()
+        return made
+
+    monkeypatch.setattr(drawing.ProcessPoolExecutor, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), drawers:
+        assert name == "shutdown"
+    assert drawers._workers
+    wait_for(lambda: not [child for child in active_children() if child not in others], 5)
