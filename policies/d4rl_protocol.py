@@ -188,7 +188,7 @@ def learn(config: D4RLProtocolConfig) -> None:
     """Let the agent learn, and write levels.json: which snapshots are random, medium and expert, and what each returned."""
     path, folder = config.out / LEVELS, config.out / TRAINING
     asked = {key: value for key, value in matter(config).items() if key != "steps"}
-    files = {"training": folder / MANIFEST, "snapshots": folder / SNAPSHOTS}
+    files = {"evaluation": folder / online.EVALUATION, "snapshots": folder / SNAPSHOTS}  # and no manifest, which has times
     if is_complete(path.parent, asked, files):
         return
     started = time.time()
