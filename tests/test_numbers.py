@@ -120,7 +120,7 @@ def test_settings_code_and_what_is_noted_need_none(sentence):
 
 
 def test_a_marked_number_is_compared_as_printed():
-    value = shared.where("quick/labels.csv", seed=0)["auc"].iloc[0]
+    value = shared.where("quick/labels.csv", seed=0, labeller="vlp")["auc"].iloc[0]
     for text in (f"{value:.3f}", marks.fixed(value, 2), marks.fixed(value, 2).removeprefix("0")):
         assert says(f"AUC {text}{AUC} here") == []
     wrong = marks.fixed(value + 0.01, 3)
@@ -183,9 +183,10 @@ def test_halves_are_rounded_away_from_zero_whatever_the_order_of_a_sum():
 
 
 def test_a_cell_is_found_by_its_columns():
-    assert marks.call("cell quick/labels.csv auc seed=0") == shared.where("quick/labels.csv", seed=0)["auc"].iloc[0]
+    table = shared.where("quick/labels.csv", seed=0, labeller="vlp")
+    assert marks.call("cell quick/labels.csv auc seed=0 labeller=vlp") == table["auc"].iloc[0]
     assert marks.call("mean quick/labels.csv n") == 150
-    assert len(marks.call("each quick/labels.csv auc seed=0,2")) == 2
+    assert len(marks.call("each quick/labels.csv auc seed=0,2 labeller=vlp")) == 2
 
 
 @pytest.mark.parametrize("split", ["vlp_paper", "vlp_ml45"])

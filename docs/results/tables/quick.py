@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import pandas as pd
+import vlp
 from marks import fixed
-from shared import markdown, read, told, where
+from shared import listed, markdown, read, told, where
 
 from robopref.embodied.statistics import INTERVAL, Spread
 
-MEASURES = {  # columns that a table has -> their heads
+MEASURES = {
     "clear_balanced_accuracy": "balanced accuracy without near-ties",
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
-    "constant_accuracy": "a constant's",
-    "cluster_accuracy": "the cluster bit's",
-    "over_cluster": "over the cluster bit",
-    "cluster_balanced_accuracy": "by the cluster bit, balanced",
     "auc": "AUC",
     "kendall_tau": "Kendall tau",
     "episodes_ivp_accuracy": "IVP",
     "episodes_itp_accuracy": "ITP (whole episodes)",
 }
+LABELLERS = {"vlp": "VLP", **{name: vlp.LABELLERS[name] for name in ("hand-displacement", "motion-share")}}
+KNOWN = {"cluster_accuracy": vlp.LABELLERS["better-cluster"], "constant_accuracy": vlp.LABELLERS["constant"]}  # accuracies alone
 
 
 def labels(folder: str = "quick") -> str:
-    """A row a seed and labeller."""
-    table = read(f"{folder}/labels.csv")
-    there = [key for key in MEASURES if key in table]
-    who = [key for key in ("labeller",) if key in table]
-    table = table.sort_values("seed", kind="stable")
-    if who:  # VLP first
-        table = table.sort_values("labeller", key=lambda names: names != "vlp", kind="stable")
-    rows = [
-        [str(row["seed"]), *(row[key] for key in who), *("-" if pd.isna(row[key]) else fixed(row[key], 3) for key in there)]
-        for row in table.to_dict("records")
-    ]
-    return markdown(["seed", *who, *(MEASURES[key] for key in there)], rows)
+    """A row a labeller, the measures of all seeds in each cell."""
+    table = read(f"{folder}/labels.csv").sort_values("seed", kind="stable")
+
+    def cell(rows: pd.DataFrame, key: str) -> str:
+        return "-" if rows[key].isna().any() else listed(rows[key], 3)
+
+    found = {name: table[table["labeller"] == key] for key, name in LABELLERS.items()}
+    rows = [[name, *(cell(there, key) for key in MEASURES)] for name, there in found.items()]
+    for key, name in KNOWN.items():
+        rows.append([name, *(cell(found["VLP"], key) if measure == "accuracy" else "-" for measure in MEASURES)])
+    return markdown(["", *MEASURES.values()], rows)
 
 
 def success(folder: str = "quick") -> str:
@@ -52,5 +50,4 @@ def success(folder: str = "quick") -> str:
 
 def label(seed: str, measure: str) -> float:
     """One measure of VLP's labels of a seed."""
-    rows = where("quick/labels.csv", seed=seed)
-    return float((rows[rows["labeller"] == "vlp"] if "labeller" in rows else rows)[measure].iloc[0])
+    return float(where("quick/labels.csv", seed=seed, labeller="vlp")[measure].iloc[0])
