@@ -263,6 +263,9 @@ def test_a_killed_command_goes_on_and_redoes_nothing(
     run(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert content(config.out) == content(made.out)
+    read = [read_json(folder / "levels" / MANIFEST)["inputs"] for folder in (config.out, made.out)]
+    digests = [{name: item["sha256"] for name, item in inputs.items()} for inputs in read]
+    assert digests[0] == digests[1], "of what was learnt, and not of when"
 
     before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
     run(config)
