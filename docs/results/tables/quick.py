@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 import vlp
-from marks import fixed
 from shared import listed, markdown, read, told, where
 
 from robopref.embodied.statistics import INTERVAL, Spread
