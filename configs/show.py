@@ -39,6 +39,10 @@ class VideoConfig:
     """Camera name of embodied/render.py; in dmc and mujoco one of the model's, by default its first."""
     quality: Literal["fast", "pretty"] = "pretty"
     """`pretty` (shadows, smooth edges) or `fast`; dmc and mujoco are always drawn with shadows."""
+    captions: bool = True
+    """Write policy, goal, instruction, step, score and success on the pictures; leave it out (`--no-captions`) for films that
+    `robopref annotate` is to judge.
+    """
     every: Count = 4
     """Decisions between two pictures; 4 at 20 pictures a second is Meta-World's real time."""
     fps: Count = 20

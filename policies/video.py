@@ -144,7 +144,10 @@ def film_control(config: VideoConfig, places: Mapping[str, str], inputs: dict[st
                 while True:
                     if step % config.every == 0 or done:
                         above = f"{name}, goal {goal}" + (f", {env.told}" if config.phases else "")
-                        pictures.append(overlay(eye.picture(), title, step, ret, None, title=above, score_name="return"))
+                        picture = eye.picture()
+                        if config.captions:
+                            picture = overlay(picture, title, step, ret, None, title=above, score_name="return")
+                        pictures.append(picture)
                     if done:
                         break
                     obs, reward, terminated, truncated, _ = env.step(act_once(acting, obs))
@@ -190,6 +193,8 @@ def _check(config: VideoConfig) -> None:
         raise RoboprefError(f"--quality {config.quality}: fast or pretty.{nearest(config.quality, ('fast', 'pretty'))}")
     if config.instruction is not None and not config.instruction.strip():
         raise RoboprefError("--instruction is empty: say what the robot is asked to do, or leave it out.")
+    if config.model is not None and not config.captions:
+        raise RoboprefError("--model: its score is part of the captions; leave out --model or --no-captions.")
 
 
 def act_once(policy: Policy, observation: np.ndarray) -> np.ndarray:
@@ -217,8 +222,11 @@ class Critic:
 def film(
     episode: Episode, renderer: Renderer, critic: Critic | None, config: VideoConfig, instruction: str, title: str
 ) -> list[np.ndarray]:
-    """The pictures of one episode with their text; the last one stays for a second."""
+    """The pictures of one episode, with their text if `config.captions`; the last one stays for a second."""
     steps = np.unique(np.append(np.arange(0, len(episode) + 1, config.every), len(episode)))
+    if not config.captions:
+        drawn = list(renderer.frames(episode.sim_static, episode.sim_dynamic[steps]))
+        return drawn + drawn[-1:] * config.fps
     succeeded = np.append(False, np.logical_or.accumulate(episode.success))
     if critic is None:
         scores, score_name = np.append(0.0, episode.rewards.cumsum())[steps], "return"

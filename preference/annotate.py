@@ -358,7 +358,7 @@ def warn_unusual(unusual: np.ndarray, models: Sequence[Path]) -> None:
     if far.any():
         print(
             f"warning: {far.sum()} of {len(far)} clips look like nothing that {', '.join(map(str, models))} was trained on, "
-            "which is Meta-World from one camera, upright: do not trust their labels.  They are "
+            "which is Meta-World from one camera, upright, with no text on it: do not trust their labels.  They are "
             f"{np.median(unusual[far]):.0f} times as far from its pictures as the strangest of its own tasks; the limit is "
             f"{UNUSUAL:.0f}.",
             file=sys.stderr,

@@ -61,6 +61,16 @@ def test_films_of_every_policy_and_goal(tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}, "what is there is kept"
 
 
+def test_films_without_captions_are_what_the_camera_sees(tmp_path: Path) -> None:
+    out = video.run(VideoConfig(("random",), out=tmp_path / "films", captions=False, **SMALL | {"goals": 1, "max_steps": 8}))
+    env = make_env("metaworld/drawer-close")
+    env.reset(seed=0)
+    with Renderer(env, 64, "corner2-zoom", "fast") as renderer:
+        seen = renderer.frame().astype(float)
+    first = next(read_video(out / "random-goal-0.mp4")).astype(float)
+    assert np.abs(first - seen).mean() < 4, "as far as the codec keeps it; captions change it by more"
+
+
 def test_score_of_vlp_grows_with_what_it_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "VLPScorer", Watcher)
     shown: list[tuple[int, float, str]] = []
@@ -100,6 +110,7 @@ def test_a_model_of_the_hub_is_found_once_and_its_place_recorded(tmp_path: Path,
         ({"goals": 0}, "--goals 0"),
         ({"quality": "prety"}, "Did you mean 'pretty'"),
         ({"instruction": " "}, "--instruction is empty"),
+        ({"model": Path("vlp"), "captions": False}, "--model: its score is part of the captions"),
         ({"env": "metaworld/drawer-clse"}, "drawer-close"),
     ],
 )

@@ -148,14 +148,21 @@ def times(found: Found, benchmark: str, against: Against) -> str:
     text = told(against.measure, against.aim)
     if not against.precision or text == MISSING:
         return text
-    # The first edition's ratios were always those with bfloat16 products, and its CSV has no word for it.
-    precision = str(found.get((benchmark, against.precision), FLOAT32 if against.precision == FLOAT32 else MIXED))
+    precision = precision_of(found, benchmark, against)
     mixed = [] if precision == FLOAT32 and against.float32 else [f"{text} {'in' if precision == FLOAT32 else 'with'} {precision}"]
     return ", ".join([*mixed, f"{told(against.float32, against.float32_aim)} in float32"] if against.float32 else mixed)
 
 
-def aims(against: Against) -> str:
-    """2, 2.5 in float32."""
+def precision_of(found: Found, benchmark: str, against: Against) -> str:
+    """What our side's matrix products were in: MIXED or FLOAT32."""
+    # The first edition's ratios were always those with bfloat16 products, and its CSV has no word for it.
+    return str(found.get((benchmark, against.precision), FLOAT32 if against.precision == FLOAT32 else MIXED))
+
+
+def aims(found: Found, benchmark: str, against: Against) -> str:
+    """2, 2.5 in float32; the latter alone where nothing was in another precision."""
+    if against.float32_aim is not None and precision_of(found, benchmark, against) == FLOAT32:
+        return f"{against.float32_aim:g}"
     told = [] if against.aim is None else [f"{against.aim:g}"]
     return ", ".join(told if against.float32_aim is None else [*told, f"{against.float32_aim:g} in float32"])
 
@@ -168,7 +175,7 @@ def ratios() -> str:
     for line in LINES:
         cells = []
         for found, against in ((today, line.fair), (naive, line.naive)):
-            cells += ["-", "", ""] if against is None else [against.peer, times(found, line.benchmark, against), aims(against)]
+            cells += ["-", "", ""] if against is None else [against.peer, *(cell(found, line.benchmark, against) for cell in (times, aims))]
         rows.append([f"{line.says} (`{line.benchmark}`)", *cells])
     edition = "times" if exists(TODAY) else "times, first edition, Intel Xeon"
     return markdown(["what", "fair: against", "times", "aim", "naive: against", edition, "aim"], rows)
@@ -181,7 +188,8 @@ def first() -> str:
         for against in (line.fair, line.naive):
             if against is not None and (line.benchmark, against.measure) in found:
                 told = times(found, line.benchmark, against).replace(f", {MISSING} in float32", "")
-                rows.append([f"{line.says} (`{line.benchmark}`)", against.peer, told, aims(against)])
+                aim = aims(found, line.benchmark, against)
+                rows.append([f"{line.says} (`{line.benchmark}`)", against.peer, told, aim])
     return markdown(["what", "against", "times", "aim"], rows)
 
 
