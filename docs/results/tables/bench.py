@@ -175,7 +175,7 @@ def ratios() -> str:
     for line in LINES:
         cells = []
         for found, against in ((today, line.fair), (naive, line.naive)):
-            told = ("", "") if against is None else (told(found, line.benchmark, against) for told in (times, aims))
+            told = ("", "") if against is None else (cell(found, line.benchmark, against) for cell in (times, aims))
             cells += ["-" if against is None else against.peer, *told]
         rows.append([f"{line.says} (`{line.benchmark}`)", *cells])
     edition = "times" if exists(TODAY) else "times, first edition, Intel Xeon"
