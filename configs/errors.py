@@ -16,8 +16,14 @@ class RoboprefError(Exception):
 
 def nearest(word: str, options: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest of `options`, or an empty string when nothing is close."""
-    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = closest(word, options)
+    return "" if close is None else f" Did you mean {close!r}?"
+
+
+def closest(word: str, options: Iterable[str]) -> str | None:
+    """The one of `options` that a mistyped `word` may stand for; None when nothing is close."""
+    # difflib's own 0.6: at 0.5 `data` is close to `abstain`
+    return next(iter(difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)), None)
 
 
 class UsageError(RoboprefError):

@@ -71,7 +71,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), kind: type | None =
     try:
         return _compose(config_name, overrides)
     except _HYDRA_ERRORS as error:
-        raise _explained(error, config_name, kind) from error
+        raise _explained(error, config_name, overrides, kind) from error
 
 
 def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callable[[T], object]) -> None:
@@ -111,7 +111,7 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
         try:
             _call_hydra(config_name, task)
         except _HYDRA_ERRORS as error:
-            raise _explained(error, config_name, kind) from error
+            raise _explained(error, config_name, overrides, kind) from error
         finally:
             sys.argv = arguments
         # Outside hydra, which reports errors of a job with lines of its own; and the last job's settings are read before the
@@ -164,7 +164,7 @@ def _compose(config_name: str, overrides: Sequence[str], return_hydra_config: bo
         return hydra.compose(config_name, list(overrides), return_hydra_config)
 
 
-def _explained(error: Exception, config_name: str, kind: type | None = None) -> RoboprefError:
+def _explained(error: Exception, config_name: str, overrides: Sequence[str] = (), kind: type | None = None) -> RoboprefError:
     """What the user mistyped, and the nearest that exists."""
     if isinstance(error, MissingConfigException):
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
@@ -178,18 +178,34 @@ def _explained(error: Exception, config_name: str, kind: type | None = None) -> 
     if unknown is None:
         cause = error.__cause__ if not str(error) and error.__cause__ is not None else error
         if "${" in str(error) or "Interpolation" in str(error):
-            return UsageError(f"{config_name} settings: {_first_line(cause)}; {_DOLLAR}")
-        return UsageError(f"{config_name} settings: {' '.join(_lines(cause))}")
+            return UsageError(f"{_command(config_name)} settings: {_first_line(cause)}; {_DOLLAR}")
+        return UsageError(f"{_command(config_name)} settings: {' '.join(_lines(cause))}")
     key = unknown[1]
     groups = _groups()
     if key in groups:
         choices = [choice for choice in groups[key] if config_name == "train" and kind_of([f"{key}={choice}"]) != "train"]
         takes = f"takes {key}={' | '.join(choices)}" if choices else f"takes no {key}="
         return UsageError(f"`robopref {_command(config_name)}` {takes}; with -h it lists its settings")
+    policy = next((word for word in reversed(overrides) if word.startswith("policy=")), "")
+    command = f"{_command(config_name)} {policy}".strip()
+    if elsewhere := _of_other_policies(key, config_name):
+        return UsageError(f"{policy or command} has no setting {key!r}: {elsewhere}; `robopref {command} -h` lists its settings")
     options = [*groups, *(keys_of(kind) if kind else _keys(OmegaConf.to_container(_compose(config_name, []))))]
     # The leaf alone is tried too, for a key given without its group.
     hint = nearest(key, options) or nearest(key, [option.rpartition(".")[2] for option in options])
-    return UsageError(f"{config_name} has no setting {key!r}.{hint} `robopref {_command(config_name)} -h` lists them")
+    return UsageError(f"{policy or command} has no setting {key!r}.{hint} `robopref {command} -h` lists them")
+
+
+def _of_other_policies(key: str, config_name: str) -> str:
+    """Why a policy has no such setting of `robopref train` that policies of the other way to learn have; empty for other keys."""
+    if _command(config_name) != "train":
+        return ""
+    acts = config_name != "train"
+    if key not in (("data", "labels") if acts else ("env", "frames")):
+        return ""
+    others = [choice for choice in _groups()["policy"] if (kind_of([f"policy={choice}"]) == "train") == acts]
+    why, who = ("learns while it acts", "learn from data") if acts else ("learns from data", "learn while they act")
+    return f"it {why}; policies that {who}: {', '.join(others)}"
 
 
 def _built(cls: type[T], tree: Any, where: str) -> T:
@@ -393,7 +409,7 @@ def _help(config_name: str, overrides: Sequence[str]) -> str:
     try:
         chosen = _compose(config_name, overrides, return_hydra_config=True).hydra.runtime.choices
     except _HYDRA_ERRORS as error:
-        raise _explained(error, config_name) from error
+        raise _explained(error, config_name, overrides) from error
     groups = {group: choices for group, choices in _groups().items() if group in chosen}
     lines = [f"{group} = {' | '.join(choices)}" for group, choices in groups.items()]
     names = [f"{config_name}.yaml", *(f"{group}/{chosen[group]}.yaml" for group in groups if chosen[group])]

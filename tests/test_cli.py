@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from robopref.configs import cli
 from robopref.configs import hydra as settings_from
 from robopref.configs.cli import COMMANDS, Command, guarded, main
-from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.errors import RoboprefError, UsageError, nearest
 from robopref.configs.files import plain
 from robopref.configs.hydra import compose, run_hydra, to_dataclass
 from robopref.configs.ranges import Word
@@ -244,6 +244,39 @@ def test_mistyped_override(toy: Callable, word: str, message: str, flags: list[s
         toy([word, *flags])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "policy=sac data=data/offline/door-close frames=400",
+            "error: policy=sac has no setting 'data': it learns while it acts; policies that learn from data: bc, bc_d4rl, cpl, "
+            "cpl_kl, dpo, ipl, iql, iql_adroit, iql_antmaze, iql_d4rl, piql, td3bc; `robopref train policy=sac -h` lists its "
+            "settings\n",
+        ),
+        (
+            "policy=ppo labels=x",
+            "error: policy=ppo has no setting 'labels': it learns while it acts; policies that learn from data:",
+        ),
+        (
+            "policy=bc frames=400",
+            "error: policy=bc has no setting 'frames': it learns from data; policies that learn while they act: c_chain, cir, "
+            "gtr, ppo, ppo_kl, sac; `robopref train policy=bc -h` lists its settings\n",
+        ),
+        ("policy=sac sed=1", "error: policy=sac has no setting 'sed'. Did you mean 'seed"),
+        ("policy=sac zzz=1", "error: policy=sac has no setting 'zzz'. `robopref train policy=sac -h` lists them\n"),
+    ],
+)
+def test_a_setting_of_another_policy_is_told_in_the_users_words(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *words.split()]) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_what_is_not_near_is_not_suggested() -> None:
+    assert nearest("data", ["abstain"]) == "" and nearest("sed", ["seed"]) == " Did you mean 'seed'?"
 
 
 def test_list_of_values_without_the_sweep_flag(toy: Callable) -> None:
