@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import RoboprefError
+from .errors import RoboprefError, closest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,6 +213,19 @@ def digest(path: str | Path) -> str:
         if file.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
             total.update(f"{name.as_posix()}\0{_file_digest(file)}\n".encode())
     return total.hexdigest()
+
+
+def absent(path: str | Path) -> str:
+    """`PATH does not exist.`, with the folder above it that is missing too, and the near name beside what is missing."""
+    path = Path(path)
+    first = next(one for one in (*reversed(path.parents), path) if not one.exists())
+    try:
+        names = [item.name for item in first.parent.iterdir() if not item.name.startswith(".")]
+    except OSError:  # a file, or somebody else's folder
+        names = []
+    near = closest(first.name, names)
+    above = "" if first == path else f": there is no {first}"
+    return f"{path} does not exist{above}." + ("" if near is None else f" Did you mean '{first.with_name(near)}'?")
 
 
 def plain(obj: Any) -> Any:

@@ -23,7 +23,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_folder, check_space
+from robopref.configs.files import absent, atomic_folder, check_space
 from robopref.embodied.rollout import Episode
 
 FORMAT_VERSION = 1
@@ -104,6 +104,8 @@ class EpisodeStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        if not self.path.exists():
+            raise RoboprefError(f"{absent(self.path)} `robopref collect` makes episode datasets")
         try:
             self.metadata = MinariStorage.read_raw_metadata(self.path)
         except (ValueError, OSError) as error:

@@ -183,5 +183,10 @@ def test_parts_of_an_episode_that_are_missing_are_named(store):
 def test_a_folder_that_is_no_dataset_and_an_episode_that_is_not_there(tmp_path, store):
     with pytest.raises(RoboprefError, match="not a readable episode dataset"):
         EpisodeStore(tmp_path)
+    with pytest.raises(RoboprefError) as caught:
+        EpisodeStore(store.path.with_name(f"{store.path.name}x"))
+    assert str(caught.value) == (
+        f"{store.path}x does not exist. Did you mean '{store.path}'? `robopref collect` makes episode datasets"
+    )
     with pytest.raises(RoboprefError, match="no episode 7"):
         store.episode(7)
