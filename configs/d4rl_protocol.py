@@ -9,6 +9,9 @@ from typing import Literal
 from robopref.configs.policy import CIRConfig
 from robopref.configs.ranges import Count, Device, Natural, Seed, Word, Workers
 
+SETS = ("random", "medium", "medium-replay", "medium-expert", "expert")
+"""Names of the sets: OUT/NAME.hdf5."""
+
 
 @dataclass(frozen=True)
 class D4RLProtocolConfig:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,8 +36,9 @@ import numpy as np
 import tyro
 
 from robopref.configs.cli import guarded
+from robopref.configs.d4rl_protocol import SETS
 from robopref.configs.errors import RoboprefError, UsageError, nearest, warn
-from robopref.configs.files import atomic_file, check_space
+from robopref.configs.files import absent, atomic_file, check_space
 from robopref.configs.flags import from_flags
 from robopref.datasets.d4rl_names import PATHS, env_of, name_of, reference_score, step_limit, task_of, url_of
 from robopref.datasets.download import DownloadError, download
@@ -79,9 +81,12 @@ def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = 
     if path.is_file():
         return read_d4rl(path)
     mirror = mirror or os.environ.get(MIRROR)
-    if path.suffix in ENDINGS or path.name != str(where) or name not in PATHS:
+    is_path = path.suffix in ENDINGS or path.name != str(where)
+    if is_path or name not in PATHS:
         if name in PATHS:
             raise RoboprefError(f"{path} is not there: get it from {url_of(name, mirror)}, or give its name, {name}")
+        if is_path:
+            raise RoboprefError(absent(path) + _made_by(path))
         raise RoboprefError(f"{where}: neither an HDF5 file, nor a Minari folder, nor a set of D4RL.{nearest(str(where), PATHS)}")
     url, target = url_of(name, mirror), folder / f"{name}.hdf5"
     as_hosted = folder / Path(PATHS[name]).name
@@ -94,6 +99,17 @@ def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = 
             f"{error}. {name} belongs in {folder} as {target.name}: get it elsewhere, or name a mirror with {MIRROR}=URL"
         ) from error
     return read_d4rl(target, name)
+
+
+def _made_by(path: Path) -> str:
+    """What makes a file that is called as `robopref collect protocol=d4rl` calls its sets, SUITE/ENV/SET.hdf5; else nothing."""
+    if path.suffix != ".hdf5" or path.stem not in SETS or len(path.parts) < 2:
+        return ""
+    from robopref.embodied.control import SUITES
+
+    suite, env = ("", *path.parts)[-3:-1]
+    asked = f"env={suite if suite in SUITES else 'SUITE'}/{env}"
+    return f" `robopref collect {shlex.join(['protocol=d4rl', asked, f'out={path.parent}'])}` makes it"
 
 
 def read_d4rl(path: str | Path, name: str | None = None, env_id: str | None = None, limit: int | None = None) -> OfflineData:

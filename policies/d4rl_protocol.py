@@ -36,7 +36,7 @@ import torch
 
 from robopref.configs.arrays import read_array
 from robopref.configs.checkpoint import load_strict, load_tensors, save_tensors
-from robopref.configs.d4rl_protocol import D4RLProtocolConfig
+from robopref.configs.d4rl_protocol import SETS, D4RLProtocolConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, plain, read_json, write_json
 from robopref.configs.parallel import in_processes
@@ -51,7 +51,6 @@ from robopref.policies import online
 from robopref.policies.cir import CIR
 from robopref.policies.experience import ROWS
 
-SETS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 PLAYED = ("random", "medium", "expert")  # sets of episodes that one policy plays
 MEDIUM = 1 / 3  # of the way from the random policy to the expert
 TRAINING, LEVELS, SUMMARY = "training", "levels/levels.json", "summary.csv"

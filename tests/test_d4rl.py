@@ -744,8 +744,18 @@ def test_what_is_not_there_is_named_with_its_address(tmp_path: Path) -> None:
         load_offline(tmp_path / "hopper_medium-v2.hdf5")
     with pytest.raises(RoboprefError, match=r"nor a set of D4RL. Did you mean 'hopper-medium-v2'"):
         load_offline("hoper-medium-v2", tmp_path)
-    with pytest.raises(RoboprefError, match="neither an HDF5 file, nor a Minari folder"):
-        load_offline(tmp_path / "nothing")
+    (tmp_path / "door-close").mkdir()
+    for path, said in {
+        "nothing": "nothing does not exist.",
+        "door-clse": f"door-clse does not exist. Did you mean '{tmp_path / 'door-close'}'?",
+        "ofline/door": f"ofline/door does not exist: there is no {tmp_path / 'ofline'}.",
+        "mujoco/hopper/medium-replay.hdf5": f"/medium-replay.hdf5 does not exist: there is no {tmp_path / 'mujoco'}. "
+        f"`robopref collect protocol=d4rl env=mujoco/hopper out={tmp_path / 'mujoco/hopper'}` makes it",
+        "hoper-medium-v2.hdf5": "hoper-medium-v2.hdf5 does not exist.",
+    }.items():
+        with pytest.raises(RoboprefError) as caught:
+            load_offline(tmp_path / path)
+        assert str(caught.value).endswith(said) and str(caught.value).startswith(f"{tmp_path / path} does")
 
 
 # --- the command

@@ -17,7 +17,7 @@ import torch
 from gymnasium.spaces import Box
 
 from robopref.configs.cli import main as robopref
-from robopref.configs.d4rl_protocol import D4RLProtocolConfig
+from robopref.configs.d4rl_protocol import SETS, D4RLProtocolConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, read_json
 from robopref.configs.hydra import compose
@@ -25,7 +25,7 @@ from robopref.configs.policy import CIRConfig
 from robopref.datasets.d4rl import read_d4rl, read_minari
 from robopref.embodied.control import make_control
 from robopref.policies import d4rl_protocol, online
-from robopref.policies.d4rl_protocol import SETS, SnapshotRun, apart, best, episodes, medium, run, split, training
+from robopref.policies.d4rl_protocol import SnapshotRun, apart, best, episodes, medium, run, split, training
 from robopref.policies.experience import ROWS
 
 SAC = CIRConfig(width=16, batch=32, critic="mlp", low_share=1.0, repeats=1, learning_rate=2e-3, initial_temperature=0.1)
