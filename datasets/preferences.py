@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, digest, plain
+from robopref.configs.files import absent, atomic_file, digest, plain
 
 KINDS = ("itp", "ilp", "ivp", "segment")
 """The orders of VLP, and segments (or whole videos) labelled for policy learning."""
@@ -99,8 +99,7 @@ def read_preferences(path: Path) -> pd.DataFrame:
     empty table, a label outside [0, 1], or a clip that is neither a segment nor a video.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RoboprefError(f"{path}: there is no such preferences file. {REMEDY}")
+    _require_file(path)
     try:
         with path.open("rb") as file:
             table = pq.read_table(file, partitioning=None, page_checksum_verification=True)  # where there are checksums
@@ -123,6 +122,7 @@ def read_preferences(path: Path) -> pd.DataFrame:
 
 def read_origin(path: Path) -> Origin | None:
     """What the labels of a preferences file are about; None where the file does not say."""
+    _require_file(Path(path))
     try:
         with Path(path).open("rb") as file:
             about = (pq.read_schema(file).metadata or {}).get(_ORIGIN.encode())
@@ -183,6 +183,13 @@ def check_preferences(preferences: pd.DataFrame, where: str | Path) -> None:
         if rows.any():
             bad = preferences.loc[rows.to_numpy(bool), "pair_id"]
             raise RoboprefError(f"{where}: pair {bad.iloc[0]} {problem} ({len(bad)} such). {REMEDY}")
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise RoboprefError(f"{path} is a folder, not a preferences file. {REMEDY}")
+    if not path.exists():
+        raise RoboprefError(f"{absent(path)} `robopref annotate` makes files of labels")
 
 
 def _schema(found: Iterable[str]) -> pa.Schema:

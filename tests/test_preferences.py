@@ -121,8 +121,14 @@ def test_a_file_of_another_kind_is_named(tmp_path, pairs):
     path.write_text("pair_id,label\n0,1\n")
     with pytest.raises(RoboprefError, match="not a whole Parquet file"):
         read_preferences(path)
-    with pytest.raises(RoboprefError, match="no such preferences file"):
-        read_preferences(tmp_path / "nothing.parquet")
+    for read in (read_preferences, read_origin):
+        with pytest.raises(RoboprefError) as caught:
+            read(tmp_path / "label.parquet")
+        assert str(caught.value) == (
+            f"{tmp_path / 'label.parquet'} does not exist. Did you mean '{path}'? `robopref annotate` makes files of labels"
+        )
+        with pytest.raises(RoboprefError, match="is a folder, not a preferences file"):
+            read(tmp_path)
     pq.write_table(pa.Table.from_pandas(pairs.drop(columns="label")), path)
     with pytest.raises(RoboprefError, match="column 'label' is missing"):
         read_preferences(path)
