@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 from gymnasium.spaces import Box
 from minari.data_collector import EpisodeBuffer
-from minari.dataset.minari_storage import MinariStorage
+from minari.dataset.minari_storage import METADATA_FILE_NAME, MinariStorage
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import absent, atomic_folder, check_space
+from robopref.datasets.offline import refuse_parent
 from robopref.embodied.rollout import Episode
 
 FORMAT_VERSION = 1
@@ -106,6 +107,8 @@ class EpisodeStore:
         self.path = Path(path)
         if not self.path.exists():
             raise RoboprefError(f"{absent(self.path)} `robopref collect` makes episode datasets")
+        if not (self.path / METADATA_FILE_NAME).exists():
+            refuse_parent(self.path)
         try:
             self.metadata = MinariStorage.read_raw_metadata(self.path)
         except (ValueError, OSError) as error:

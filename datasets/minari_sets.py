@@ -31,7 +31,7 @@ from minari.serialization import deserialize_space
 from robopref.configs.errors import RoboprefError, warn
 from robopref.configs.files import atomic_folder, check_space, read_json
 from robopref.datasets.episode_ends import STANDS_OUT, change_sizes, read_flags
-from robopref.datasets.offline import REPAIRED, OfflineData, ReferenceScore, check_finite
+from robopref.datasets.offline import REPAIRED, OfflineData, ReferenceScore, check_finite, refuse_parent
 
 TOLD = ("dataset_id", "description", "algorithm_name", "code_permalink", "author", "minari_version")  # becomes `facts`
 DATA = "main_data.hdf5"
@@ -63,6 +63,7 @@ def read_minari(path: Path) -> OfflineData:
     """
     folder = path if (path / METADATA_FILE_NAME).exists() or not (path / "data").is_dir() else path / "data"
     if not (folder / METADATA_FILE_NAME).exists():
+        refuse_parent(path, "*.hdf5")
         raise RoboprefError(f"{path}: no Minari set: it has no {METADATA_FILE_NAME}")
     metadata = read_json(folder / METADATA_FILE_NAME)
     if not isinstance(metadata, dict):

@@ -11,12 +11,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from robopref.configs.errors import RoboprefError
 
+TOLD = 5  # datasets that an error names
 REPAIRED = "repaired"  # of facts: what was wrong in the file and was put right when it was read
+
+
+def refuse_parent(folder: Path, *patterns: str) -> None:
+    """RoboprefError naming the datasets in a folder that is none itself; nothing where there are none.
+
+    patterns: of files that are datasets of their own.
+    """
+    files = {item.parent for item in folder.glob("*/main_data.hdf5")} | {
+        item.parents[1] for item in folder.glob("*/data/main_data.hdf5")
+    }
+    found = sorted(files | {item for pattern in patterns for item in folder.glob(pattern)})
+    found = [item for item in found if not item.name.startswith(".")]  # what is being written
+    if found:
+        more = ", ..." if len(found) > TOLD else ""
+        raise RoboprefError(f"{folder} holds datasets: {', '.join(map(str, found[:TOLD]))}{more}; name one")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from robopref.configs.errors import RoboprefError
 from robopref.datasets.clips import FrameBank, Segment, frame_steps, render_bank, render_clips
+from robopref.datasets.d4rl import load_offline
 from robopref.datasets.episodes import EpisodeStore, write_episodes
 from robopref.embodied.envs import make_env
 from robopref.embodied.experts import ScriptedExpert
@@ -181,12 +182,21 @@ def test_parts_of_an_episode_that_are_missing_are_named(store):
 
 
 def test_a_folder_that_is_no_dataset_and_an_episode_that_is_not_there(tmp_path, store):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RoboprefError, match="not a readable episode dataset"):
-        EpisodeStore(tmp_path)
+        EpisodeStore(tmp_path / "empty")
     with pytest.raises(RoboprefError) as caught:
         EpisodeStore(store.path.with_name(f"{store.path.name}x"))
     assert str(caught.value) == (
         f"{store.path}x does not exist. Did you mean '{store.path}'? `robopref collect` makes episode datasets"
     )
+    parent = tmp_path / "offline"
+    for name in ("door-close", "door-open", ".half.partial"):
+        (parent / name).mkdir(parents=True)
+        (parent / name / "main_data.hdf5").touch()
+    for read in (EpisodeStore, load_offline):
+        with pytest.raises(RoboprefError) as caught:
+            read(parent)
+        assert str(caught.value) == f"{parent} holds datasets: {parent / 'door-close'}, {parent / 'door-open'}; name one"
     with pytest.raises(RoboprefError, match="no episode 7"):
         store.episode(7)
