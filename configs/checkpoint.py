@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .errors import RoboprefError
 from .files import atomic_file, digest, plain, read_json, write_json
 from .finite import check_weights
+from .run_folder import refuse_unfinished
 
 _HEADER = "robopref"
 TOLD = 3  # differences that an error names
@@ -71,6 +72,7 @@ def load_model(folder: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     folder = Path(folder)
     if not folder.is_dir():
         raise RoboprefError(f"{folder} is not a folder: a run folder with a {kind} in it is wanted")
+    refuse_unfinished(folder)
     tensors, meta = load_tensors(folder / "model.safetensors", kind)
     if read_json(folder / "config.json") != meta:
         raise RoboprefError(

@@ -165,6 +165,24 @@ def stage_of(folder: Path) -> str | None:
     return None if path is None else str(read_record(path)["stage"])
 
 
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """What the manifest, or run.json, of the run in a folder says; None when there is none."""
+    path = _about(folder)
+    return None if path is None else read_record(path)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """RoboprefError where a run has begun in a folder and its model is not there yet, with the command that continues it."""
+    if (folder / "model.safetensors").exists() or not (folder / BEGUN).is_file():
+        return
+    there = read_record(folder / BEGUN)
+    run = f"{folder} holds an unfinished run of `{there['stage']}`"
+    if _is_held(folder / LOCK):
+        raise RoboprefError(f"{run}, which is still at work{_owner(folder)}: wait for it")
+    command = f": {there['command']}" if there.get("command") else ""
+    raise RoboprefError(f"{run}; the same command continues it{command}")
+
+
 def refuse_inside(path: Path, word: str, inputs: Mapping[str, str | Path] | None = None, *, whole: bool = False) -> None:
     """RoboprefError when what is written to `path` would become part of a dataset, of a frame bank, or of a folder that is read.
 

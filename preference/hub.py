@@ -23,7 +23,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json
-from robopref.configs.run_folder import CARD
+from robopref.configs.run_folder import CARD, refuse_unfinished
 
 PREFIX = "hf-hub:"
 WEIGHTS = "model.safetensors"
@@ -84,10 +84,12 @@ def find_model(reference: str | Path, kind: Kind | None = None) -> Path:
     A download is kept in the hub's cache, in a folder named after the commit that the revision stands for; manifests record
     that path, and so the commit, which is one and the same as long as the process lives.  Without a network (or with
     HF_HUB_OFFLINE) what was kept is used.  Raises RoboprefError when it can neither be fetched nor was kept, was not written by
-    robopref, or, before its weights are fetched, when it is of another kind.  Of folders the kind is left to whoever loads.
+    robopref, or, before its weights are fetched, when it is of another kind, and for the folder of an unfinished run.  Of other
+    folders the kind is left to whoever loads.
     """
     reference = str(reference)
     folder = _fetched(reference, kind) if reference.startswith(PREFIX) else Path(reference)
+    refuse_unfinished(folder)
     return folder / REWARD if kind == "reward" and (folder / REWARD / SETTINGS).is_file() else folder
 
 

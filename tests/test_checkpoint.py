@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from robopref.configs.checkpoint import (
@@ -21,6 +22,8 @@ from robopref.configs.checkpoint import (
     unpack_optimizer,
 )
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import write_json
+from robopref.preference.hub import find_model
 
 
 def network(width: int = 8) -> nn.Sequential:
@@ -34,6 +37,24 @@ def test_round_trip_keeps_values_types_and_settings(tmp_path: Path) -> None:
     loaded, meta = load_tensors(tmp_path / "x.safetensors", "test")
     assert meta == {"kind": "test", "step": 7, "betas": [0.9, 0.99]}
     assert all(torch.equal(loaded[name], tensors[name]) and loaded[name].dtype == tensors[name].dtype for name in tensors)
+
+
+def test_the_folder_of_an_unfinished_run_names_the_command_that_continues_it(tmp_path: Path) -> None:
+    run = tmp_path / "cpl"
+    run.mkdir()
+    write_json(run / "run.json", {"stage": "train", "config": {}, "command": "robopref train policy=cpl out=cpl"})
+    said = f"{run} holds an unfinished run of `train`; the same command continues it: robopref train policy=cpl out=cpl"
+    for find in (
+        lambda: load_model(run, "policy"),
+        lambda: find_model(run, "policy"),
+        lambda: find_model(run, "vlp"),
+        lambda: find_model(run, "reward"),
+    ):
+        with pytest.raises(RoboprefError) as caught:
+            find()
+        assert str(caught.value) == said
+    with FileLock(run / ".lock"), pytest.raises(RoboprefError, match="of `train`, which is still at work: wait for it"):
+        load_model(run, "policy")
 
 
 def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
