@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import BEGUN, MANIFEST, digest, plain, read_json, remove_abandoned, write_json
 from robopref.configs.progress import tell_end
 from robopref.configs.run import choose_device, write_manifest
-from robopref.configs.run_folder import FLAGS, refuse_inside, run_folder
+from robopref.configs.run_folder import FLAGS, recorded, refuse_inside, run_folder
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.preferences import (
@@ -98,6 +99,7 @@ def run(config: AnnotateConfig) -> Path:
     inputs = list_inputs(config, [video for video in videos if video not in useless], models)
     side = side_folder(config.out)
     check_out(config, side)
+    config = as_worded(config, side)
     with run_folder(side, "annotate", config, inputs, overwrite=config.overwrite, words=FLAGS, by_part=True) as complete:
         if not complete:
             remove_abandoned(config.out)
@@ -124,8 +126,7 @@ def label(
     side = side_folder(config.out)
     rng = np.random.default_rng(config.seed)
     store = EpisodeStore(config.episodes) if config.episodes else None
-    said = canonical(store.task) if config.instruction is None and store is not None else config.instruction
-    instruction = check_instruction(said)
+    instruction = resolved(config.instruction, store)
     if store is not None:
         segments, pairs, clusters = choose_segments(config, store, rng)
         clips: Clips = segments
@@ -229,6 +230,27 @@ def check_instruction(instruction: str | None) -> str:
             f"The instruction has {len(words)} characters, one sentence is read: {LONGEST_INSTRUCTION} are the most."
         )
     return words
+
+
+def resolved(instruction: str | None, store: EpisodeStore | None) -> str:
+    """The sentence that is meant: the one that is given, by default the task's own for episodes."""
+    return check_instruction(canonical(store.task) if instruction is None and store is not None else instruction)
+
+
+def as_worded(config: AnnotateConfig, side: Path) -> AnnotateConfig:
+    """`config` with its instruction as the run in the side folder was given it, where both mean the same sentence.
+
+    So labels of the default sentence, and of the same one given or spaced otherwise, are of the same settings.
+    """
+    store = EpisodeStore(config.episodes) if config.episodes else None
+    there = recorded(side)
+    if there is None or there["stage"] != "annotate":
+        return config
+    said = there["config"].get("instruction")
+    if said is None and store is None:
+        return config
+    same = resolved(said, store) == resolved(config.instruction, store)
+    return replace(config, instruction=said) if same else config
 
 
 def check_out(config: AnnotateConfig, side: Path) -> None:

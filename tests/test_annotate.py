@@ -451,6 +451,23 @@ def test_names_of_videos_are_taken_as_they_are(of_videos, films, inside):
     np.testing.assert_allclose(table["score_a"], expected["score_a"])
 
 
+def test_the_default_sentence_and_the_same_one_given_are_the_same_settings(of_episodes):
+    default = replace(of_episodes, labeller="scripted")
+    for name, first, *others in (
+        ("default", None, "close the drawer", "close  the drawer"),
+        ("given", "close  the drawer", None, "close the drawer"),
+    ):
+        default = replace(default, out=of_episodes.out.with_name(f"{name}.parquet"))
+        annotate.run(replace(default, instruction=first))
+        manifest = default.out.with_suffix(".run") / "manifest.json"
+        before = manifest.read_bytes()
+        for said in others:
+            annotate.run(replace(default, instruction=said))
+        assert manifest.read_bytes() == before, "kept"
+        with pytest.raises(RoboprefError, match=r"with other settings \(instruction="):
+            annotate.run(replace(default, instruction="open the drawer"))
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
