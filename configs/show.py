@@ -76,7 +76,7 @@ class AttentionConfig:
     weights from the words to the frames, which are no measure of importance; with one token a frame they have no places.
     """
     instruction: str | None = None
-    """What VLP is asked; with --episodes the task's plain sentence by default."""
+    """What VLP is asked; needed with --videos, and with --episodes the task's plain sentence by default."""
     clips: Count = 2
     """Episodes of each dataset, from its first on; videos are all shown."""
     level: str = "expert"

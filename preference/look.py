@@ -117,8 +117,14 @@ def check_config(config: AttentionConfig) -> None:
         problem = "--clips, --size, --chunk and --threads must be at least 1, and --grid at least 2"
     elif not 0 < config.square < 1:
         problem = f"--square {config.square} is a share of the picture's side: above 0 and below 1"
+    elif config.videos and config.instruction is None:
+        problem = "--videos needs --instruction: say what the robot should do there, such as --instruction 'close the drawer'"
     if problem:
         raise UsageError(f"attention: {problem}")
+    if config.instruction is not None:
+        check_instruction(config.instruction)
+    for path in config.episodes:  # before the model is loaded
+        EpisodeStore(path)
 
 
 def of_episodes(config: AttentionConfig, vlp: VLPScorer) -> Iterator[Clip]:

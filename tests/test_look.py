@@ -248,7 +248,7 @@ def test_the_command_looks_at_videos(model, tmp_path, capsys):
         write_video(tmp_path / f"{number}.mp4", frames)
     argv = ["--model", str(model), "--videos", f"{tmp_path}/*.mp4", "--out", str(tmp_path / "out"), "--grid", "5"]
     argv += ["--square", "0.25", "--size", "80", "--threads", "1"]
-    assert cli.main(["attention", *argv]) == 1  # what is asked of a video has to be said
+    assert cli.main(["attention", *argv]) == 2  # what is asked of a video has to be said
     assert "The instruction is empty" in capsys.readouterr().err
     assert cli.main(["attention", *argv, "--instruction", "close it"]) == 0
     end = f"{tmp_path}/out: a picture a clip, and their numbers in maps.csv"
@@ -272,6 +272,7 @@ def test_a_broken_video_is_named_before_the_first_picture_is_drawn(model, tmp_pa
     [
         ({"episodes": ()}, "either --episodes DIR or --videos FILES"),
         ({"videos": ("x.mp4",)}, "either --episodes DIR or --videos FILES"),
+        ({"episodes": (), "videos": ("x.mp4",)}, "^attention: --videos needs --instruction: say what the robot should do"),
         ({"grid": 1}, "--grid at least 2"),
         ({"square": 1.0}, "--square 1.0 is a share"),
         ({"square": 0.1}, "leave gaps"),
