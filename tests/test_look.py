@@ -249,7 +249,7 @@ def test_the_command_looks_at_videos(model, tmp_path, capsys):
     argv = ["--model", str(model), "--videos", f"{tmp_path}/*.mp4", "--out", str(tmp_path / "out"), "--grid", "5"]
     argv += ["--square", "0.25", "--size", "80", "--threads", "1"]
     assert cli.main(["attention", *argv]) == 2  # what is asked of a video has to be said
-    assert "The instruction is empty" in capsys.readouterr().err
+    assert "--videos needs --instruction" in capsys.readouterr().err
     assert cli.main(["attention", *argv, "--instruction", "close it"]) == 0
     end = f"{tmp_path}/out: a picture a clip, and their numbers in maps.csv"
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/out/00-0.png", f"{tmp_path}/out/01-1.png", end]
