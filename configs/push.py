@@ -23,5 +23,7 @@ class PushConfig:
     """Folder to write, or hf-hub:OWNER/NAME; the hub's token comes from the environment (HF_TOKEN)."""
     private: bool = False
     """Make the hub's repository private; one that is already there and public is refused."""
+    overwrite: bool = False
+    """Replace another model that a push wrote to the folder; the same model is written anew without it."""
     dry_run: bool = False
     """Only list the files and their sizes; nothing is written or sent."""

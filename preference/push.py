@@ -6,6 +6,7 @@ after the measures that the card quotes); goes to `--model` of whoever gets it.
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import atomic_folder, remove_abandoned
+from robopref.configs.files import atomic_folder, read_json, remove_abandoned
 from robopref.configs.push import PushConfig
 from robopref.configs.run_folder import CARD, LIBRARY
 from robopref.preference.backbone import parse_open_clip, parse_small
@@ -24,6 +25,7 @@ from robopref.preference.vlp import KIND, VLPScorer
 
 Writer = Callable[[Path, Path, str, str], dict[str, int]]
 """Run, empty folder, name and reference -> bytes of each file that it wrote there, the card first."""
+NAMES: dict[Kind, str] = {"vlp": "VLP", "policy": "policy", "reward": "learned reward"}
 
 
 def share(config: PushConfig, write: Writer) -> tuple[str, dict[str, int]]:
@@ -32,6 +34,8 @@ def share(config: PushConfig, write: Writer) -> tuple[str, dict[str, int]]:
         repo, revision = parse_reference(config.to)
         if revision is not None:
             raise UsageError(f"--to {config.to}: a push goes to the main branch; leave out @{revision}")
+        if config.overwrite:
+            raise UsageError("--overwrite is for folders: in the hub a push is a commit, and the earlier ones stay; leave it out")
         if not config.dry_run:
             check_upload(config.to)
         with tempfile.TemporaryDirectory() as made:
@@ -41,10 +45,36 @@ def share(config: PushConfig, write: Writer) -> tuple[str, dict[str, int]]:
     target = check_target(config)
     if config.dry_run:
         with tempfile.TemporaryDirectory() as made:
-            return config.to, write(config.run, Path(made), target.name, target.name)
+            return config.to, write_over(config, write, Path(made), target)
     remove_abandoned(target)
     with atomic_folder(target) as aside:
-        return config.to, write(config.run, aside, target.name, target.name)
+        return config.to, write_over(config, write, aside, target)
+
+
+def write_over(config: PushConfig, write: Writer, aside: Path, target: Path) -> dict[str, int]:
+    """Write to `aside` what shall replace `target`; RoboprefError when that holds another model, unless it is to be replaced."""
+    sizes = write(config.run, aside, target.name, target.name)
+    if not config.overwrite:
+        refuse_other(target, aside)
+    return sizes
+
+
+def refuse_other(target: Path, made: Path) -> None:
+    """RoboprefError when the weights that a push wrote to `target` are not those in `made`, or are of another kind of model."""
+    try:
+        if filecmp.cmp(target / WEIGHTS, made / WEIGHTS, shallow=False):  # kind and settings are in the same file
+            return
+    except FileNotFoundError:  # none is there, or another push is just replacing it
+        return
+    try:
+        kind = read_json(target / SETTINGS)["kind"]
+    except (RoboprefError, KeyError, TypeError):  # missing, or edited
+        kind = None
+    article = "another" if kind == read_json(made / SETTINGS)["kind"] else "a"
+    raise RoboprefError(
+        f"--to {target} holds {article} {NAMES.get(kind, 'model')} that an earlier push wrote: choose another --to, or replace "
+        "it with --overwrite"
+    )
 
 
 def check_target(config: PushConfig) -> Path:

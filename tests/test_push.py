@@ -240,6 +240,23 @@ def test_only_what_a_push_wrote_is_overwritten(run, tmp_path):
         assert files(tmp_path) == before
 
 
+def test_another_model_is_replaced_only_when_told(run, tmp_path, capsys):
+    target = tmp_path / "drawers"
+    push.run(PushConfig(run, str(target)))
+    tensors, config = load_model(run, KIND)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name] = tensors[name] + 0.5
+    save_model(run, KIND, tensors, config)
+    before = files(tmp_path)
+    told = f"error: --to {target} holds another VLP that an earlier push wrote: choose another --to, or replace it with "
+    for words in ([], ["--dry-run"]):
+        assert cli.main(["push", str(run), "--to", str(target), *words]) == 1
+        assert capsys.readouterr().err.strip() == told + "--overwrite"
+        assert files(tmp_path) == before
+    push.run(PushConfig(run, str(target), overwrite=True))
+    assert scores(target) == scores(run)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -247,6 +264,7 @@ def test_only_what_a_push_wrote_is_overwritten(run, tmp_path):
         ({"to": "hf-hub:drawers"}, "write hf-hub:OWNER/NAME"),
         ({"to": "hf-hub:me/drawers@v1"}, "leave out @v1"),
         ({"to": "drawers", "private": True}, "--private is for the hub"),
+        ({"to": "hf-hub:me/drawers", "overwrite": True}, "--overwrite is for folders"),
     ],
 )
 def test_targets_that_are_none(run, inside, changes, message):

@@ -148,6 +148,19 @@ def test_numbers_of_other_weights_and_words_of_other_labels_are_not_told(runs: P
     assert ("does not say who gave them" in text) == (which == "labels") and (SENTENCE in text) == (which == "weights")
 
 
+def test_a_model_of_another_kind_is_replaced_only_when_told(runs: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    push.run(PushConfig(runs / "piql", str(target)))
+    before = files(target)
+    with pytest.raises(RoboprefError, match=r"mine holds a policy that an earlier push wrote: .* --overwrite"):
+        push.run(PushConfig(runs / "piql" / "reward", str(target)))
+    with pytest.raises(RoboprefError, match="mine holds another policy that an earlier push wrote"):
+        push.run(PushConfig(runs / "bc", str(target)))
+    assert files(target) == before
+    push.run(PushConfig(runs / "piql" / "reward", str(target), overwrite=True))
+    assert read_json(target / "config.json")["kind"] == "reward"
+
+
 def test_an_evaluation_in_the_run_and_that_of_a_pipeline_are_found(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     for name in ("piql", "evaluation"):
@@ -217,7 +230,7 @@ def test_what_is_no_finished_run_is_not_shared(runs: Path, tmp_path: Path) -> No
 
 def test_only_what_a_push_wrote_is_overwritten_of_whichever_kind(runs: Path, tmp_path: Path) -> None:
     for run in (runs / "piql", runs / "piql" / "reward", runs / "bc"):
-        push.run(PushConfig(run, str(tmp_path / "mine")))
+        push.run(PushConfig(run, str(tmp_path / "mine"), overwrite=True))
     assert files(tmp_path / "mine").keys() == {"README.md", "config.json", "model.safetensors"}
     before = files(runs)
     for target in (runs / "bc", runs / "piql" / "reward"):
