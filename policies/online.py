@@ -7,6 +7,7 @@ the episode again and repeating its actions, whatever the simulator hides.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -227,6 +228,7 @@ def run(config: OnlineConfig, kind: type[Run] = Run) -> Path:
     with run_folder(config.out, "train", config, files, overwrite=config.overwrite, writes=writes) as complete:
         if not complete:
             check(config)
+            warn_of_warmup(config)
             finish(config, files, kind)
     return config.out
 
@@ -242,6 +244,17 @@ def check(config: OnlineConfig) -> None:
         raise RoboprefError(f"hold={config.hold}: an action is held for at least one decision, give a number from 1 on")
     if config.seed < 0:
         raise RoboprefError(f"seed={config.seed}: give a number from 0 on")
+
+
+def warn_of_warmup(config: OnlineConfig) -> None:
+    """Print to stderr when a run is over before its warm-up is, so that its policy stays as it was drawn."""
+    decisions = config.frames // config.action_repeat
+    if config.warmup >= decisions:
+        print(
+            f"warning: the warm-up, warmup={config.warmup} decisions, is not less than the run's {decisions} (frames="
+            f"{config.frames}, action_repeat={config.action_repeat}): nothing will be learnt; set warmup= or frames=",
+            file=sys.stderr,
+        )
 
 
 def finish(config: OnlineConfig, files: Mapping[str, Path], kind: type[Run]) -> None:

@@ -197,6 +197,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Did you mean 'InvertedPendulum-v5'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("warmup", "told"), [(9, False), (10, True)])
+def test_a_warm_up_as_long_as_the_run_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], warmup: int, told: bool
+) -> None:
+    words = (
+        f"train policy=sac env=mujoco/InvertedPendulum-v5 frames=20 action_repeat=2 warmup={warmup} eval_every=20 eval_episodes=1"
+    )
+    assert robopref([*words.split(), "policy.width=8", f"out={tmp_path / 'run'}"]) == 0
+    shown = capsys.readouterr()
+    warning = "warning: the warm-up, warmup=10 decisions, is not less than the run's 10 (frames=20, action_repeat=2): "
+    warning += "nothing will be learnt; set warmup= or frames=\n"
+    assert (warning in shown.err) == told and ("warning" in shown.err) == told
+
+
 def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "env=mujoco/InvertedPendulum-v5 frames=60 action_repeat=1 warmup=40 eval_every=60 eval_episodes=1 policy.width=8"
     assert robopref(["train", "-m", "policy=cir,sac", *words.split(), f"out={tmp_path}"]) == 0
