@@ -6,10 +6,10 @@ they are made for a GPU and hours.  The quick scale of the pipeline shortens all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from robopref.configs.errors import UsageError
 from robopref.configs.imitation import OTRConfig, SEABOConfig, UDSConfig
@@ -470,6 +470,23 @@ ONLINE = ("cir", "sac")
 """Policies that act in an environment and learn from all that was met."""
 ON_POLICY = ("gtr", "ppo", "ppo_kl", "c_chain")
 """That act too, and learn from what the present policy meets; all others learn from episodes."""
+
+
+def preset(policy: Mapping[str, Any]) -> str:
+    """What `policy=` calls a policy's settings: a preset of another algorithm has a name of its own."""
+    name = str(policy["name"])
+    if name == "cpl" and policy["reference"]:
+        return "dpo" if policy["bias"] == 1 else "cpl_kl"
+    if name == "cir" and (policy["critic"], policy["actor_q"], policy["low_share"]) == ("mlp", "min", 1):
+        return "sac"
+    if name == "gtr":
+        return {"none": "ppo", "kl": "ppo_kl", "mean": "c_chain"}.get(policy["penalty"], name)
+    return name
+
+
+def trained(policy: PolicyConfig | CIRConfig | GTRConfig, seeds: Sequence[int]) -> str:
+    """What a training's last line says was made: the policy and its seeds."""
+    return f"{preset(vars(policy))}, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
 
 
 def kind_of(argv: Sequence[str]) -> str:

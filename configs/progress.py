@@ -81,6 +81,11 @@ def tracked(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         progress.close()
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: `1 pair`, `2 pairs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def already_done(began: float, *folders: Path) -> str:
     """`, already done`, for a command's last line, where all of `folders` were finished before `began` (time.time())."""
     return ", already done" if all((folder / MANIFEST).stat().st_mtime < began for folder in folders) else ""

@@ -23,7 +23,7 @@ from robopref.configs.collect import CollectConfig
 from robopref.configs.errors import RoboprefError, nearest
 from robopref.configs.files import remove_abandoned
 from robopref.configs.parallel import in_processes
-from robopref.configs.progress import tell_end
+from robopref.configs.progress import counted, tell_end
 from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import FLAGS, refuse_inside, run_folder
 from robopref.datasets.clips import is_bank, is_drawn, render_bank
@@ -45,7 +45,7 @@ def main(config: CollectConfig) -> None:
     out = run(config)
     for name in expand_tasks(config.tasks):
         store = EpisodeStore(out / name)
-        print(f"{out / name}: {len(store)} episodes, {store.index['length'].sum()} steps")
+        print(f"{out / name}: {counted(len(store), 'episode')}, {counted(store.index['length'].sum(), 'step')}")
     folders = [out / name for name in expand_tasks(config.tasks)]
     made = "a dataset a task" if config.clips is None else f"a dataset a task, its frames in {config.clips}"
     then = (

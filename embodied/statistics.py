@@ -29,6 +29,7 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from robopref.configs.errors import RoboprefError
+from robopref.configs.progress import counted
 
 FEW = 5  # seeds, below which there is no interval
 LEVEL = 0.95
@@ -207,7 +208,7 @@ def summarise(outcomes: pd.DataFrame, measure: str = "success") -> dict[str, dic
 def over_what(members: int, goals: int) -> str:
     """The unit of a row of `summarise`, in words."""
     drawn = "goals" if members < FEW else "goals and seeds"
-    return f"{RANGE if goals < FEW else INTERVAL} over {drawn}; {goals} goals x {members} seed{'s' if members > 1 else ''}"
+    return f"{RANGE if goals < FEW else INTERVAL} over {drawn}; {counted(goals, 'goal')} x {counted(members, 'seed')}"
 
 
 def grid(rows: pd.DataFrame, value: str, seed: str = "seed", task: str = "env") -> np.ndarray | None:

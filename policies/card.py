@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, NO_MATTER, digest, read_json, read_record
+from robopref.configs.policy import preset
 from robopref.datasets.preferences import labelled, read_origin, read_preferences
 from robopref.embodied.evaluate import protocol_of
 from robopref.embodied.statistics import over_what
@@ -136,13 +137,7 @@ def about(
 
 def method(policy: Mapping[str, Any]) -> tuple[str, str]:
     """What a policy's settings are, as `policy=` names it and in words: a preset of another algorithm has a name of its own."""
-    name = str(policy["name"])
-    if name == "cpl" and policy["reference"]:
-        name = "dpo" if policy["bias"] == 1 else "cpl_kl"
-    elif name == "cir" and (policy["critic"], policy["actor_q"], policy["low_share"]) == ("mlp", "min", 1):
-        name = "sac"
-    elif name == "gtr":
-        name = {"none": "ppo", "kl": "ppo_kl", "mean": "c_chain"}.get(policy["penalty"], name)
+    name = preset(policy)
     return name, METHODS.get(name, name)
 
 

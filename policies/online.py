@@ -33,7 +33,7 @@ from robopref.configs.checkpoint import (
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, plain
 from robopref.configs.parallel import keep_freed_memory
-from robopref.configs.policy import OnlineConfig, OnPolicyConfig
+from robopref.configs.policy import OnlineConfig, OnPolicyConfig, trained
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
 from robopref.configs.run_folder import MODEL, run_folder
@@ -214,7 +214,7 @@ def main(config: OnlineConfig) -> None:
     """`robopref train`, where agents learn while they act."""
     began = time.time()
     out = run(replace(config, env=full_name(config.env)))
-    made = f"{config.policy.name}, seed {config.seed}"
+    made = trained(config.policy, [config.seed])
     tell_end(out, began, made, "robopref", "evaluate", "--policy", str(out), "--out", str(out / "evaluation"))
 
 

@@ -24,7 +24,7 @@ import torch
 from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, plain
-from robopref.configs.policy import OnPolicyConfig
+from robopref.configs.policy import OnPolicyConfig, trained
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, seed_everything, write_manifest
 from robopref.configs.run_folder import MODEL, run_folder
@@ -271,7 +271,7 @@ def main(config: OnPolicyConfig) -> None:
     """`robopref train`, where agents learn from what their present policy meets."""
     began = time.time()
     out = run(replace(config, env=full_name(config.env)))
-    made = f"{config.policy.name}, seeds {', '.join(map(str, config.seeds))}"
+    made = trained(config.policy, config.seeds)
     tell_end(out, began, made, "robopref", "evaluate", "--policy", str(out), "--out", str(out / "evaluation"))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, read_record
+from robopref.configs.progress import counted
 from robopref.configs.push import PushConfig
 from robopref.policies.card import policy_card, reward_card
 from robopref.policies.networks import load_policy
@@ -37,7 +38,7 @@ def main(config: PushConfig) -> None:
     for name, size in sizes.items():
         print(f"{name:<28}{size:>12} bytes")
     said = "would be written" if config.dry_run else GIVEN[kind_of(config.run)]
-    print(f"{where}: {len(sizes)} files, {sum(sizes.values()) / 2**20:.1f} MB, {said}")
+    print(f"{where}: {counted(len(sizes), 'file')}, {sum(sizes.values()) / 2**20:.1f} MB, {said}")
 
 
 def run(config: PushConfig) -> tuple[str, dict[str, int]]:

@@ -29,6 +29,7 @@ from robopref.configs.policy import (
     PIQLConfig,
     TD3BCConfig,
     TrainConfig,
+    trained,
 )
 from robopref.configs.progress import tell_end
 from robopref.configs.run import MetricsLogger, choose_device, is_complete, seed_everything, write_manifest
@@ -74,7 +75,7 @@ def main(config: TrainConfig) -> None:
     """`robopref train`, where policies learn from episodes."""
     began = time.time()
     out = run(config)
-    made = f"{config.policy.name}, seeds {', '.join(map(str, config.seeds))}"
+    made = trained(config.policy, config.seeds)
     tell_end(out, began, made, "robopref", "evaluate", "--policy", str(out), "--out", str(out / "evaluation"))
 
 

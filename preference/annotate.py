@@ -26,7 +26,7 @@ import pandas as pd
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import BEGUN, MANIFEST, digest, plain, read_json, remove_abandoned, write_json
-from robopref.configs.progress import tell_end
+from robopref.configs.progress import counted, tell_end
 from robopref.configs.run import choose_device, write_manifest
 from robopref.configs.run_folder import FLAGS, recorded, refuse_inside, run_folder
 from robopref.datasets.clips import Segment
@@ -441,7 +441,8 @@ def summary(out: Path) -> str:
     """What `run` wrote, in words, with every measure of agreement where a true return was there, and what was skipped."""
     table = read_preferences(out)
     kept = labelled(table)
-    lines = [f"{out}: {len(kept)} pairs, {(kept['label'] == 0.5).sum()} ties, for {table['instruction'].iloc[0]!r}"]
+    found = f"{counted(len(kept), 'pair')}, {counted((kept['label'] == 0.5).sum(), 'tie')}"
+    lines = [f"{out}: {found}, for {table['instruction'].iloc[0]!r}"]
     if len(kept) < len(table):
         gone = len(table) - len(kept)
         lines += [f"{gone} of {len(table)} pairs have no label: the labeller abstained, and policies leave them out."]

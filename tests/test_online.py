@@ -209,6 +209,7 @@ def test_a_warm_up_as_long_as_the_run_is_warned_of(
     warning = "warning: the warm-up, warmup=10 decisions, is not less than the run's 10 (frames=20, action_repeat=2): "
     warning += "nothing will be learnt; set warmup= or frames=\n"
     assert (warning in shown.err) == told and ("warning" in shown.err) == told
+    assert shown.out.startswith(f"{tmp_path / 'run'}: sac, seed 0; next: ")
 
 
 def test_a_sweep_over_agents_and_the_papers_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

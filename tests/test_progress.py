@@ -15,8 +15,10 @@ import pytest
 from robopref.configs import progress
 from robopref.configs.cli import main
 from robopref.configs.files import MANIFEST
+from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
-from robopref.configs.progress import Progress, tell_end, tracked
+from robopref.configs.policy import OnlineConfig, OnPolicyConfig, trained
+from robopref.configs.progress import Progress, counted, tell_end, tracked
 
 
 class Clock:
@@ -113,6 +115,22 @@ def test_the_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == f"{tmp_path}: a policy; next: robopref evaluate --policy 'été 1'\n"
     tell_end(tmp_path, time.time() + 1, "a film")
     assert capsys.readouterr().out == f"{tmp_path}: a film, already done\n"
+
+
+def test_things_are_counted_in_words() -> None:
+    assert [counted(number, "pair") for number in (0, 1, 2)] == ["0 pairs", "1 pair", "2 pairs"]
+
+
+@pytest.mark.parametrize("name", ["cir", "sac"])
+def test_a_preset_is_called_by_its_own_name(name: str) -> None:
+    config = to_dataclass(OnlineConfig, compose("train_online", [f"policy={name}", "env=dmc/walker-walk", "out=x"]))
+    assert trained(config.policy, [4]) == f"{name}, seed 4"
+
+
+@pytest.mark.parametrize("name", ["gtr", "ppo", "ppo_kl", "c_chain"])
+def test_a_relative_of_gtr_is_called_by_its_own_name(name: str) -> None:
+    config = to_dataclass(OnPolicyConfig, compose("train_onpolicy", [f"policy={name}", "env=dmc/walker-walk", "out=x"]))
+    assert trained(config.policy, [0, 1]) == f"{name}, seeds 0, 1"
 
 
 def test_commands_end_with_what_was_made_where_and_what_comes_next(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

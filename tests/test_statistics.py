@@ -160,6 +160,7 @@ def test_members_are_drawn_from_few_on() -> None:
     assert over_what(4, 20) == "95 % interval over goals; 20 goals x 4 seeds"
     assert over_what(5, 20) == "95 % interval over goals and seeds; 20 goals x 5 seeds"
     assert over_what(1, 3) == "range over goals; 3 goals x 1 seed"
+    assert over_what(1, 1) == "range over goals; 1 goal x 1 seed"
 
 
 def test_a_summary_keeps_policies_and_counts() -> None:

@@ -256,7 +256,7 @@ def test_the_command_trains(inputs: tuple[Path, Path], tmp_path: Path, capsys: p
     argv += ["policy.hidden=[8]", "policy.clone_steps=2", "policy.steps=3", "policy.pairs=4", "device=cpu"]
     assert robopref(argv) == 0
     out = tmp_path / "out"
-    said = f"{out}: cpl, seeds 3; next: robopref evaluate --policy {out} --out {out / 'evaluation'}\n"
+    said = f"{out}: cpl, seed 3; next: robopref evaluate --policy {out} --out {out / 'evaluation'}\n"
     assert capsys.readouterr().out == said
     assert load_policy(tmp_path / "out").obs_dim == 39
 
