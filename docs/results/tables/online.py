@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from marks import fixed
 from shared import by_seed, listed, markdown, read, told
 
 from robopref.embodied.statistics import Spread, Statistic, difference, iqm_along, over_seeds, verdict
@@ -260,6 +261,8 @@ def agents() -> str:
 
     def returned(file: str, env: str, frame: int, variant: str) -> str:
         values = at(file, env, variant, frame)
+        if len(values) == 1:
+            return f"{fixed(values[0], 0, comma=True)} (one seed)"
         cell = told(over_seeds(values), 0, comma=True) if len(values) else ""
         known = AUTHORS.get((env, frame)) if variant == "cir" else None
         return f"{cell}, its authors' {known[0]} +- {known[1]}" if known else cell
