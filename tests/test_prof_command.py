@@ -15,6 +15,7 @@ from test_prof_writers import ANSWER
 
 from robopref.configs import cli
 from robopref.datasets.d4rl import load_offline, write_d4rl
+from robopref.preference.prof import command
 from robopref.preference.prof.written import WrittenReward
 
 QUICK = ["candidates=3", "children=2", "ranking.horizon=10", "ranking.draws=1", "env=toy/walker"]
@@ -61,6 +62,14 @@ def test_the_grammar_s_rewards_are_ranked_shown_and_written(files, capsys):
     before = Path("run/manifest.json").stat().st_mtime_ns
     assert prof("out=run") == 0 and Path("run/manifest.json").stat().st_mtime_ns == before  # kept
     assert ", already done; " in capsys.readouterr().out.splitlines()[-1] and "already" not in shown
+    then = "next: robopref train policy=iql_d4rl data=data.hdf5 reward=run/reward.py"
+    assert shown.splitlines()[-1] == f"run: the candidate marked * in reward.py; {then}" and "more in" not in shown
+
+
+def test_candidates_that_are_not_shown_are_counted(files, capsys, monkeypatch):
+    monkeypatch.setattr(command, "SHOWN", 3)
+    assert prof("out=run") == 0
+    assert "\n2 more in run/ranking.csv\n" in capsys.readouterr().out
 
 
 def test_an_edited_reward_is_ranked_again(files, capsys):

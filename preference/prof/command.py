@@ -22,7 +22,7 @@ from rich.text import Text
 from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import atomic_file, plain, write_json
 from robopref.configs.prof import PROFConfig
-from robopref.configs.progress import already_done
+from robopref.configs.progress import tell_end
 from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import clipped, load_offline
@@ -50,8 +50,9 @@ def main(config: PROFConfig) -> None:
     out = run(config if config.fields else replace(config, env=full_name(config.env)))
     show(out)
     again = f"files=[mine.py,{out / REWARD}] candidates=0 rounds=0 out={out}-edited"
-    again = f"to edit it, copy it to mine.py and rank both, with the same env and data: {again}"
-    print(f"{out / REWARD}: the one marked *{already_done(began, out)}; {again}")
+    print(f"to edit {out / REWARD}, copy it to mine.py and rank both, with the same env and data: {again}")
+    then = ["train", "policy=iql_d4rl", f"data={config.data}", f"reward={out / REWARD}"]
+    tell_end(out, began, f"the candidate marked * in {REWARD}", "robopref", *then)
 
 
 def run(config: PROFConfig) -> Path:
@@ -202,4 +203,6 @@ def show(out: Path) -> None:
         numbers = (f"{float(row[c]):.3f}" if row[c] != "" else "" for c in columns)
         table.add_row(Text(f"{row['candidate']}{mark}"), *numbers, Text(row["problem"]))  # brackets in them are no markup
     console.print(table)
+    if len(ranking) > SHOWN:
+        print(f"{len(ranking) - SHOWN} more in {out / RANKING}")
     console.print(Syntax((out / REWARD).read_text(encoding="utf-8"), "python", word_wrap=True))
