@@ -32,6 +32,7 @@ SEGMENT = 50  # environment steps a segment [VLP, downstream protocol]
 PARTS = ("parts.npy", "parts.json")
 BANK = {"frames.npy", "states.npy", "index.parquet", *PARTS}
 """The files of a frame bank."""
+TOLD = 12  # names of frame banks in an error
 STRIDE = 7  # 8 frames, 7 steps apart, span the 50 steps of a segment
 COLUMNS = ("task", "level", "episode", "step", "length", "success_step", "camera")  # of a bank's index
 
@@ -205,6 +206,18 @@ def _wrong(pixels: np.ndarray, table: pd.DataFrame, states: np.ndarray, task: st
     return ""
 
 
+def _how_to_get(missing: Sequence[Path]) -> str:
+    """Which frame banks do not exist, which lie beside them, and what can be done."""
+    first = missing[0]
+    others = f" (nor {len(missing) - 1} more)" if len(missing) > 1 else ""
+    collect = f"`robopref collect --tasks {first.name} --clips {first.parent}`"
+    there = sorted(path.name for path in first.parent.glob("*") if path.is_dir() and is_bank(path))
+    if not there:
+        return f"{first} does not exist{others}, nor any frame bank beside it: draw it with {collect}, or correct the path"
+    shown = ",".join(there[:TOLD]) + (",..." if len(there) > TOLD else "")
+    return f"{first} does not exist{others}: give those that are there, tasks=[{shown}], or collect what is missing, {collect}"
+
+
 class FrameBank:
     """The frames of one or several tasks, memory mapped: `frames` of task after task, one `index` row a frame.
 
@@ -216,6 +229,8 @@ class FrameBank:
         self.folders = [Path(folder) for folder in folders]
         if not self.folders:
             raise RoboprefError("No frame bank to read: collect at least one task with rendering on.")
+        if missing := [folder for folder in self.folders if not folder.exists()]:
+            raise RoboprefError(_how_to_get(missing))
         pictures: list[np.ndarray] = []
         tables, states = [], []
         for bank, folder in enumerate(self.folders):

@@ -26,6 +26,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.progress import counted, tell_end
 from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import FLAGS, refuse_inside, run_folder
+from robopref.configs.vlp import PretrainConfig
 from robopref.datasets.clips import is_bank, is_drawn, render_bank
 from robopref.datasets.episodes import EpisodeStore, write_episodes
 from robopref.embodied.envs import MetaWorldEnv, make_env
@@ -51,9 +52,15 @@ def main(config: CollectConfig) -> None:
     then = (
         ["annotate", "--episodes", str(folders[0]), "--model", "VLP"]
         if config.clips is None
-        else ["pretrain", f"clips={config.clips}"]
+        else ["pretrain", f"clips={config.clips}", *words_for_tasks(config.clips, config.tasks)]
     )
     tell_end(out, began, made, "robopref", *then, folders=folders)
+
+
+def words_for_tasks(clips: Path, tasks: Sequence[str]) -> list[str]:
+    """`tasks=[...]` for what learns from the frames of `tasks`; nothing where all that it learns from by default are there."""
+    usual = expand_tasks(PretrainConfig().tasks)
+    return [] if all(is_bank(clips / name) for name in usual) else [f"tasks=[{','.join(tasks)}]"]
 
 
 def run(config: CollectConfig) -> Path:

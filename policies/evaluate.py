@@ -49,7 +49,8 @@ def main(config: EvaluateConfig) -> None:
         low, high = (f"{row[end]:.{digits}f}" for end in ("low", "high"))
         told = f"{name}: {protocol} {row['iqm']:.{digits}f} [{low}, {high}], {over_what(int(row['members']), int(row['goals']))}"
         print(told + (f", success {reached[name]:.2f}" if protocol == "return" and knows_success(config.env) else ""))
-    tell_end(out, began, "success.csv and summary.json", "robopref", "video", "--policy", *config.policy, "--env", config.env)
+    then = ["video", "--policy", *config.policy, "--env", config.env, *(["--force"] if config.force else [])]
+    tell_end(out, began, "success.csv and summary.json", "robopref", *then)
 
 
 def run(config: EvaluateConfig) -> Path:

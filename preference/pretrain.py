@@ -29,11 +29,11 @@ from robopref.configs.checkpoint import (
 )
 from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.finite import check_losses
-from robopref.configs.progress import tell_end
+from robopref.configs.progress import counted, tell_end
 from robopref.configs.run import MetricsLogger, choose_device, seed_everything, write_manifest
 from robopref.configs.run_folder import MODEL, run_folder
 from robopref.configs.stopping import Stopping
-from robopref.configs.vlp import PretrainConfig
+from robopref.configs.vlp import PretrainConfig, TrainVLPConfig
 from robopref.datasets.clips import FrameBank, Parts
 from robopref.embodied.parts import BACKGROUND, ROBOT
 from robopref.embodied.tasks import expand_tasks
@@ -49,7 +49,11 @@ def main(config: PretrainConfig) -> None:
     """`robopref pretrain`."""
     began = time.time()
     out = run(config)
-    tell_end(out, began, f"backbone of {config.steps} steps", "robopref", "train-vlp", f"backbone=small:{out}")
+    usual = TrainVLPConfig()
+    then = [f"backbone=small:{out}"]
+    then += [f"clips={config.clips}"] if config.clips != usual.clips else []
+    then += [f"tasks=[{','.join(config.tasks)}]"] if config.tasks != usual.tasks else []
+    tell_end(out, began, f"backbone of {counted(config.steps, 'step')}", "robopref", "train-vlp", *then)
 
 
 def run(config: PretrainConfig) -> Path:

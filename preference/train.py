@@ -31,7 +31,7 @@ from robopref.configs.checkpoint import (
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.finite import check_losses
-from robopref.configs.progress import tell_end
+from robopref.configs.progress import counted, tell_end
 from robopref.configs.run import MetricsLogger, is_complete, seed_everything, write_manifest
 from robopref.configs.run_folder import MODEL, run_folder
 from robopref.configs.stopping import Stopping
@@ -57,7 +57,17 @@ def main(config: TrainVLPConfig) -> None:
     """`robopref train-vlp`."""
     began = time.time()
     out = run(config)
-    tell_end(out, began, f"VLP of {config.steps} steps", "robopref", "annotate", "--model", str(out), "--episodes", "DATASET")
+    tell_end(
+        out,
+        began,
+        f"VLP of {counted(config.steps, 'step')}",
+        "robopref",
+        "annotate",
+        "--model",
+        str(out),
+        "--episodes",
+        "DATASET",
+    )
 
 
 def run(config: TrainVLPConfig) -> Path:

@@ -150,6 +150,12 @@ def test_commands_end_with_what_was_made_where_and_what_comes_next(inside: Path,
     }
     for command in (collect, labels, train, evaluate):
         assert last(*command) == said[command[0]]
+    clips = last(*collect[:-1], "episodes", "--clips", "frames")
+    then = "next: robopref pretrain clips=frames 'tasks=[reach]'"
+    assert clips == f"episodes: a dataset a task, its frames in frames; {then}"
+    small = ["steps=1", "batch=2", "width=8", "features=8", "keypoints=4", "out=backbone"]
+    then = "next: robopref train-vlp backbone=small:backbone clips=frames 'tasks=[reach]'"
+    assert last("pretrain", "clips=frames", "tasks=[reach]", *small) == f"backbone: backbone of 1 step; {then}"
     time.sleep(0.1)
     for command in (collect, labels, train, evaluate):
         assert last(*command) == re.sub("; next", ", already done; next", said[command[0]])

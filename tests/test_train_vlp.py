@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -252,6 +253,19 @@ def test_a_bank_of_another_form_is_refused_by_name(problem, pretraining, clips, 
     with pytest.raises(RoboprefError, match=f"{TASKS[1]}: {message}.*Run `robopref collect` again"):
         pretrain.run(replace(pretraining, clips=tmp_path / "clips", out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_task_without_a_bank_is_told_with_those_that_are_there(pretraining, clips, tmp_path):
+    config = replace(pretraining, tasks=(*TASKS, "reach", "push"), out=tmp_path / "out")
+    there = ",".join(sorted(TASKS))
+    message = (
+        f"{clips}/reach does not exist (nor 1 more): give those that are there, tasks=[{there}], or collect what is missing, "
+    )
+    with pytest.raises(RoboprefError, match=re.escape(f"{message}`robopref collect --tasks reach --clips {clips}`")):
+        pretrain.run(config)
+    with pytest.raises(RoboprefError, match="reach does not exist, nor any frame bank beside it: draw it with"):
+        pretrain.run(replace(config, clips=tmp_path, tasks=("reach",)))
+    assert not config.out.exists()
 
 
 def test_a_finished_stage_is_kept(vlp, training, monkeypatch):
