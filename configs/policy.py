@@ -444,7 +444,8 @@ class EvaluateConfig:
     `random` and `expert`.
     """
     out: Path
-    """Folder for success.csv and summary.json."""
+    """Folder for success.csv and summary.json.  success_step in the first is the number, from 0, of the step that first succeeded
+    (-1: none did); films.json of `robopref video` counts from 1."""
     env: Word = "auto"
     """Environment: metaworld/TASK, dmc/TASK, mujoco/..., adroit/...; auto: the one that the policies were trained in."""
     goals: Count = 20

@@ -20,7 +20,8 @@ class VideoConfig:
     env: Word = "auto"
     """Environment: metaworld/TASK, dmc/TASK or mujoco/ENVIRONMENT; auto: the one that the policies were trained in."""
     out: Path = Path("videos")
-    """Folder to write to."""
+    """Folder for the films and films.json, whose success_step counts actions up to and with the first success, as the films do
+    (null: none); it is one more than in success.csv of `robopref evaluate`."""
     goals: Count = 4
     """How many goals to film; goal g is the start that environment seed FIRST_GOAL + g draws."""
     first_goal: FirstGoal = 0

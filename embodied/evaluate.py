@@ -52,7 +52,7 @@ class EpisodeResult:
     success: bool
     """At any step; never in a world that knows none, such as dmc's."""
     success_step: int
-    """Steps before the first success; -1 without one."""
+    """The step that first succeeded, counted from 0; -1 without one.  films.json of `robopref video` counts from 1."""
     ret: float
     """Sum of the rewards of its `steps`: by the protocol `return` those of the whole episode."""
     steps: int
@@ -103,7 +103,7 @@ def _episode(policy: Policy, env: gym.Env[Any, Any], goal: int, max_steps: int, 
 
 
 def table(policy: str, member: int, results: Iterable[EpisodeResult]) -> pd.DataFrame:
-    """Rows of success.csv: policy, member, goal, success, success_step, ret, steps."""
+    """Rows of success.csv, a row an episode: policy, member, goal, success, success_step (counted from 0), ret, steps."""
     frame = pd.DataFrame([vars(result) for result in results])
     frame.insert(0, "member", member)
     frame.insert(0, "policy", policy)

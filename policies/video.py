@@ -248,7 +248,10 @@ def film(
 
 
 def _facts(episode: Episode) -> dict[str, object]:
-    """What a caption says about an episode."""
+    """What a caption and films.json say of an episode; success_step is the actions up to and with the first success.
+
+    That is one more than in success.csv of `robopref evaluate` and in datasets, which number steps from 0.
+    """
     success = bool(episode.success.any())
     return {
         "goal": episode.seed,

@@ -9,7 +9,10 @@ import pytest
 from robopref.configs.errors import RoboprefError
 from robopref.configs.show import VideoConfig
 from robopref.embodied.envs import make_env
+from robopref.embodied.evaluate import ActPolicy, evaluate
+from robopref.embodied.experts import ScriptedExpert
 from robopref.embodied.render import Renderer
+from robopref.embodied.rollout import rollout
 from robopref.embodied.video import read_video
 from robopref.policies import video
 
@@ -118,3 +121,12 @@ def test_settings_that_cannot_be_filmed(tmp_path: Path, changes: dict, said: str
     with pytest.raises(RoboprefError, match=said):
         video.run(VideoConfig(**{"policy": ("expert",), "out": tmp_path / "films", **SMALL, **changes}))
     assert not (tmp_path / "films").exists()
+
+
+def test_success_is_one_action_later_in_films_than_in_tables() -> None:
+    """As docs/architecture.md says; committed tables count from 0."""
+    env = make_env("metaworld/drawer-close")
+    expert = ScriptedExpert("drawer-close")
+    (row,) = evaluate(ActPolicy(expert), env, [3], 90)
+    told = video._facts(rollout(env, expert, seed=3, level="expert", policy="expert", max_steps=90))
+    assert row.success and told["success_step"] == row.success_step + 1 == row.steps
