@@ -257,8 +257,16 @@ def differences(there: Any, asked: Any, key: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(asked, dict):
         for name in dict.fromkeys([*asked, *there]):
             yield from differences(there.get(name), asked.get(name), f"{key}.{name}" if key else str(name))
-    elif there != asked and not (isinstance(there, str) and isinstance(asked, str) and _absolute(there) == _absolute(asked)):
+    elif not _alike(there, asked):
         yield f"{key}={there} there, {asked} asked for"
+
+
+def _alike(there: Any, asked: Any) -> bool:
+    """Whether two plain values are the same, or spell the same path, or lists of such."""
+    if isinstance(there, list) and isinstance(asked, list):
+        return len(there) == len(asked) and all(map(_alike, there, asked))
+    both_words = isinstance(there, str) and isinstance(asked, str)
+    return bool(there == asked or (both_words and _absolute(there) == _absolute(asked)))
 
 
 def write_json(path: str | Path, obj: Any) -> None:

@@ -451,7 +451,7 @@ def summary(out: Path) -> str:
         told = [f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in (middle, most)]
         lines += [
             f"How unusual the pictures are: {told[0]} in the median, {told[1]} at most, where 1 is the strangest of the "
-            f"training's own tasks; {far} pairs above {UNUSUAL:.0f}, the limit."
+            f"training's own tasks; {counted(far, 'pair')} above {UNUSUAL:.0f}, the limit."
         ]
     if (side_folder(out) / AGREEMENT).exists():
         row = read_json(side_folder(out) / AGREEMENT)

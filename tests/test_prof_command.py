@@ -75,7 +75,7 @@ def test_candidates_that_are_not_shown_are_counted(files, capsys, monkeypatch):
 def test_an_edited_reward_is_ranked_again(files, capsys):
     assert prof("out=run") == 0
     Path("mine.py").write_text("def reward(obs, act, next_obs):\n    return -np.abs(obs[:, wobble])\n")
-    hint = capsys.readouterr().out.splitlines()[-1].split(": ")[-1].split()
+    hint = capsys.readouterr().out.splitlines()[-2].split(": ")[-1].split()
     assert prof(*hint) == 0
     Path("run-edited").rename("again")
     ranking = pd.read_csv("again/ranking.csv")

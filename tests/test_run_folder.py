@@ -14,7 +14,7 @@ import pytest
 from small_disk import lock, small_disk
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import BEGUN, atomic_file, read_json
+from robopref.configs.files import BEGUN, atomic_file, differences, read_json
 from robopref.configs.run import MetricsLogger, write_manifest
 from robopref.configs.run_folder import FLAGS, HYDRA, LOCK, run_folder
 
@@ -60,6 +60,14 @@ def test_what_does_not_matter_to_a_result_may_differ(settings: Settings, tmp_pat
     finish(settings)
     os.rename(settings.out, tmp_path / "moved")
     assert finish(replace(settings, out=tmp_path / "moved", processes=8, data=os.path.abspath("data")))
+
+
+def test_a_path_may_be_spelled_otherwise_also_in_a_list() -> None:
+    there = {"videos": ["take*.mp4", "b/c.mp4"], "seeds": [0, 1]}
+    same = {"videos": ["./take*.mp4", os.path.abspath("b/c.mp4")], "seeds": [0, 1]}
+    assert list(differences(there, same)) == []
+    for other in ({"videos": same["videos"][::-1]}, {"videos": same["videos"][:1]}, {"seeds": [0, 2]}):
+        assert len(list(differences(there, same | other))) == 1
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
