@@ -474,7 +474,7 @@ ON_POLICY = ("gtr", "ppo", "ppo_kl", "c_chain")
 
 
 def preset(policy: Mapping[str, Any]) -> str:
-    """What `policy=` calls a policy's settings: a preset of another algorithm has a name of its own."""
+    """The name by which `policy=` gives these settings; presets of an algorithm, such as `sac` of CIR, have their own."""
     name = str(policy["name"])
     if name == "cpl" and policy["reference"]:
         return "dpo" if policy["bias"] == 1 else "cpl_kl"
@@ -486,7 +486,7 @@ def preset(policy: Mapping[str, Any]) -> str:
 
 
 def trained(policy: PolicyConfig | CIRConfig | GTRConfig, seeds: Sequence[int]) -> str:
-    """What a training's last line says was made: the policy and its seeds."""
+    """Name the policy and its seeds, for the last line of a training."""
     return f"{preset(vars(policy))}, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
 
 

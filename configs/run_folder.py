@@ -166,7 +166,7 @@ def stage_of(folder: Path) -> str | None:
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    """What the manifest, or run.json, of the run in a folder says; None when there is none."""
+    """Read the manifest, or run.json, of the run in a folder; None when there is none."""
     path = _about(folder)
     return None if path is None else read_record(path)
 

@@ -102,7 +102,7 @@ def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = 
 
 
 def _made_by(path: Path) -> str:
-    """What makes a file that is called as `robopref collect protocol=d4rl` calls its sets, SUITE/ENV/SET.hdf5; else nothing."""
+    """The command that makes a file called SUITE/ENV/SET.hdf5, as `robopref collect protocol=d4rl` does; empty for others."""
     if path.suffix != ".hdf5" or path.stem not in SETS or len(path.parts) < 2:
         return ""
     from robopref.embodied.control import SUITES

@@ -248,7 +248,7 @@ def film(
 
 
 def _facts(episode: Episode) -> dict[str, object]:
-    """What a caption and films.json say of an episode; success_step is the actions up to and with the first success.
+    """Return what films.json and a caption say of an episode; success_step is the actions up to and with the first success.
 
     That is one more than in success.csv of `robopref evaluate` and in datasets, which number steps from 0.
     """

@@ -124,7 +124,7 @@ def test_settings_that_cannot_be_filmed(tmp_path: Path, changes: dict, said: str
 
 
 def test_success_is_one_action_later_in_films_than_in_tables() -> None:
-    """As docs/architecture.md says; committed tables count from 0."""
+    """Tables count steps from 0, films count actions; docs/architecture.md says so."""
     env = make_env("metaworld/drawer-close")
     expert = ScriptedExpert("drawer-close")
     (row,) = evaluate(ActPolicy(expert), env, [3], 90)

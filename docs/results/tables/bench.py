@@ -154,7 +154,7 @@ def times(found: Found, benchmark: str, against: Against) -> str:
 
 
 def precision_of(found: Found, benchmark: str, against: Against) -> str:
-    """What our side's matrix products were in: MIXED or FLOAT32."""
+    """The precision of the matrix products on our side: MIXED or FLOAT32."""
     # The first edition's ratios were always those with bfloat16 products, and its CSV has no word for it.
     return str(found.get((benchmark, against.precision), FLOAT32 if against.precision == FLOAT32 else MIXED))
 
