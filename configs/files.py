@@ -27,6 +27,8 @@ MANIFEST = "manifest.json"
 BEGUN = "run.json"
 PARTIAL = "partial"
 NO_MATTER = ("out", "overwrite", "processes", "threads", "device", "log_every", "checkpoint_every")  # to what comes of a run
+SKIP_DIGESTS = "ROBOPREF_SKIP_DIGESTS"
+"""Environment variable."""
 RESERVE = 16 * 2**20  # bytes that others may write while we do
 UMASK = os.umask(0)  # there is no way to read it without setting it, and a thread that writes must not see another
 os.umask(UMASK)
@@ -213,6 +215,11 @@ def digest(path: str | Path) -> str:
         if file.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
             total.update(f"{name.as_posix()}\0{_file_digest(file)}\n".encode())
     return total.hexdigest()
+
+
+def skips_digests() -> bool:
+    """Whether files are read whatever their digests say (`robopref --skip-digests`, for this process and its workers)."""
+    return os.environ.get(SKIP_DIGESTS) == "1"
 
 
 def absent(path: str | Path) -> str:
