@@ -25,5 +25,8 @@ class ChatConfig:
     """Most tokens of an answer; None leaves it to the endpoint."""
     timeout: Positive = 120.0
     """Seconds without a byte after which a request is given up."""
+    total: Positive | None = None
+    """Seconds in which one answer must be there, all its requests and the waits between them; None: 30 times `timeout`, which
+    by default is an hour.  A server that sends a byte now and then never runs into `timeout`."""
     attempts: Count = 6
     """Requests for one answer: it is asked again after 408, 429, 5xx, a cut connection, silence or a reply that is no answer."""

@@ -44,7 +44,7 @@ def waits() -> list[float]:
 
 @pytest.fixture
 def chat(endpoint: Endpoint, tmp_path: Path, waits: list[float]) -> Chat:
-    return Chat(ChatConfig("looker", endpoint.url, timeout=0.3, attempts=4), tmp_path / "answers", waits.append)
+    return Chat(ChatConfig("looker", endpoint.url, timeout=0.3, total=600, attempts=4), tmp_path / "answers", waits.append)
 
 
 def brightest(body: dict) -> str:

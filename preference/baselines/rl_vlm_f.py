@@ -57,5 +57,6 @@ def compare(chat: Chat, first: np.ndarray, second: np.ndarray, goal: str) -> flo
 def read_answer(answer: str) -> float:
     """The label that a 0, 1 or -1 on a line of its own means; a tie where no line, or lines that disagree, say one."""
     plain = answer.replace("\N{MINUS SIGN}", "-")
-    found = set(re.findall(r"^[^\w-]*(-?\d+)\W*$", plain, flags=re.MULTILINE))
+    # Line by line: over all of them the time would grow with the square of the empty ones.
+    found = {line[1] for line in (re.fullmatch(r"[^\w-]*(-?\d+)\W*", line) for line in plain.split("\n")) if line}
     return LABELS.get(found.pop(), 0.5) if len(found) == 1 else 0.5
