@@ -158,7 +158,7 @@ class _Reader(io.RawIOBase):
 class _Answer(HTTPResponse):
     def __init__(self, bounds: Bounds, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, bounds))  # type: ignore[attr-defined]
+        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, bounds))
 
 
 class _Plain(HTTPConnection):
@@ -166,7 +166,7 @@ class _Plain(HTTPConnection):
 
     def connect(self) -> None:
         timeout = self.timeout
-        self.timeout = self.bounds.wait(timeout)
+        self.timeout = self.bounds.wait(float(timeout or math.inf))
         super().connect()
         self.timeout = timeout
         self.sock.settimeout(timeout)
@@ -178,7 +178,7 @@ class _Plain(HTTPConnection):
             self.connect()
         try:
             for start in range(0, len(data), BLOCK):
-                self.sock.settimeout(self.bounds.wait(self.timeout))
+                self.sock.settimeout(self.bounds.wait(float(self.timeout or math.inf)))
                 super().send(data[start : start + BLOCK])
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have answered before it has read all, and that says more than the broken pipe

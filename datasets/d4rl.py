@@ -40,6 +40,7 @@ from robopref.configs.d4rl_protocol import SETS
 from robopref.configs.errors import RoboprefError, UsageError, nearest, warn
 from robopref.configs.files import absent, atomic_file, check_space
 from robopref.configs.flags import from_flags
+from robopref.configs.web import shown
 from robopref.datasets.d4rl_names import PATHS, env_of, name_of, reference_score, step_limit, task_of, url_of
 from robopref.datasets.download import DownloadError, download
 from robopref.datasets.episode_ends import BLOCK, SAME, Rows, find_ends, read_flags
@@ -84,7 +85,7 @@ def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = 
     is_path = path.suffix in ENDINGS or path.name != str(where)
     if is_path or name not in PATHS:
         if name in PATHS:
-            raise RoboprefError(f"{path} is not there: get it from {url_of(name, mirror)}, or give its name, {name}")
+            raise RoboprefError(f"{path} is not there: get it from {shown(url_of(name, mirror))}, or give its name, {name}")
         if is_path:
             raise RoboprefError(absent(path) + _made_by(path))
         raise RoboprefError(f"{where}: neither an HDF5 file, nor a Minari folder, nor a set of D4RL.{nearest(str(where), PATHS)}")
@@ -93,12 +94,21 @@ def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = 
     if as_hosted.is_file() and not target.is_file():
         target = as_hosted
     try:
-        download(url, target, sha256)
+        download(url, target, sha256, is_right=_opens)
     except DownloadError as error:
         raise RoboprefError(
             f"{error}. {name} belongs in {folder} as {target.name}: get it elsewhere, or name a mirror with {MIRROR}=URL"
         ) from error
     return read_d4rl(target, name)
+
+
+def _opens(path: Path) -> bool:
+    """Whether a file is whole HDF5, and no page or message that a server sends in its place."""
+    try:
+        with h5py.File(path, "r", locking=False):  # it is locked by whoever fetches it
+            return True
+    except OSError:
+        return False
 
 
 def _made_by(path: Path) -> str:
