@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from .errors import RoboprefError, UsageError, nearest
 from .stopping import Terminated
 
+SKIP = "--skip-digests"
 AGAIN_S = 0.02  # by when whatever Python does between two steps of a program has ended
 
 
@@ -127,6 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = list(sys.argv[1:] if argv is None else argv)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # letters that a terminal has not are no error
+        if words[:1] == [SKIP]:
+            with _skipped_digests():
+                return main(words[1:])
         if words and words[0] not in ("-h", "--help", "--version"):
             return guarded(lambda: run(words[0], words[1:]))
         status = guarded(lambda: print(version() if words[:1] == ["--version"] else usage()))
@@ -134,6 +138,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before `guarded` listens, and after
         print("interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _skipped_digests() -> Iterator[None]:
+    """Let files be read whatever their digests say, in this process and in those that it starts."""
+    from .files import SKIP_DIGESTS
+
+    before = os.environ.get(SKIP_DIGESTS)
+    os.environ[SKIP_DIGESTS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SKIP_DIGESTS]
+        else:
+            os.environ[SKIP_DIGESTS] = before
 
 
 def guarded(command: Callable[[], object]) -> int:
@@ -254,13 +274,15 @@ def usage() -> str:
     lines = [f"  {name:<{width}}{command.text}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: robopref COMMAND [...]",
+            f"usage: robopref [{SKIP}] COMMAND [...]",
             "",
             "Learning robot behaviour from preferences that nobody had to label.",
             "",
             *lines,
             "",
             "robopref COMMAND -h explains the settings of one command; robopref --version prints the version.",
+            f"{SKIP} reads models, checkpoints and data also where a digest says that they have",
+            "changed since they were written, or is missing.",
         ]
     )
 
@@ -313,6 +335,8 @@ def run(name: str, words: list[str]) -> None:
 
 
 def _command(name: str, words: Sequence[str]) -> Command:
+    if SKIP in words:
+        raise UsageError(f"{SKIP} stands before the command: robopref {SKIP} {name} ...")
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}.{nearest(name, COMMANDS)} `robopref --help` lists them")
     if name == "collect" and any(word.startswith("protocol=") for word in words):

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,9 @@ RESERVE = 16 * 2**20  # bytes that others may write while we do
 UMASK = os.umask(0)  # there is no way to read it without setting it, and a thread that writes must not see another
 os.umask(UMASK)
 CHUNK = 2**20  # bytes written at a time
+DEPTH = 64  # of values in JSON or YAML: no setting is nested deeper, and Python's own limit is near 1,000
+DIGITS = 40  # of an integer: a state of a random generator has 128 bits, 39 digits and perhaps a sign
+LONG = 200  # letters of another library's words that an error quotes
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 """Error numbers of the system for a file or folder that may not be written."""
@@ -283,33 +286,183 @@ def write_json(path: str | Path, obj: Any) -> None:
         temp.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; RoboprefError naming it when it is missing or damaged."""
+def read_json(path: str | Path, *, any_text: bool = False) -> Any:
+    """The content of a JSON file; RoboprefError naming it when it is missing, damaged, or not as `parse_json` wants it."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"), any_text=any_text)
     except FileNotFoundError:
         raise RoboprefError(f"{path} does not exist: run the stage that makes it, or correct the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise RoboprefError(f"{path} cannot be read ({error.strerror}): look at the path and its permissions") from error
+    except ValueError as error:
         raise RoboprefError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
+
+
+def parse_json(text: str, *, any_text: bool = False) -> Any:
+    """JSON text as we write it; ValueError of one line for anything else.
+
+    That is also NaN, infinity and integers beyond 128 bits, the same name twice, values deeper than DEPTH, and, without
+    `any_text`, text with what no file name may have (`odd_text`).
+    """
+    try:
+        tree = json.loads(text, parse_int=_whole, object_pairs_hook=_named_once)
+    except RecursionError:
+        raise ValueError(f"values more than {DEPTH} deep") from None
+    check_tree(tree, any_text=any_text)
+    return tree
+
+
+def check_tree(tree: Any, *, any_text: bool = False) -> None:
+    """ValueError for plain values that are not as `parse_json` wants them."""
+    level = [tree]
+    for _ in range(DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                below += value.keys()
+                below += value.values()
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str) and not any_text and odd_text(value):
+                raise ValueError("text with a character that none is (NUL, or half of a pair)")
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"a number that is {value}")
+        if not below:
+            return
+        level = below
+    raise ValueError(f"values more than {DEPTH} deep")
+
+
+def odd_text(text: str) -> bool:
+    """Whether there is NUL in it, or half of a surrogate pair that stands for no byte of a file name (PEP 383)."""
+    return re.search("[\0\ud800-\udc7f\udd00-\udfff]", text) is not None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
+def read_yaml(path: str | Path, remedy: str) -> Any:
+    """The content of a YAML file that people write; RoboprefError of one line, with file and `remedy`, where it cannot be read.
+
+    Aliases are refused: few of them, nested, stand for more values than there is memory.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                alias = self.peek_event()
+                raise yaml.MarkedYAMLError(problem=f"*{alias.anchor}: write out what it is", problem_mark=alias.start_mark)
+            return super().compose_node(parent, index)
+
+    path = Path(path)
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        check_tree(tree)
+        return tree
+    except FileNotFoundError:
+        raise RoboprefError(absent(path)) from None
+    except OSError as error:
+        raise RoboprefError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # TypeError: of a list as a name
+        raise RoboprefError(f"{path} cannot be read ({yaml_problem(error)}): {remedy}") from error
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a YAML file, in one line, with the number of its line where that is known."""
+    if isinstance(error, RecursionError):
+        return f"values more than {DEPTH} deep"
+    mark = getattr(error, "problem_mark", None)
+    said = str(getattr(error, "problem", None) or error)
+    if said.startswith("Exceeds the limit"):  # Python's words for an integer of thousands of digits
+        said = "a number with too many digits"
+    return (f"line {mark.line + 1}: " if mark is not None else "") + " ".join(said.split())
+
+
+@contextmanager
+def as_written(where: str | Path, remedy: str) -> Iterator[None]:
+    """Turn what a reader of `where` trips over, because values in it are of another kind than ours, into a RoboprefError.
+
+    A RoboprefError that does not name `where` gets its name.  The block should only read: a fault of ours in it would be told as
+    one of the file.
+    """
+    try:
+        yield
+    except RoboprefError as error:
+        if str(where) in str(error):
+            raise
+        raise RoboprefError(f"{where}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if "allocate" in str(error):  # torch says by a RuntimeError that there is no memory
+            raise
+        said = f"no {error}" if isinstance(error, KeyError) else next(iter(str(error).splitlines()), type(error).__name__)
+        raise RoboprefError(f"{where} holds other values than robopref writes ({said[:LONG]}): {remedy}") from error
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
     """Return the content of a manifest or run.json; RoboprefError naming the file when it is damaged, or another program's."""
     there = read_json(path)
-    needed: dict[str, type] = {"stage": str, "config": dict}
-    needed |= {"inputs": dict, "outputs": dict, "seeds": list} if Path(path).name == MANIFEST else {}
-    missing = [key for key, kind in needed.items() if not (isinstance(there, dict) and isinstance(there.get(key), kind))]
-    if not missing and Path(path).name == MANIFEST:
-        digests = [item.get("sha256") if isinstance(item, dict) else None for item in there["inputs"].values()]
-        missing = [] if all(isinstance(item, str) for item in digests) else ["inputs"]
-    if missing:
+    of = MANIFEST if Path(path).name == MANIFEST else BEGUN
+    if not isinstance(there, dict):
+        wrong = "no 'stage'"
+    else:
+        missing = (f"no {key!r}" for key, fits in NEEDED[of].items() if not fits(there.get(key)))
+        odd = (f"another {key!r}" for key, fits in TOLD_TOO.items() if there.get(key) is not None and not fits(there[key]))
+        wrong = next(missing, "") or next(odd, "")
+    if wrong:
         raise RoboprefError(
-            f"{path} is JSON, but says of no run of robopref what it was (no {missing[0]!r} in it): "
+            f"{path} is JSON, but says of no run of robopref what it was ({wrong} in it): "
             "move it elsewhere, or name another folder"
         )
     found: dict[str, Any] = there
     return found
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+
+
+def _each(fits: Callable[[Any], bool], kind: Any = list) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind) and all(fits(item) for item in (value.values() if kind is dict else value))
+
+
+def _read_once(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("sha256"), str) and isinstance(item.get("path", ""), str)
+
+
+NEEDED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    BEGUN: {"stage": _is(str), "config": _is(dict)},
+    MANIFEST: {
+        "stage": _is(str),
+        "config": _is(dict),
+        "inputs": _each(_read_once, dict),
+        "outputs": _each(_is(int), dict),
+        "seeds": _each(_is(int)),
+    },
+}
+"""What a manifest and a run.json must hold."""
+TOLD_TOO: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("command", "created", "began", "robopref", "python"), _is(str)),
+    **dict.fromkeys(("wall_s", "peak_mb", "peak_child_mb"), _is(int, float)),
+    "process": _is(int),
+    "before": _each(_is(str)),
+    "packages": _each(_is(str), dict),
+    "machine": _is(str, dict),
+    "code": lambda value: isinstance(value, dict) and _is(str)(value.get("commit")) and _is(bool)(value.get("dirty")),
+}
+"""What may be in them besides."""
 
 
 def _beside(path: Path) -> Path:

@@ -20,7 +20,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -183,6 +183,29 @@ def refuse_unfinished(folder: Path) -> None:
     raise RoboprefError(f"{run}; the same command continues it{command}")
 
 
+def is_shared(folder: Path) -> bool:
+    """Whether a model's folder comes from somebody else: it has a card of `robopref push`, or no record of a run."""
+    return _is_pushed(folder) or (_about(folder) is None and _about(folder.parent) is None)  # a reward lies in a run
+
+
+def refuse_outside(folder: Path, names: Iterable[str]) -> None:
+    """RoboprefError where one of the files or folders `names` of a shared model is a link that leads out of its folder.
+
+    The hub's cache keeps every file once, in `blobs` beside `snapshots`, and links to it: those are its own.
+    """
+    if not is_shared(folder):
+        return
+    whole = folder.resolve()
+    own = [whole, *(above.parent / "blobs" for above in whole.parents if above.name == "snapshots")]
+    for name in names:
+        found = (folder / name).resolve()
+        if not any(found.is_relative_to(place) for place in own):
+            raise RoboprefError(
+                f"{folder / name} leads out of the folder of a shared model, to {found}: put a copy of what is meant there, if "
+                "you trust it"
+            )
+
+
 def refuse_inside(path: Path, word: str, inputs: Mapping[str, str | Path] | None = None, *, whole: bool = False) -> None:
     """RoboprefError when what is written to `path` would become part of a dataset, of a frame bank, or of a folder that is read.
 
@@ -196,6 +219,11 @@ def refuse_inside(path: Path, word: str, inputs: Mapping[str, str | Path] | None
             lies = f"is a {kind or 'folder'}" if above == where else f"lies in the {kind or 'folder'} {above}"
             why = "which this command reads" if kind is None else "which would then be another"
             raise RoboprefError(f"{path} {lies}, {why}: choose another {word}")
+
+
+def _is_pushed(folder: Path) -> bool:
+    card = folder / CARD
+    return card.is_file() and LIBRARY in card.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _about(folder: Path) -> Path | None:
@@ -236,7 +264,7 @@ def _strange(folder: Path, stage: str, whole: bool, shared: bool, writes: Sequen
         return "files of which nothing says that a run made them" if any(folder.iterdir()) else ""
     if (folder / LOCK).exists():  # whoever deleted the manifest of a run wants it made again
         return ""
-    if (folder / CARD).is_file() and LIBRARY in (folder / CARD).read_text(encoding="utf-8", errors="replace").splitlines():
+    if _is_pushed(folder):
         return "a model that `robopref push` wrote"
     found = sorted(path.relative_to(folder).as_posix() for name in writes for path in folder.glob(name))
     if found:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robopref.configs.checkpoint import load_model, load_strict, save_model
+from robopref.configs.checkpoint import check_sizes, load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.files import as_written
 from robopref.policies.replay import Normaliser
 from robopref.preference.members import MemberLinear, MemberMLP, member_rngs
 
@@ -156,31 +157,45 @@ def save_policy(
 def load_policy(folder: str | Path, member: int = 0) -> NumpyPolicy:
     """Member number `member` of a trained run, ready to act on raw observations; strict about names and shapes."""
     tensors, config = load_model(folder, "policy")
-    members, settings = len(config["seeds"]), config["policy"]
-    if not 0 <= member < members:
-        raise RoboprefError(f"{folder} holds members 0 to {members - 1}, not {member}: train with more seeds, or ask for fewer")
-    actor = Actor(
-        member_rngs(config["seeds"], "weights"),
-        config["obs_dim"],
-        config["action_dim"],
-        settings["hidden"],
-        settings["actor"],
-    )
-    weights = {name.removeprefix("actor."): tensor for name, tensor in tensors.items() if name.startswith("actor.")}
-    load_strict(actor, weights, folder)
-    mean, std = (tensors[name].double().numpy() for name in ("obs_mean", "obs_std"))
-    mean, std = (part if part.ndim == 1 else part[member] for part in (mean, std))
-    layers = [
-        (layer.weight[member].detach().double().numpy(), layer.bias[member, 0].detach().double().numpy())
-        for layer in actor.mlp.layers
-        if isinstance(layer, MemberLinear)
-    ]
-    within = None
-    if "obs_limit" in config:
-        within = mean, std, config["obs_limit"]
-    else:  # (x - mean)/std @ W + b, as one product
-        first, bias = layers[0]
-        layers[0] = (first / std[:, None], bias - (mean / std) @ first)
+    with as_written(folder, "train it again"):
+        members, settings = len(config["seeds"]), config["policy"]
+        if not 0 <= member < members:
+            raise RoboprefError(
+                f"{folder} holds members 0 to {members - 1}, not {member}: train with more seeds, or ask for fewer"
+            )
+        sizes = [config["obs_dim"], *settings["hidden"], config["action_dim"]]
+        weights = {name.removeprefix("actor."): tensor for name, tensor in tensors.items() if name.startswith("actor.")}
+        check_sizes(members, sizes, weights, folder)
+        actor = Actor(
+            member_rngs(config["seeds"], "weights"),
+            config["obs_dim"],
+            config["action_dim"],
+            settings["hidden"],
+            settings["actor"],
+        )
+        load_strict(actor, weights, folder)
+        mean, std = (tensors[name].double().numpy() for name in ("obs_mean", "obs_std"))
+        mean, std = (part if part.ndim == 1 else part[member] for part in (mean, std))
+        if not mean.shape == std.shape == (config["obs_dim"],):
+            raise ValueError(f"obs_mean of shape {mean.shape}, obs_std of {std.shape}")
+        activation, ending = settings.get("activation", "relu"), settings.get("ending", "tanh")
+        bins = settings.get("bins", 0) if ending == "bins" else 0
+        if activation not in ("relu", "tanh") or ending not in ("tanh", "clip", "bins"):
+            raise ValueError(f"activation {activation!r}, ending {ending!r}")
+        if ending == "bins" and (not isinstance(bins, int) or bins < 2 or config["action_dim"] % bins):
+            raise ValueError(f"{bins!r} bins of {config['action_dim']} outputs")
+        layers = [
+            (layer.weight[member].detach().double().numpy(), layer.bias[member, 0].detach().double().numpy())
+            for layer in actor.mlp.layers
+            if isinstance(layer, MemberLinear)
+        ]
+        within = None
+        if "obs_limit" in config:
+            within = mean, std, float(config["obs_limit"])
+        else:  # (x - mean)/std @ W + b, as one product
+            first, bias = layers[0]
+            layers[0] = (first / std[:, None], bias - (mean / std) @ first)
+        acting = member_rngs([config["seeds"][member]], "acting")[0]
     if not all(np.isfinite(weight).all() and np.isfinite(bias).all() for weight, bias in layers):
         raise RoboprefError(
             f"{folder}, member {member}: its weights hold NaN or infinity: train again with a lower learning rate"
@@ -189,9 +204,9 @@ def load_policy(folder: str | Path, member: int = 0) -> NumpyPolicy:
         [weight for weight, _ in layers],
         [bias for _, bias in layers],
         None if actor.log_std is None else actor.log_std[member, 0].detach().numpy(),
-        member_rngs([config["seeds"][member]], "acting")[0],
-        settings.get("activation", "relu"),
-        settings.get("ending", "tanh"),
-        settings.get("bins", 0),
+        acting,
+        activation,
+        ending,
+        bins,
         within,
     )

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from robopref.configs.checkpoint import (
     check_identity,
+    count_of,
     load_tensors,
     pack_training,
     restore_rng,
+    resuming,
     rng_state,
     save_tensors,
     unpack_training,
@@ -194,20 +196,22 @@ class Run:
     def load(self, path: Path) -> int:
         """Go back to a checkpoint; the number of decisions made.  RoboprefError when it is of other settings."""
         tensors, meta = load_tensors(path, CHECKPOINT)
-        check_identity(path, meta["identity"], identity(self.config))
-        unpack_training(self.modules, self.optimizers, tensors, meta, path)
-        self.memory.added, self.memory.in_use = meta["added"], meta["in_use"]
-        check_witnesses(self.memory.witnessed(), tensors.get("experience"), self.memory.path)
-        if self.feedback is not None:
-            self.feedback.unpack(tensors, meta)
-        restore_rng(tensors, meta, self.rng, self.agent.noise)
-        self.episode, self.results = meta["episode"], meta["results"]
+        with resuming(path):
+            check_identity(path, meta["identity"], identity(self.config))
+            unpack_training(self.modules, self.optimizers, tensors, meta, path)
+            self.memory.added, self.memory.in_use = count_of(meta, "added"), count_of(meta, "in_use")
+            check_witnesses(self.memory.witnessed(), tensors.get("experience"), self.memory.path)
+            if self.feedback is not None:
+                self.feedback.unpack(tensors, meta)
+            restore_rng(tensors, meta, self.rng, self.agent.noise)
+            self.episode, self.results, decided = count_of(meta, "episode"), list(meta["results"]), count_of(meta, "decided")
+            actions = tensors["actions"].view(-1, self.agent.action_dim).float().numpy()
         self.obs, self.actions, self.ret = start(self.env, self.config.seed, self.episode), [], 0.0
-        for action in tensors["actions"].numpy():
+        for action in actions:
             self.obs, reward, *_ = self.env.step(action)
             self.ret += reward
             self.actions.append(action)
-        return int(meta["decided"])
+        return decided
 
 
 def main(config: OnlineConfig) -> None:

@@ -21,7 +21,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
+from robopref.configs.checkpoint import (
+    check_identity,
+    count_of,
+    load_tensors,
+    pack_training,
+    resuming,
+    save_tensors,
+    unpack_training,
+)
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest, plain
 from robopref.configs.policy import OnPolicyConfig, trained
@@ -244,27 +252,31 @@ class Run:
         """Go back to a checkpoint; RoboprefError when it is of other settings."""
         agent = self.agent
         tensors, meta = load_tensors(path, CHECKPOINT)
-        check_identity(path, meta["identity"], identity(self.config))
-        arrays, adam = {name: value.numpy() for name, value in tensors.items()}, agent.optimizer
-        agent.net.values[:], adam.first, adam.second = arrays["values"], arrays["adam.first"], arrays["adam.second"]
-        adam.count, agent.sigma = meta["adam"], arrays["sigma"]
-        self.backwards = arrays["backwards"]
-        self.episodes = [tuple(row) for row in arrays["episodes"].tolist()]
-        for name, moments in (("observations", self.observations), ("gains", self.gains)):
-            moments.count, moments.mean, moments.var = (arrays[f"{name}.{part}"] for part in ("count", "mean", "var"))
-        agent.anchors = [arrays[f"anchor.{age}"] for age in range(sum(name.startswith("anchor.") for name in arrays))]
-        for name, kind in (("acting", self.rngs), ("minibatches", agent.rngs)):
-            for rng, state in zip(kind, meta["rngs"][name], strict=True):
-                rng.bit_generator.state = state
-        for member, feedback in enumerate(self.feedback):
-            prefix, own_meta = f"member {member}/", meta[f"member {member}"]
-            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            unpack_training({"reward": feedback.reward}, {"reward": feedback.optimizer}, own, own_meta, path)
-            feedback.memory.added, feedback.memory.in_use = own_meta["added"], own_meta["in_use"]
-            check_witnesses(feedback.memory.witnessed(), own.get("experience"), feedback.memory.path)
-            feedback.unpack(own, own_meta)
-        self.fleet.unpack(arrays["actions"], meta["fleet"])
-        self.iteration = meta["iteration"]
+        with resuming(path):
+            check_identity(path, meta["identity"], identity(self.config))
+            arrays, adam = {name: value.numpy() for name, value in tensors.items()}, agent.optimizer
+            agent.net.values[:], adam.first, adam.second = arrays["values"], arrays["adam.first"], arrays["adam.second"]
+            adam.count, agent.sigma = count_of(meta, "adam"), arrays["sigma"]
+            self.backwards = arrays["backwards"]
+            self.episodes = [tuple(row) for row in arrays["episodes"].tolist()]
+            for name, moments in (("observations", self.observations), ("gains", self.gains)):
+                moments.count, moments.mean, moments.var = (arrays[f"{name}.{part}"] for part in ("count", "mean", "var"))
+            agent.anchors = [arrays[f"anchor.{age}"] for age in range(sum(name.startswith("anchor.") for name in arrays))]
+            for name, kind in (("acting", self.rngs), ("minibatches", agent.rngs)):
+                for rng, state in zip(kind, meta["rngs"][name], strict=True):
+                    rng.bit_generator.state = state
+            for member, feedback in enumerate(self.feedback):
+                prefix, own_meta = f"member {member}/", meta[f"member {member}"]
+                own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+                unpack_training({"reward": feedback.reward}, {"reward": feedback.optimizer}, own, own_meta, path)
+                feedback.memory.added, feedback.memory.in_use = count_of(own_meta, "added"), count_of(own_meta, "in_use")
+                check_witnesses(feedback.memory.witnessed(), own.get("experience"), feedback.memory.path)
+                feedback.unpack(own, own_meta)
+            actions, fleet = arrays["actions"], [(int(episode), int(phase), int(n)) for episode, phase, n in meta["fleet"]]
+            if [len(fleet), sum(n for *_, n in fleet)] != [int(np.prod(self.fleet.shape)), len(actions)]:
+                raise ValueError("actions of other environments")
+            self.iteration = count_of(meta, "iteration")
+        self.fleet.unpack(actions, fleet)
 
 
 def main(config: OnPolicyConfig) -> None:

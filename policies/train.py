@@ -17,7 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robopref.configs.checkpoint import check_identity, load_tensors, pack_training, save_tensors, unpack_training
+from robopref.configs.checkpoint import (
+    check_identity,
+    count_of,
+    load_tensors,
+    pack_training,
+    resuming,
+    save_tensors,
+    unpack_training,
+)
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import digest, plain
 from robopref.configs.finite import check_losses
@@ -241,8 +249,9 @@ def save_checkpoint(
 def load_checkpoint(path: Path, learner: Learner, rngs: Sequence[np.random.Generator], identity: dict[str, Any]) -> int:
     """Put a checkpoint back and return its step; RoboprefError when it is of other settings, data or labels."""
     tensors, meta = load_tensors(path, CHECKPOINT)
-    check_identity(path, meta["identity"], identity)
-    unpack_training(learner.modules, learner.optimizers, tensors, meta, path)
-    for rng, state in zip(rngs, meta["rngs"], strict=True):
-        rng.bit_generator.state = state
-    return int(meta["step"])
+    with resuming(path):
+        check_identity(path, meta["identity"], identity)
+        unpack_training(learner.modules, learner.optimizers, tensors, meta, path)
+        for rng, state in zip(rngs, meta["rngs"], strict=True):
+            rng.bit_generator.state = state
+        return count_of(meta, "step")

@@ -8,6 +8,7 @@ Axes: N images or texts, P tokens a frame, D and Dt features, L words.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from robopref.configs.errors import RoboprefError, UsageError, nearest
+from robopref.configs.run_folder import is_shared, refuse_outside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,8 +69,8 @@ class Backbone(FrameEncoder, Protocol):
 def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = None) -> Backbone:
     """The backbone that `spec` names, always with trained weights.
 
-    `small:FOLDER` (a relative one is looked up in `relative_to`), with `@wordllama` to read other vectors of words
-    (preference/words.py); `open_clip:NAME:WEIGHTS` with a pretrained tag or a
+    `small:FOLDER` (a relative one is looked up in `relative_to`, and of a shared model in no other place), with `@wordllama` to
+    read other vectors of words (preference/words.py); `open_clip:NAME:WEIGHTS` with a pretrained tag or a
     local file; `open_clip:hf-hub:ORG/MODEL`; `open_clip:local-dir:FOLDER`.  The open_clip forms may end in `@G`: patch
     tokens are averaged to a G x G grid, for ViT-B/16 196 -> 16 tokens a frame with `@4`.  Raises `RoboprefError` when
     the weights cannot be had.
@@ -81,11 +83,28 @@ def load_backbone(spec: str, device: str = "cpu", relative_to: Path | None = Non
         from robopref.preference.words import load_words
 
         folder, words = parse_small(where)
+        if relative_to is not None and is_shared(relative_to):
+            refuse_elsewhere(relative_to, folder)
         return SmallBackbone.load((relative_to or Path()) / folder, device, load_words(words or "hashed"))
     from robopref.preference.open_clip import OpenClipBackbone
 
     name, weights, grid = parse_open_clip(where)
+    if relative_to is not None and is_shared(relative_to) and (name.startswith("local-dir:") or Path(weights or "").is_file()):
+        raise RoboprefError(
+            f"{relative_to}: a shared model names weights of this machine, {spec!r}, as its backbone: train one that names a "
+            "pretrained tag"
+        )
     return OpenClipBackbone(name, weights, device, grid)
+
+
+def refuse_elsewhere(model: Path, backbone: str) -> None:
+    """RoboprefError where the backbone of the shared model in the folder `model` lies anywhere but in that folder."""
+    if Path(backbone).is_absolute() or ".." in Path(backbone).parts:
+        raise RoboprefError(
+            f"{model}: a shared model names a backbone out of its folder, {backbone!r}: get it anew, from a "
+            "`robopref push` that puts the backbone beside it"
+        )
+    refuse_outside(model, (backbone,))
 
 
 def backbone_files(spec: str) -> dict[str, Path]:
@@ -120,7 +139,7 @@ def parse_small(where: str) -> tuple[str, str]:
 def parse_open_clip(where: str) -> tuple[str, str | None, int | None]:
     """`NAME:WEIGHTS@G` -> (name, weights, grid); a hub or folder name brings its own weights, so theirs are None."""
     body, _, end = where.rpartition("@")
-    grid = int(end) if body and end.isdigit() else None
+    grid = int(end) if body and re.fullmatch(r"\d{1,4}", end, re.ASCII) else None
     name = where if grid is None else body
     if name.startswith(("hf-hub:", "local-dir:")):
         return name, None, grid

@@ -22,8 +22,10 @@ from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, Revi
 from huggingface_hub.utils import validate_repo_id
 
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import read_json
-from robopref.configs.run_folder import CARD, refuse_unfinished
+from robopref.configs.files import digest, read_json
+from robopref.configs.run_folder import CARD, refuse_outside, refuse_unfinished
+from robopref.configs.web import Excess
+from robopref.preference.hub_guard import guarded_hub
 
 PREFIX = "hf-hub:"
 WEIGHTS = "model.safetensors"
@@ -90,6 +92,7 @@ def find_model(reference: str | Path, kind: Kind | None = None) -> Path:
     reference = str(reference)
     folder = _fetched(reference, kind) if reference.startswith(PREFIX) else Path(reference)
     refuse_unfinished(folder)
+    refuse_outside(folder, (REWARD,))
     return folder / REWARD if kind == "reward" and (folder / REWARD / SETTINGS).is_file() else folder
 
 
@@ -101,6 +104,7 @@ def _fetched(reference: str, wanted: Kind | None) -> Path:
         # Card and settings first: a repository of another kind shall not be downloaded to find that out.
         told = [CARD, SETTINGS, f"{REWARD}/{SETTINGS}"]
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=told))
+        _check_bytes(folder)
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else None
     if not isinstance(settings, dict) or "kind" not in settings:
         raise RoboprefError(
@@ -114,7 +118,19 @@ def _fetched(reference: str, wanted: Kind | None) -> Path:
             f"`robopref push` wrote{f' {SOURCES[wanted]}' if wanted else ''}"
         )
     with _hub_errors(f"{reference} cannot be had", READING):
-        return Path(snapshot_download(repo, revision=folder.name, allow_patterns=list(FILES[kind])))
+        folder = Path(snapshot_download(repo, revision=folder.name, allow_patterns=list(FILES[kind])))
+        _check_bytes(folder)
+    return folder
+
+
+def _check_bytes(folder: Path) -> None:
+    """Excess for a file of a snapshot that is not what its name in the cache says, a SHA-256 for weights; it leaves the cache."""
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        kept = path.resolve()
+        if re.fullmatch(r"[0-9a-f]{64}", kept.name) and digest(kept) != kept.name:
+            path.unlink()
+            kept.unlink(missing_ok=True)
+            raise Excess(f"it sends other bytes of {path.relative_to(folder)} than its SHA-256 says")
 
 
 def check_upload(reference: str) -> None:
@@ -153,7 +169,8 @@ def upload(folder: Path, repo: str, private: bool) -> str:
 def _hub_errors(what: str, way_out: str) -> Iterator[None]:
     """Turn whatever goes wrong between here and the hub into a RoboprefError of one line: what, why and the way out."""
     try:
-        yield
+        with guarded_hub({file for files in FILES.values() for file in files}):
+            yield
     except Exception as error:  # of the library, of its HTTP client (another one in each major version) and of the disk
         raise RoboprefError(f"{what}: {_why(error)}; {way_out}") from error
 
@@ -162,6 +179,8 @@ def _why(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:  # "not in the cache" is raised from the reason why the hub was not asked
         status = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(cause, Excess):
+            return f"the hub is given up: {cause}"
         if isinstance(cause, OfflineModeIsEnabled):
             return "HF_HUB_OFFLINE is set"
         if isinstance(cause, RevisionNotFoundError):

@@ -18,11 +18,13 @@ from torch.nn import functional as F
 
 from robopref.configs.checkpoint import (
     check_identity,
+    count_of,
     digests,
     load_strict,
     load_tensors,
     pack_optimizer,
     restore_rng,
+    resuming,
     rng_state,
     save_tensors,
     unpack_optimizer,
@@ -88,11 +90,12 @@ def learn(config: PretrainConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
     first = 0
     if checkpoint.exists():
         tensors, meta = load_tensors(checkpoint, CHECKPOINT)
-        check_identity(checkpoint, meta.get("identity", {}), identity)
-        load_strict(encoder, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
-        unpack_optimizer(optimizer, tensors, meta, "optimizer")
-        restore_rng(tensors, meta, rng)
-        first = meta["step"]
+        with resuming(checkpoint):
+            check_identity(checkpoint, meta["identity"], identity)
+            load_strict(encoder, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
+            unpack_optimizer(optimizer, tensors, meta, "optimizer")
+            restore_rng(tensors, meta, rng)
+            first = count_of(meta, "step")
     logger = MetricsLogger(config.out, first if first else -1, config.steps)
 
     clock = time.time()

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robopref.configs.checkpoint import load_model, load_strict, save_model
+from robopref.configs.checkpoint import check_sizes, load_model, load_strict, save_model
 from robopref.configs.errors import RoboprefError
+from robopref.configs.files import as_written
 from robopref.configs.finite import check_weights
 from robopref.embodied.control import same_environment
 from robopref.preference.hub import find_model
@@ -81,17 +82,21 @@ class LearnedReward:
 
     def __init__(self, folder: str | Path, member: int | None = 0) -> None:
         tensors, config = load_model(folder, "reward")
-        members = len(config["seeds"])
-        if member is not None and not 0 <= member < members:
-            raise RoboprefError(f"{folder} holds members 0 to {members - 1}, not {member}: train with more seeds")
-        self.obs_mean, self.obs_std = tensors["obs_mean"], tensors["obs_std"]
-        self.member = member
-        self.dims: tuple[int, int] = (len(self.obs_mean), config["action_dim"])
-        self.env: str | None = config.get("env")  # where it was learnt; what version 0.1 wrote does not say
-        self.net = BradleyTerryReward(member_rngs(config["seeds"], "weights"), *self.dims, config["hidden"])
-        weights = {name.removeprefix("reward."): tensor for name, tensor in tensors.items() if name.startswith("reward.")}
-        check_weights(weights, folder)
-        load_strict(self.net, weights, folder)
+        with as_written(folder, "train it again"):
+            members = len(config["seeds"])
+            if member is not None and not 0 <= member < members:
+                raise RoboprefError(f"{folder} holds members 0 to {members - 1}, not {member}: train with more seeds")
+            self.obs_mean, self.obs_std = tensors["obs_mean"], tensors["obs_std"]
+            self.member = member
+            self.dims: tuple[int, int] = (len(self.obs_mean), config["action_dim"])
+            self.env: str | None = config.get("env")  # where it was learnt; what version 0.1 wrote does not say
+            if self.obs_mean.shape != self.obs_std.shape or not isinstance(self.env, str | None):
+                raise ValueError("obs_std of another length, or env that is no name")
+            weights = {name.removeprefix("reward."): tensor for name, tensor in tensors.items() if name.startswith("reward.")}
+            check_weights(weights, folder)
+            check_sizes(members, [sum(self.dims), *config["hidden"], 1], weights, folder)
+            self.net = BradleyTerryReward(member_rngs(config["seeds"], "weights"), *self.dims, config["hidden"])
+            load_strict(self.net, weights, folder)
 
     @torch.no_grad()
     def __call__(self, obs: np.ndarray, actions: np.ndarray, next_obs: np.ndarray) -> np.ndarray:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robopref.configs.checkpoint import load_model, load_strict, save_model
+from robopref.configs.checkpoint import built_like, load_model, save_model
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import digest
+from robopref.configs.files import as_written, digest
 from robopref.configs.finite import check_weights
+from robopref.configs.ranges import Count, Pixels, check
 from robopref.preference.words import HashedWords, Words, unread
 
 KIND = "small-backbone"
@@ -31,10 +32,10 @@ STRIDE = 4  # pixels of a frame, each way, for one square of the maps that posit
 class SmallConfig:
     """Shape of the encoder; `size` is the height and width of the frames in pixels."""
 
-    size: int = 64
-    width: int = 32
-    features: int = 128
-    keypoints: int = 48
+    size: Pixels = 64
+    width: Count = 32
+    features: Count = 128
+    keypoints: Count = 48
     parts: tuple[str, ...] = ()
     """Parts of the scene (embodied/parts.py) that it can point at; the token also says which of them are in the picture."""
 
@@ -135,13 +136,11 @@ class SmallBackbone:
     def load(cls, folder: Path, device: str = "cpu", words: Words | None = None) -> SmallBackbone:
         """Read a folder written by `save`; a wrong or damaged one raises `RoboprefError`."""
         state, config = load_model(folder, KIND)
-        try:
+        with as_written(folder, "run `robopref pretrain` again"):
             shape = SmallConfig(**config["encoder"] | {"parts": tuple(config["encoder"]["parts"])})
-        except (KeyError, TypeError) as error:
-            raise RoboprefError(f"{folder}: of another version of robopref ({error}); run `robopref pretrain` again.") from error
-        encoder = SmallEncoder(shape)
-        check_weights(state, folder)
-        load_strict(encoder, state, folder)
+            check(shape)
+            check_weights(state, folder)
+            encoder = built_like(lambda: SmallEncoder(shape), state, folder)
         return cls(encoder, digest(Path(folder) / "model.safetensors"), device, words)
 
     @staticmethod

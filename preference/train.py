@@ -18,11 +18,13 @@ from torch import Tensor
 
 from robopref.configs.checkpoint import (
     check_identity,
+    count_of,
     digests,
     load_strict,
     load_tensors,
     pack_optimizer,
     restore_rng,
+    resuming,
     rng_state,
     save_model,
     save_tensors,
@@ -124,11 +126,12 @@ def learn(config: TrainVLPConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
     first = 0
     if checkpoint.exists():
         tensors, meta = load_tensors(checkpoint, CHECKPOINT)
-        check_identity(checkpoint, meta.get("identity", {}), identity)
-        load_strict(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
-        unpack_optimizer(optimizer, tensors, meta, "optimizer")
-        restore_rng(tensors, meta, rng)
-        first = meta["step"]
+        with resuming(checkpoint):
+            check_identity(checkpoint, meta["identity"], identity)
+            load_strict(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
+            unpack_optimizer(optimizer, tensors, meta, "optimizer")
+            restore_rng(tensors, meta, rng)
+            first = count_of(meta, "step")
     ranks.wait()  # nobody writes a checkpoint before all have read the last one
     logger = MetricsLogger(config.out, first if first else -1, config.steps) if ranks.first else None
 

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robopref.configs.checkpoint import load_tensors, save_tensors
+from robopref.configs.files import as_written
+from robopref.configs.run_folder import refuse_outside
 from robopref.datasets.clips import FrameBank
 from robopref.preference.hub import PICTURES
 from robopref.preference.labellers import Scorer
@@ -62,8 +64,13 @@ class TrainingPictures:
         """What `save` wrote into a model's folder; None where there is nothing, as of models of version 0.1."""
         if not (folder / PICTURES).exists():
             return None
+        refuse_outside(folder, (PICTURES,))
         tensors, _ = load_tensors(folder / PICTURES, KIND)
-        return cls(tensors["mean"], tensors["factor"], float(tensors["unit"]))
+        with as_written(folder / PICTURES, "train VLP again"):
+            mean, factor, size = tensors["mean"], tensors["factor"], 3 * GRID**2
+            if (mean.shape, factor.shape, mean.dtype, factor.dtype) != ((size,), (size, size), torch.float64, torch.float64):
+                raise ValueError(f"mean and factor of shapes {tuple(mean.shape)} and {tuple(factor.shape)}")
+            return cls(mean, factor, float(tensors["unit"]))
 
     def save(self, folder: Path) -> None:
         """Write them into a model's folder."""

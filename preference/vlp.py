@@ -10,6 +10,7 @@ Axes: N clips, T frames after the opening, P tokens a frame, D backbone features
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robopref.configs.checkpoint import load_model, load_strict
+from robopref.configs.checkpoint import built_like, load_model
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import digest
+from robopref.configs.files import as_written, digest
 from robopref.configs.finite import check_weights
+from robopref.configs.ranges import Pixels, Word, check
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.preference.arrays import as_clips, as_instructions
 from robopref.preference.attention import CrossAttentionMean, SelfAttention
@@ -139,6 +141,14 @@ def vlp_loss(scores: dict[str, Tensor], label: Tensor, weights: OrdersConfig) ->
     return loss, metrics
 
 
+@dataclass(frozen=True)
+class View:
+    """How a VLP looks: the camera, by its name, and the side of its pictures."""
+
+    camera: Word
+    frame_size: Pixels
+
+
 class VLPScorer:
     """A trained VLP with its backbone: a `Scorer` of clips from pixels and an instruction.
 
@@ -155,19 +165,21 @@ class VLPScorer:
         """Read a folder written by `robopref train-vlp`; anything missing, damaged or foreign raises `RoboprefError`."""
         folder = Path(folder)
         state, config = load_model(folder, KIND)
-        backbone = load_backbone(config["backbone"], device, relative_to=folder)
-        shape = config["shape"]
-        if (backbone.tokens_per_frame, backbone.image_dim) != (shape["tokens_per_frame"], shape["image_dim"]):
-            raise RoboprefError(f"{folder}: trained on another backbone than {config['backbone']!r}; train VLP again.")
-        if backbone.digest != config["backbone_digest"]:
-            raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train VLP again.")
-        try:
-            model = build(ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])}), shape)
-        except TypeError as error:
-            raise RoboprefError(f"{folder}: of another version of robopref ({error}); run `robopref train-vlp` again.") from error
-        check_weights(state, folder)
-        load_strict(model, state, folder)
-        return cls(model.to(device), backbone, digest(folder / "model.safetensors"), config["camera"], config["frame_size"])
+        with as_written(folder, "run `robopref train-vlp` again"):
+            shape, view = config["shape"], View(config["camera"], config["frame_size"])
+            check(view)
+            backbone = load_backbone(config["backbone"], device, relative_to=folder)
+            if (backbone.tokens_per_frame, backbone.image_dim) != (shape["tokens_per_frame"], shape["image_dim"]):
+                raise RoboprefError(f"{folder}: trained on another backbone than {config['backbone']!r}; train VLP again.")
+            if backbone.digest != config["backbone_digest"]:
+                raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train VLP again.")
+            told = ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])})
+            check(told)
+            check_weights(state, folder)
+            if max(told.layers, told.members, shape["frames"]) > sum(tensor.numel() for tensor in state.values()):
+                raise ValueError(f"{told.layers} layers, {told.members} members, {shape['frames']} frames")
+            model = built_like(lambda: build(told, shape), state, folder)
+        return cls(model.to(device), backbone, digest(folder / "model.safetensors"), view.camera, view.frame_size)
 
     def encode(self, clips: np.ndarray) -> np.ndarray:
         """clips (N, 1 + T, H, W, 3) uint8 -> backbone features (N, (1 + T) * P, D) float16, what `score_features` reads."""

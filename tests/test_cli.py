@@ -22,7 +22,7 @@ from robopref.configs import cli
 from robopref.configs import hydra as settings_from
 from robopref.configs.cli import COMMANDS, Command, guarded, main
 from robopref.configs.errors import RoboprefError, UsageError, nearest
-from robopref.configs.files import plain
+from robopref.configs.files import plain, skips_digests
 from robopref.configs.hydra import compose, run_hydra, to_dataclass
 from robopref.configs.ranges import Word
 
@@ -129,6 +129,20 @@ def test_nothing_and_unknown_commands_are_usage_errors(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == (
         "error: there is no command 'colect'. Did you mean 'collect'? `robopref --help` lists them\n"
     )
+
+
+def test_digests_are_skipped_by_one_command_and_its_workers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ROBOPREF_SKIP_DIGESTS", raising=False)
+    seen: list[bool] = []
+    monkeypatch.setattr(cli, "run", lambda name, words: seen.append(skips_digests()))
+    assert (main(["--skip-digests", "report", "x"]), main(["report", "x"])) == (0, 0)
+    assert seen == [True, False] and "ROBOPREF_SKIP_DIGESTS" not in os.environ
+    monkeypatch.undo()
+    assert main(["report", "--skip-digests"]) == 2
+    assert "--skip-digests stands before the command: robopref --skip-digests report ..." in capsys.readouterr().err
+    assert main(["--skip-digests"]) == 2
 
 
 @pytest.mark.parametrize(

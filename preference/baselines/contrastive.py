@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robopref.configs.checkpoint import load_model, load_strict
+from robopref.configs.checkpoint import built_like, load_model
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import digest
+from robopref.configs.files import as_written, digest
 from robopref.configs.finite import check_weights
+from robopref.configs.ranges import check
 from robopref.preference.attention import token_mean
 from robopref.preference.backbone import load_backbone
+from robopref.preference.vlp import View
 
 KIND = "contrastive"
 MOST_SCALE = 100.0  # as for CLIP, whose logits were no better when scaled by more
@@ -95,15 +97,18 @@ class ContrastiveSpace:
         """Read a folder written by baselines/train.py; anything missing, damaged or foreign raises `RoboprefError`."""
         folder = Path(folder)
         state, config = load_model(folder, KIND)
-        self.backbone = load_backbone(config["backbone"], device, relative_to=folder)
-        if self.backbone.digest != config["backbone_digest"]:
-            raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train it again.")
-        model = DualEncoder(Shape(**config["shape"]))
-        check_weights(state, folder)
-        load_strict(model, state, folder)
+        with as_written(folder, "train it again"):
+            view = View(config["camera"], config["frame_size"])
+            check(view)
+            self.backbone = load_backbone(config["backbone"], device, relative_to=folder)
+            if self.backbone.digest != config["backbone_digest"]:
+                raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train it again.")
+            shape = Shape(**config["shape"])
+            check_weights(state, folder)
+            model = built_like(lambda: DualEncoder(shape), state, folder)
         self._model, self._device = model.to(device).eval().requires_grad_(False), device
         self.digest = digest(folder / "model.safetensors")
-        self.camera, self.frame_size = config["camera"], config["frame_size"]
+        self.camera, self.frame_size = view.camera, view.frame_size
         self.logit_scale = model.scale.item()
 
     def embed_clips(self, features: np.ndarray) -> Tensor:
