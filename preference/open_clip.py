@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robopref.configs.errors import RoboprefError, nearest
+from robopref.preference.hub_guard import guarded_hub
 
 BATCH = 32  # images at a time: ViT-B/16 needs about 1 GB for 32 frames
 
@@ -184,9 +185,13 @@ def _create(name: str, pretrained: str | None) -> Any:
         # open_clip only warns when weights trained with QuickGELU are put into the model with GELU.
         options["force_quick_gelu"] = bool(tag.get("quick_gelu"))
     try:
-        return open_clip.create_model(name, pretrained, require_pretrained=True, **options)
+        with guarded_hub():
+            return open_clip.create_model(name, pretrained, require_pretrained=True, **options)
     except Exception as error:  # whatever the downloader and the five kinds of weights reader raise
-        raise RoboprefError(_unavailable(name, pretrained, " ".join(str(error).split()))) from error
+        why, token = " ".join(str(error).split()), huggingface_hub.get_token()
+        if token:  # a server that refuses may quote the request
+            why = why.replace(token, "[token]")
+        raise RoboprefError(_unavailable(name, pretrained, why)) from error
 
 
 def _unavailable(name: str, pretrained: str | None, why: str) -> str:
