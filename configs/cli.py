@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import RoboprefError, UsageError, nearest
+from .errors import RoboprefError, UsageError, nearest, visible
 from .stopping import Terminated
 
 SKIP = "--skip-digests"
@@ -176,7 +176,7 @@ def guarded(command: Callable[[], object]) -> int:
         if os.environ.get("ROBOPREF_DEBUG") == "1":
             raise
         lines = (line.strip() for line in str(error).splitlines())  # of what is quoted in it: a name, or another's error
-        print(f"error: {' '.join(line for line in lines if line)}", file=sys.stderr)
+        print(f"error: {visible(' '.join(line for line in lines if line))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except _OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):

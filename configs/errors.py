@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable
 
@@ -30,6 +31,15 @@ class UsageError(RoboprefError):
     """A mistyped command, key or choice: the command line exits with status 2, as argument parsers do."""
 
 
+def visible(text: str) -> str:
+    """Text of a file for a terminal or a page: what would steer a terminal, or turn the direction of reading, is spelled out."""
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", _spelled, text)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
 def warn(message: str) -> None:
     """One line on stderr: what was found in an input and dealt with, so that nothing is done to it in silence."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {visible(message)}", file=sys.stderr)

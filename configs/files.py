@@ -380,6 +380,11 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
         raise RoboprefError(f"{path} cannot be read ({yaml_problem(error)}): {remedy}") from error
 
 
+def is_words(value: object) -> bool:
+    """Whether it is a list of text."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def yaml_problem(error: Exception) -> str:
     """What is wrong with a YAML file, in one line, with the number of its line where that is known."""
     if isinstance(error, RecursionError):

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, visible
 from robopref.configs.files import MANIFEST, NO_MATTER, digest, read_json, read_record
 from robopref.configs.policy import preset
 from robopref.datasets.preferences import labelled, read_origin, read_preferences
@@ -22,7 +22,7 @@ from robopref.embodied.statistics import over_what
 from robopref.policies.evaluate import REFERENCES
 from robopref.policies.feedback import TEACHERS
 from robopref.policies.offline import CODE, LABELLERS, TRUE
-from robopref.preference.card import render, settings
+from robopref.preference.card import Markdown, markdown, render, settings
 from robopref.preference.hub import PREFIX, REWARD, WEIGHTS
 
 UNSAID = (*NO_MATTER, "data", "labels", "expert_data", "env", "seed", "seeds", "reward", "model", "instruction")
@@ -141,40 +141,45 @@ def method(policy: Mapping[str, Any]) -> tuple[str, str]:
     return name, METHODS.get(name, name)
 
 
-def learnt_from(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+def learnt_from(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Markdown]:
     """Sentences that say of a run which data, rewards and answers it learnt from."""
     told, inputs = manifest["config"], manifest["inputs"]
-    if data := inputs.get("data"):
-        named = config.get("set") or Path(told["data"]).name
-        yield f"Episodes of `{named}` (sha256 {data['sha256']}), which were there before: nothing was tried out while it learnt."
+    sha = {name: markdown(one["sha256"]) for name, one in inputs.items()}
+    if "data" in inputs:
+        named = markdown(config.get("set") or Path(told["data"]).name)
+        yield Markdown(
+            f"Episodes of `{named}` (sha256 {sha['data']}), which were there before: nothing was tried out while it learnt."
+        )
     if "expert_data" in inputs:
-        yield f"Expert episodes of `{Path(told['expert_data']).name}` (sha256 {inputs['expert_data']['sha256']})."
+        yield Markdown(f"Expert episodes of `{markdown(Path(told['expert_data']).name)}` (sha256 {sha['expert_data']}).")
     if told.get("top", 1) < 1:
-        yield f"Of these episodes the share {told['top']:g} with the highest return."
+        yield Markdown(f"Of these episodes the share {told['top']:g} with the highest return.")
     if "frames" in told:
-        yield f"What it met itself in {told['frames']} frames of the simulator{' for each seed' if 'seeds' in told else ''}."
+        each = " for each seed" if "seeds" in told else ""
+        yield Markdown(f"What it met itself in {markdown(told['frames'])} frames of the simulator{each}.")
     reward, policy = told.get("reward", TRUE), config["policy"]["name"]
     if told.get("labels") is not None:
-        yield f"Labelled pairs of segments of these episodes (sha256 {inputs['labels']['sha256']}), below."
+        yield Markdown(f"Labelled pairs of segments of these episodes (sha256 {sha['labels']}), below.")
     elif policy == "bc":
-        yield "The actions in them, and no reward."
+        yield Markdown("The actions in them, and no reward.")
     elif reward in TEACHERS:
-        asked = told["feedback"]["instruction"]
-        yield f"A reward that it learnt while it acted, from answers of {SAID[reward]}" + (f': "{asked}".' if asked else ".")
-        yield from (f"It asked the model with the weights of sha256 {one['sha256']}." for one in inputs.values())
+        asked = markdown(told["feedback"]["instruction"] or "")
+        said = f"A reward that it learnt while it acted, from answers of {SAID[reward]}"
+        yield Markdown(said + (f': "{asked}".' if asked else "."))
+        yield from (Markdown(f"It asked the model with the weights of sha256 {one}.") for one in sha.values())
     else:
-        yield said_of(reward, inputs)
+        yield said_of(reward, sha)
 
 
-def said_of(reward: str, inputs: Mapping[str, Any]) -> str:
-    """A sentence about a reward that was there before."""
+def said_of(reward: str, sha: Mapping[str, str]) -> Markdown:
+    """A sentence about a reward that was there before.  sha: digest of each input."""
     if reward == TRUE:
-        return "The environment's own reward."
+        return Markdown("The environment's own reward.")
     if reward in LABELLERS:
-        return f"A reward that {reward.upper()} made from expert episodes."
+        return Markdown(f"A reward that {reward.upper()} made from expert episodes.")
     kind = "Reward code" if Path(reward).suffix == CODE else "A reward that was learnt from preferences"
-    named = reward if reward.startswith(PREFIX) else Path(reward).name
-    return f"{kind}, `{named}` (sha256 {inputs['reward']['sha256']})."
+    named = markdown(reward if reward.startswith(PREFIX) else Path(reward).name)
+    return Markdown(f"{kind}, `{named}` (sha256 {sha['reward']}).")
 
 
 def read_labels(manifest: Mapping[str, Any]) -> Labels | None:
@@ -215,14 +220,14 @@ def read_evaluations(run: Path, name: str) -> Iterator[Evaluation]:
             yield Evaluation(told["env"], protocol, over, shown)
 
 
-def header(name: str, pipeline: str, tags: list[str], evaluations: list[Evaluation]) -> str:
+def header(name: str, pipeline: str, tags: list[str], evaluations: list[Evaluation]) -> Markdown:
     """The metadata that the hub reads, as YAML: evaluations become its model-index."""
     results = [
         EvalResult(
             task_type="reinforcement-learning",
             task_name="Acting in the simulator",
-            dataset_type=evaluation.env.partition("/")[0],
-            dataset_name=evaluation.env,
+            dataset_type=visible(evaluation.env.partition("/")[0]),
+            dataset_name=visible(evaluation.env),
             metric_type="success_rate" if evaluation.measure == "success" else "mean_reward",
             metric_name=f"{evaluation.measure}, mean of {int(evaluation.rows[name]['n'])} episodes",
             metric_value=evaluation.rows[name]["mean"],
@@ -233,11 +238,11 @@ def header(name: str, pipeline: str, tags: list[str], evaluations: list[Evaluati
         license="apache-2.0",
         library_name="robopref",
         pipeline_tag=pipeline,
-        tags=tags,
-        model_name=name if results else None,
+        tags=[visible(tag) for tag in tags],
+        model_name=visible(name) if results else None,
         eval_results=results or None,
     )
-    return data.to_yaml()
+    return Markdown(data.to_yaml())
 
 
 def tag_of(config: Mapping[str, Any]) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
-from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, remove_abandoned
+from robopref.configs.errors import RoboprefError, visible
+from robopref.configs.files import as_written, atomic_file, remove_abandoned
 from robopref.configs.run_folder import stage_of
 from robopref.configs.show import ReportConfig
 from robopref.policies.results import gather
@@ -39,12 +39,13 @@ def run(config: ReportConfig) -> Path:
     path = config.out or folder / "report.html"
     check_target(path)
     try:
-        page = render(gather(folder))
+        with as_written(folder, "run its stages again"):
+            page = render(gather(folder))
     except UndefinedError as error:
         raise RoboprefError(f"{folder}: written by another version of robopref ({error}); run its stages again.") from error
     remove_abandoned(path)
     with atomic_file(path) as aside:
-        aside.write_text(page, encoding="utf-8")
+        aside.write_text(visible(page), encoding="utf-8")
     return path
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, read_json, read_record
+from robopref.configs.files import MANIFEST, as_written, read_json, read_record
 from robopref.configs.rows import read_named
 from robopref.datasets.preferences import AGREEMENT, labelled, read_preferences, side_folder
 from robopref.policies.figures import ORDER, curves, in_order, success_chart
@@ -32,6 +32,8 @@ PARTS = {  # what `robopref pipeline` leaves in a run folder, in the order of it
     "evaluation": "success over goals and seeds",
     "videos": "videos",
 }
+PARTED = ("wordings", "without_pixels")
+DRAWN = 1e30  # numbers beyond it overflow in figures
 MEASURES = ("n", *SHOWN, "over_cluster", "near_ties")  # always shown together
 
 
@@ -45,8 +47,9 @@ def gather(folder: Path) -> dict[str, Any]:
             problems.append(f"{path.relative_to(folder)} is not there.")
             return None
         try:
-            return read(path)
-        except (RoboprefError, OSError, ValueError) as error:
+            with as_written(path, "run its stage again"):
+                return read(path)
+        except (RoboprefError, OSError) as error:
             problems.append(f"{path.relative_to(folder)} cannot be read: {error}")
             return None
 
@@ -65,12 +68,12 @@ def gather(folder: Path) -> dict[str, Any]:
     labels = tried(read_preferences, "labels", "vlp.parquet")
     labellers = sorted((path.stem for path in (folder / "labels").glob("*.parquet")), key=lambda name: (name != "vlp", name))
     labellers = labellers or ["vlp"]
-    measured = {name: tried(read_mapping, "labels", side_folder(Path(f"{name}.parquet")).name, AGREEMENT) for name in labellers}
+    measured = {name: tried(read_measures, "labels", side_folder(Path(f"{name}.parquet")).name, AGREEMENT) for name in labellers}
     agreement = {name: {key: row.get(key) for key in MEASURES} for name, row in measured.items() if row is not None}
     vlp = tried(read_metrics, "vlp", "metrics.csv")
     learned = sorted(path.name for path in (folder / "policies").glob("*") if path.is_dir())
     progress = {name: tried(read_metrics, "policies", name, "metrics.csv") for name in learned}
-    films = tried(read_mapping, "videos", "films.json") or {}
+    films = tried(read_films, "videos", "films.json") or {}
     config = manifests[-1].get("config", {}) if manifests else {}
     instruction = films.get("instruction") or (None if labels is None else str(labels["instruction"].iloc[0]))
     videos = read_videos(folder / "videos", films)
@@ -88,7 +91,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "task": next(iter(labels["task"].unique()), None) if labels is not None else films.get("env"),
         "pairs": None if labels is None else pair_facts(labels),
         "agreement": agreement,
-        "unseen_task": tried(read_mapping, "vlp", "generalisation.json"),
+        "unseen_task": tried(read_orders, "vlp", "generalisation.json"),
         "vlp_curves": panels({} if vlp is None else {"vlp": vlp}),
         "policy_curves": panels({name: table for name, table in progress.items() if table is not None}),
         "results": beside_references(summary),
@@ -109,11 +112,73 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_measures(path: Path) -> dict[str, float | None]:
+    """agreement.json: measure -> number, those that the page shows; ValueError for what is none."""
+    row = read_mapping(path)
+    return {key: number_or_none(row.get(key), key) for key in MEASURES}
+
+
+def read_orders(path: Path) -> dict[str, Any]:
+    """generalisation.json: the task, and of each wording and each motion its measures; ValueError for anything else."""
+    found = read_mapping(path)
+    rows = {part: {name: as_mapping(row, name) for name, row in as_mapping(found.get(part, {}), part).items()} for part in PARTED}
+    for row in (row for part in rows.values() for row in part.values()):
+        for key in ("itp_accuracy", "ivp_accuracy", "ilp_loss"):
+            row[key] = number_or_none(row.get(key), key)
+        row["tuples"] = number(row.get("tuples"), "tuples")
+    if not rows["wordings"]:
+        raise ValueError("no 'wordings' in it")
+    return {"task": word_or_none(found.get("task"), "task"), **rows}
+
+
+def read_films(path: Path) -> dict[str, Any]:
+    """films.json: instruction, environment and the episodes of each film; ValueError for values of another kind."""
+    found = read_mapping(path)
+    told = {key: word_or_none(found.get(key), key) for key in ("instruction", "env")}
+    episodes = {
+        name: [as_mapping(one, name) for one in many] for name, many in as_mapping(found.get("episodes", {}), "episodes").items()
+    }
+    for one in (one for many in episodes.values() for one in many):
+        for key in ("goal", "steps", "success_step"):
+            one[key] = int(number(one.get(key), key))
+        one["success"] = bool(one["success"])
+    return told | {"episodes": episodes}
+
+
+def as_mapping(value: object, name: str) -> dict[str, Any]:
+    """A copy of a value that holds names and values; ValueError for another."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} holds no names and values")
+    return dict(value)
+
+
+def number(value: object, name: str) -> float:
+    """A number; ValueError for another value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is no number")
+    return value
+
+
+def number_or_none(value: object, name: str) -> float | None:
+    """A number or nothing; ValueError for another value."""
+    return None if value is None else number(value, name)
+
+
+def word_or_none(value: object, name: str) -> str | None:
+    """Text or nothing; ValueError for another value."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    return value
+
+
 def read_metrics(path: Path) -> pd.DataFrame:
-    """metrics.csv of a training run; ValueError without a step column."""
+    """metrics.csv of a training run; ValueError without a step column of numbers."""
     table = pd.read_csv(path)
-    if "step" not in table or table.empty:
+    if "step" not in table or table.empty or not pd.api.types.is_numeric_dtype(table["step"]):
         raise ValueError("no column called step, or no row yet; let the training finish")
+    columns = table.select_dtypes("number")
+    if (columns.abs() > DRAWN).any(axis=None):
+        raise ValueError(f"a number above {DRAWN:g}")
     return table
 
 
@@ -126,6 +191,9 @@ def read_summary(path: Path) -> dict[str, dict[str, float]]:
         ]
         if missing:
             raise ValueError(f"{name} has no {', '.join(missing)}; run `robopref evaluate` again")
+        for key in ("iqm", "low", "high", "mean", "n"):
+            if abs(number(figures[key], f"{name}.{key}")) > DRAWN:
+                raise ValueError(f"{name}.{key} is above {DRAWN:g}")
     return summary
 
 

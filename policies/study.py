@@ -17,11 +17,10 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 import tyro
-import yaml
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.configs.files import NO_MATTER, atomic_file, digest
+from robopref.configs.files import NO_MATTER, atomic_file, digest, is_words, read_yaml
 from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
@@ -118,15 +117,15 @@ def made_with(config: StudyConfig, seed: int, what: Mapping[str, Any]) -> str:
 
 def read_variants(path: Path) -> dict[str, dict[str, Any]]:
     """The variants file, checked; RoboprefError naming it otherwise."""
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise RoboprefError(f"{path}: not a readable variants file ({error})") from error
-    if not isinstance(read, dict):
-        raise RoboprefError(f"{path}: write NAME: {{policy: cpl, set: [cpl.alpha=0.2]}}, a line a variant")
+    form = "write NAME: {policy: cpl, set: [cpl.alpha=0.2]}, a line a variant"
+    read = read_yaml(path, form)
+    if not isinstance(read, dict) or not all(isinstance(name, str) for name in read):
+        raise RoboprefError(f"{path}: {form}")
     for name, variant in read.items():
-        if not isinstance(variant, Mapping) or variant.get("policy") not in KINDS:
+        if not isinstance(variant, Mapping) or variant.get("policy") not in [*KINDS]:
             raise RoboprefError(f"{path}: variant {name} needs `policy: {KINDS[0]}`, or {', '.join(KINDS[1:])}")
+        if not is_words(variant.get("set", [])):
+            raise RoboprefError(f"{path}: variant {name}: set must be a list of settings, set: [cpl.alpha=0.2]")
     return read
 
 

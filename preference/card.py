@@ -5,14 +5,16 @@ Every number is read from the run's own files (manifest, generalisation.json, ag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
+from robopref.configs.errors import visible
 from robopref.configs.files import MANIFEST, digest, read_json, read_record
 from robopref.datasets.preferences import AGREEMENT, read_preferences
 from robopref.embodied.tasks import TASKS, canonical, expand_tasks
@@ -81,23 +83,46 @@ def model_card(
     )
 
 
+class Markdown(str):
+    """Text that is Markdown already."""
+
+    __slots__ = ()
+
+
+def markdown(value: object) -> str:
+    """A name, a sentence or a number as words of one line in Markdown: no table, code, link, picture or HTML begins in it."""
+    if isinstance(value, Markdown):
+        return value
+    text = " ".join(visible(str(value)).split("\n")).replace("\t", " ")
+    text = text.replace("<", "&lt;").replace("`", "'").replace("|", "\\|")
+    return re.sub(r"\](?=[(\[:])", r"\\]", text)
+
+
 def render(template: Path, **words: Any) -> str:
-    """A card of a template, which may include those of this folder."""
+    """A card of a template, which may include those of this folder; ValueError where the run has not said what stands in it.
+
+    What is no `Markdown` is escaped on its way in: names and sentences are other people's words.
+    """
     folders = [template.parent, Path(__file__).parent]
-    env = Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return env.get_template(template.name).render(words)
+    env = Environment(
+        loader=FileSystemLoader(folders), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown
+    )
+    try:
+        return env.get_template(template.name).render(words)
+    except UndefinedError as error:
+        raise ValueError(str(error)) from error
 
 
-def header(name: str, evaluations: list[Evaluation]) -> str:
+def header(name: str, evaluations: list[Evaluation]) -> Markdown:
     """The metadata that the hub reads, as YAML: evaluations become its model-index."""
     results = [
         EvalResult(
             task_type="robotics",
             task_name="Ordering clips under an instruction",
             dataset_type="metaworld",
-            dataset_name=f"Meta-World {evaluation.task}, {evaluation.cases}",
-            dataset_config=evaluation.task,
-            dataset_split=evaluation.cases,
+            dataset_name=visible(f"Meta-World {evaluation.task}, {evaluation.cases}"),
+            dataset_config=visible(evaluation.task),
+            dataset_split=visible(evaluation.cases),
             metric_type=MEASURES[key][1],
             metric_name=MEASURES[key][0],
             metric_value=value,
@@ -111,10 +136,10 @@ def header(name: str, evaluations: list[Evaluation]) -> str:
         library_name="robopref",
         pipeline_tag="robotics",
         tags=["robotics", "preference-learning", "reward-model", "vision-language", "metaworld"],
-        model_name=name if results else None,
+        model_name=visible(name) if results else None,
         eval_results=results or None,
     )
-    return data.to_yaml()
+    return Markdown(data.to_yaml())
 
 
 def read_evaluations(run: Path) -> Iterator[Evaluation]:

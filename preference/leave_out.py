@@ -10,7 +10,6 @@ missing, and refuses rows that other settings made; `--summary` only reads.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +18,10 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import tyro
-import yaml
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import NO_MATTER, atomic_file
+from robopref.configs.files import NO_MATTER, atomic_file, is_words, read_yaml
 from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
@@ -114,13 +112,11 @@ def means(rows: pd.DataFrame) -> pd.Series:
 
 def read_variants(path: Path) -> dict[str, list[str]]:
     """The variants file, checked; RoboprefError naming it otherwise."""
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise RoboprefError(f"{path}: not a readable variants file ({error})") from error
-    if not isinstance(read, Mapping) or not all(isinstance(overrides, list) for overrides in read.values()):
-        raise RoboprefError(f"{path}: write NAME: [vlp.steps=300, pretrain.width=32], a line a variant")
-    return dict(read)
+    form = "write NAME: [vlp.steps=300, pretrain.width=32], a line a variant"
+    read = read_yaml(path, form)
+    if not isinstance(read, dict) or not all(isinstance(name, str) and is_words(words) for name, words in read.items()):
+        raise RoboprefError(f"{path}: {form}")
+    return read
 
 
 def settings_of(overrides: list[str], seed: int) -> PipelineConfig:

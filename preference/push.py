@@ -14,7 +14,7 @@ from pathlib import Path
 
 from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import atomic_folder, read_json, remove_abandoned
+from robopref.configs.files import as_written, atomic_folder, read_json, remove_abandoned
 from robopref.configs.push import PushConfig
 from robopref.configs.run_folder import CARD, LIBRARY
 from robopref.preference.backbone import parse_open_clip, parse_small
@@ -25,6 +25,7 @@ from robopref.preference.vlp import KIND, VLPScorer
 
 Writer = Callable[[Path, Path, str, str], dict[str, int]]
 """Run, empty folder, name and reference -> bytes of each file that it wrote there, the card first."""
+AGAIN = "run the stage that made it again"
 NAMES: dict[Kind, str] = {"vlp": "VLP", "policy": "policy", "reward": "learned reward"}
 
 
@@ -40,7 +41,8 @@ def share(config: PushConfig, write: Writer) -> tuple[str, dict[str, int]]:
             check_upload(config.to)
         with tempfile.TemporaryDirectory() as made:
             aside = Path(made)
-            sizes = write(config.run, aside, repo.partition("/")[2], config.to)
+            with as_written(config.run, AGAIN):
+                sizes = write(config.run, aside, repo.partition("/")[2], config.to)
             return config.to if config.dry_run else upload(aside, repo, config.private), sizes
     target = check_target(config)
     if config.dry_run:
@@ -53,7 +55,8 @@ def share(config: PushConfig, write: Writer) -> tuple[str, dict[str, int]]:
 
 def write_over(config: PushConfig, write: Writer, aside: Path, target: Path) -> dict[str, int]:
     """Write to `aside` what shall replace `target`; RoboprefError when that holds another model, unless it is to be replaced."""
-    sizes = write(config.run, aside, target.name, target.name)
+    with as_written(config.run, AGAIN):
+        sizes = write(config.run, aside, target.name, target.name)
     if not config.overwrite:
         refuse_other(target, aside)
     return sizes
@@ -68,6 +71,7 @@ def refuse_other(target: Path, made: Path) -> None:
         return
     try:
         kind = read_json(target / SETTINGS)["kind"]
+        kind = kind if isinstance(kind, str) else None
     except (RoboprefError, KeyError, TypeError):  # missing, or edited
         kind = None
     article = "another" if kind == read_json(made / SETTINGS)["kind"] else "a"

@@ -95,5 +95,5 @@ def test_what_is_mistyped_is_named(variants: Path, tmp_path: Path):
     variants.write_text("cpl: {set: [cpl.alpha=1]}")
     with pytest.raises(RoboprefError, match=r"variants.yaml: variant cpl needs `policy: bc`"):
         study.main([str(variants), "--out", str(tmp_path / "study.csv")])
-    with pytest.raises(RoboprefError, match=r"nothing.yaml: not a readable variants file"):
+    with pytest.raises(RoboprefError, match=r"nothing.yaml does not exist"):
         study.main([str(tmp_path / "nothing.yaml"), "--out", str(tmp_path / "study.csv")])

@@ -6,7 +6,6 @@ it and rank that beside others, in another folder: files=[mine.py,OUT/reward.py]
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +18,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import atomic_file, plain, write_json
+from robopref.configs.errors import RoboprefError, UsageError, visible
+from robopref.configs.files import as_written, atomic_file, plain, read_json, write_json
 from robopref.configs.prof import PROFConfig
 from robopref.configs.progress import tell_end
 from robopref.configs.run import is_complete, write_manifest
@@ -42,6 +41,8 @@ from robopref.preference.prof.written import COLUMNS, read_code
 
 REWARD, RANKING, TRANSCRIPT, SUMMARY = "reward.py", "ranking.csv", "transcript.jsonl", "summary.json"
 SHOWN = 12  # lines of the table
+NUMBERS = ("dominance", "margin", "order", "gap", "constant")  # columns of the table that hold numbers, or nothing
+AGAIN = "delete it and run `robopref prof` again"
 
 
 def main(config: PROFConfig) -> None:
@@ -188,21 +189,34 @@ def rows(candidates: Sequence[Candidate], chosen: Candidate) -> list[dict[str, A
 
 def read_ranking(folder: Path) -> pd.DataFrame:
     """The table of a finished run; what a candidate has not is an empty word."""
-    return pd.read_csv(folder / RANKING, dtype={"candidate": str}, keep_default_na=False)
+    path = folder / RANKING
+    with as_written(path, AGAIN):
+        table = pd.read_csv(path, dtype={"candidate": str, "problem": str}, keep_default_na=False)
+        if missing := {"candidate", "chosen", *NUMBERS, "problem"} - set(table.columns):
+            raise ValueError(f"no column {min(missing)}")
+        if strange := [name for name in table["candidate"] if Path(name).name != name]:
+            raise ValueError(f"candidate {strange[0]!r} is no name of a file")
+        for column in NUMBERS:
+            _ = [float(cell) for cell in table[column] if cell != ""]
+        return table
 
 
 def show(out: Path) -> None:
     """Print the table and the chosen code of a finished run."""
-    console, ranking = Console(), read_ranking(out)
-    facts = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-    title = f"{facts['env']}, written by {facts['writer']}; sandbox: {', '.join(facts['layers'])}"
-    columns = ("dominance", "margin", "order", "gap", "constant")
-    table = Table("candidate", *columns, "problem", title=title)
+    console, ranking, facts = Console(), read_ranking(out), read_json(out / SUMMARY)
+    with as_written(out / SUMMARY, AGAIN):
+        title = f"{facts['env']}, written by {facts['writer']}; sandbox: {', '.join(facts['layers'])}"
+    table = Table("candidate", *NUMBERS, "problem", title=plain_text(title))
     for row in ranking.head(SHOWN).to_dict("records"):
         mark = " *" if str(row["chosen"]) == "True" else ""
-        numbers = (f"{float(row[c]):.3f}" if row[c] != "" else "" for c in columns)
-        table.add_row(Text(f"{row['candidate']}{mark}"), *numbers, Text(row["problem"]))  # brackets in them are no markup
+        numbers = (f"{float(row[c]):.3f}" if row[c] != "" else "" for c in NUMBERS)
+        table.add_row(plain_text(f"{row['candidate']}{mark}"), *numbers, plain_text(row["problem"]))
     console.print(table)
     if len(ranking) > SHOWN:
         print(f"{len(ranking) - SHOWN} more in {out / RANKING}")
-    console.print(Syntax((out / REWARD).read_text(encoding="utf-8"), "python", word_wrap=True))
+    console.print(Syntax(visible(read_code(out / REWARD)), "python", word_wrap=True))
+
+
+def plain_text(text: str) -> Text:
+    """Words that are shown as they are: brackets in them are no markup, and nothing in them steers the terminal."""
+    return Text(visible(text))

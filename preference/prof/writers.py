@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import append, atomic_file
+from robopref.configs.files import append, atomic_file, parse_json
 from robopref.configs.prof import WriterConfig
 from robopref.preference.chat import Chat, Completion
+
+WORDS = {str: "text", bool: "true or false", int: "whole number from 0 on"}
 
 
 @dataclass(frozen=True)
@@ -180,19 +182,22 @@ def read_transcript(path: Path) -> list[dict[str, Any]]:
     """Its lines; a last one that was not finished is left out.  RoboprefError naming the file for anything else in it."""
     try:
         texts = path.read_text(encoding="utf-8").split("\n")
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RoboprefError(f"{path} is no transcript ({error}): give transcript.jsonl of a run of `robopref prof`") from None
-    needed = {"key", "writer", "text", "whole", "tokens_in", "tokens_out"}
+    needed = {"key": str, "writer": str, "text": str, "whole": bool, "tokens_in": int, "tokens_out": int}
     lines = []
     for number, text in enumerate(texts, 1):
         if not text or number == len(texts):  # every whole line ends in a newline
             continue
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError as error:
+            line = parse_json(text, any_text=True)  # models write anything
+        except ValueError as error:
             raise RoboprefError(f"{path}, line {number}: {error}; mend or delete this line") from None
-        if not isinstance(line, dict) or not needed <= line.keys():
+        if not isinstance(line, dict) or not needed.keys() <= line.keys():
             raise RoboprefError(f"{path}, line {number}: it needs {', '.join(sorted(needed))}; mend or delete this line")
+        for name, kind in needed.items():
+            if type(line[name]) is not kind or (kind is int and line[name] < 0):
+                raise RoboprefError(f"{path}, line {number}: {name} is no {WORDS[kind]}; mend or delete this line")
         lines.append(line)
     return lines
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import read_json
+from robopref.configs.files import is_words, read_json
 from robopref.configs.prof import SandboxConfig
 from robopref.embodied.fields import mistaken
 from robopref.preference.prof.code import Fields
@@ -67,7 +67,7 @@ def read_columns(path: Path) -> Fields:
     """The columns that the code at `path` knows by name; RoboprefError where it is not there, or they are not."""
     columns = files_of(path)["columns"]
     names = read_json(columns)
-    if not isinstance(names, dict) or any(not all_names(names.get(key)) for key in ("obs", "act")):
+    if not isinstance(names, dict) or any(not is_words(names.get(key)) for key in ("obs", "act")):
         raise RoboprefError(
             f'{columns}: it must name the columns of observations and actions, {{"obs": ["height", ...], "act": ["torque", ...]}}'
         )
@@ -88,8 +88,3 @@ def files_of(path: Path) -> dict[str, Path]:
         if not file.is_file():
             raise RoboprefError(f"{file} is not there: a reward that is code is FILE.py, and {COLUMNS} beside it")
     return files
-
-
-def all_names(names: object) -> bool:
-    """Whether it is a list of words."""
-    return isinstance(names, list) and all(isinstance(name, str) for name in names)
