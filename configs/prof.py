@@ -20,8 +20,8 @@ class SandboxConfig:
     """Beyond what Python and numpy have."""
     bubblewrap: bool = True
     """Use bubblewrap where it is installed."""
-    strict: bool = False
-    """Run nothing unless every layer of the sandbox holds."""
+    strict: bool | None = None
+    """Run nothing unless every layer of the sandbox holds; null: where bubblewrap starts."""
 
 
 @dataclass(frozen=True)

@@ -167,8 +167,8 @@ def test_half_a_character_in_an_answer_is_refused_and_kept(files, capsys, monkey
         words = ["writer.kind=openai", "writer.chat.model=coder", f"writer.chat.base_url={endpoint.url}"]
         assert prof("out=run", "candidates=2", "rounds=0", "repairs=0", *words) == 0
     ranking = pd.read_csv("run/ranking.csv").set_index("candidate")
-    assert "surrogates not allowed" in ranking.loc["write-0", "problem"] and ranking.loc["write-1", "chosen"]
-    assert "'\\ud83d'" in Path("run/candidates/write-0.py").read_text()
+    assert "a text is not allowed" in ranking.loc["write-0", "problem"] and ranking.loc["write-1", "chosen"]
+    assert "'\ufffd'" in Path("run/candidates/write-0.py").read_text(encoding="utf-8")
 
 
 def test_an_endpoint_s_run_is_replayed_without_it(files, capsys, monkeypatch):

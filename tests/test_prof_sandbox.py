@@ -12,35 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import FIELDS, WALK, N, code, rows, run, talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.prof import SandboxConfig
 from robopref.preference.prof import sandbox
-from robopref.preference.prof.child import FUNCTIONS, MATH
 from robopref.preference.prof.code import Fields, RefusedCode, check_code
-from robopref.preference.prof.sandbox import Conversation, FailedCode, Rows, Said, Sandbox
+from robopref.preference.prof.contract import CONSTANTS, MATH, NUMPY
+from robopref.preference.prof.sandbox import FailedCode, Sandbox
 
-FIELDS = Fields(obs=("height", "speed", "angle"), act=("torque",))
-N = 200
 NEEDS_BUBBLEWRAP = pytest.mark.skipif(
     Sandbox(SandboxConfig()).bubblewrap is None, reason="bubblewrap is not installed or may not make namespaces here"
 )
-
-
-def code(*lines: str) -> str:
-    return "def reward(obs, act, next_obs):\n" + "".join(f"    {line}\n" for line in lines)
-
-
-def rows(count: int = N) -> Rows:
-    rng = np.random.default_rng(0)
-    return Rows(rng.normal(size=(count, 3)), rng.normal(size=(count, 1)), rng.normal(size=(count, 3)))
-
-
-def run(source: str, **changes: object) -> Said:
-    with rows() as some:
-        return Sandbox(SandboxConfig(**({"seconds": 5.0} | changes))).run(source, FIELDS, some)  # type: ignore[arg-type]
 
 
 def test_good_code_says_of_every_row_what_it_should():
@@ -81,7 +66,6 @@ def test_what_rewards_are_made_of_works(lines):
         code("ﬁne, ｘ = 1.0, 0.0", "return obs[:, 0] * fine + x"),  # Python reads both spellings as one name
         code("return obs[:, ｈeight]"),
         code("return ｎp.abs(obs[:, 0]) * np.ｓign(obs[:, 0])"),
-        code("return obs[:, 0] * len('\\N{GREEK SMALL LETTER DELTA}')"),
         code("return obs[:, 0] + 0 * (obs[:, 0] is 1)"),  # Python warns
         "\ufeff" + code("return obs[:, 0]"),
         code("x = 1.0", "return obs[:, 0] * x").replace("\n", "\r\n"),
@@ -105,115 +89,12 @@ def test_fields_are_found_by_any_spelling_of_their_names():
         Fields(obs=("finger", "ﬁnger"), act=())
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+@pytest.mark.parametrize("name", sorted([*NUMPY, *CONSTANTS["np"]]))
 def test_every_function_on_the_list_exists(name):
-    check_code(code(f"x = np.{name}", "return obs[:, 0]"), FIELDS)
     target = np
     for part in name.split("."):
         assert hasattr(target, part)
         target = getattr(target, part)
-
-
-# Refused before anything is run.  Each is one attempt.
-ATTEMPTS = {
-    "import os": "import os\n" + code("return obs[:, 0]"),
-    "import another way": "from os import system\n" + code("return obs[:, 0]"),
-    "import inside": code("import subprocess", "return obs[:, 0]"),
-    "numpy under another name": "import numpy as os\n" + code("return obs[:, 0]"),
-    "a part of numpy": "import numpy.ctypeslib\n" + code("return obs[:, 0]"),
-    "__import__": code("return __import__('os').system('true') + obs[:, 0]"),
-    "open": code("return obs[:, 0] + len(open('/etc/passwd').read())"),
-    "eval": code("return eval('obs[:, 0]')"),
-    "exec": code("exec('x = 1')", "return obs[:, 0]"),
-    "compile": code("return compile('1', '', 'eval')"),
-    "getattr": code("return getattr(np, 'load')('x')"),
-    "globals": code("return globals()['np']"),
-    "vars": code("return vars(np)"),
-    "print": code("x = print(obs)", "return obs[:, 0]"),
-    "input": code("return obs[:, 0] + float(input())"),
-    "breakpoint": code("x = breakpoint()", "return obs[:, 0]"),
-    "np.load": code("return np.load('x.npy')"),
-    "np.fromfile": code("return np.fromfile('/etc/passwd', np.int8)"),
-    "np.memmap": code("return np.memmap('/etc/passwd')"),
-    "np.genfromtxt": code("return np.genfromtxt('/etc/passwd')"),
-    "np.save": code("x = np.save('x', obs)", "return obs[:, 0]"),
-    "tofile": code("x = obs.tofile('x')", "return obs[:, 0]"),
-    "dump": code("x = obs.dump('x')", "return obs[:, 0]"),
-    "ctypes": code("return obs.ctypes.data"),
-    "np.random": code("return np.random.rand(len(obs))"),
-    "np.vectorize": code("return np.vectorize(abs)(obs[:, 0])"),
-    "np.linalg.inv": code("return np.linalg.inv(obs)"),
-    "dunder walk": code("return ().__class__.__base__.__subclasses__()"),
-    "dunder of an array": code("return obs.__class__"),
-    "dunder of a function": code("return reward.__globals__"),
-    "private attribute": code("return np._core"),
-    "format string": code("return f'{obs.__class__}'"),
-    "format method": code("return '{0.__class__}'.format(obs)"),
-    "endless while": code("while True:", "    pass", "return obs[:, 0]"),
-    "loop over rows of data": code("for row in obs:", "    pass", "return obs[:, 0]"),
-    "lambda": code("return (lambda: obs[:, 0])()"),
-    "walrus": code("return (x := obs[:, 0])"),
-    "generator": code("return sum(x for x in range(3)) + obs[:, 0]"),
-    "yield": code("yield obs"),
-    "await": "async def reward(obs, act, next_obs):\n    return obs[:, 0]\n",
-    "class": "class A:\n    pass\n" + code("return obs[:, 0]"),
-    "decorator": "@np.abs\n" + code("return obs[:, 0]"),
-    "default argument": "def reward(obs, act, next_obs, kept=[]):\n    return obs[:, 0]\n",
-    "a second function": code("return obs[:, 0]") + "def other():\n    pass\n",
-    "code beside the function": "x = 1\n" + code("return obs[:, 0]"),
-    "global": code("global x", "x = 1", "return obs[:, 0]"),
-    "try": code("try:", "    x = 1", "except Exception:", "    x = 2", "return obs[:, 0] * x"),
-    "with": code("with np.errstate():", "    return obs[:, 0]"),
-    "del": code("del obs", "return act[:, 0]"),
-    "assert": code("assert True", "return obs[:, 0]"),
-    "raise": code("raise SystemExit"),
-    "another name for np": code("np = 1", "return obs[:, 0]"),
-    "another name for abs": code("abs = np.exp", "return abs(obs[:, 0])"),
-    "np handed on": code("x = np", "return x.load('y')"),
-    "setting an attribute": code("obs.shape = (1,)", "return obs[:, 0]"),
-    "changing the data": code("obs[:, 0] = 1.0", "return obs[:, 0]"),
-    "changing the data by augmenting": code("next_obs[0] += 1.0", "return obs[:, 0]"),
-    "unpacking words": code("return np.sum(**{'a': obs})"),
-    "a call of a call": code("return np.abs(obs)(1)"),
-    "bytes": code("return obs[:, 0] + len(b'abc')"),
-    "complex numbers": code("return obs[:, 0] * 1j"),
-    "dictionary": code("return {'a': obs[:, 0]}['a']"),
-    "invented field": code("return obs[:, distance_to_goal]"),
-    "invented variable": code("return -np.abs(obs[:, height] - target_height)"),
-    "field of the other argument": code("return obs[:, torque]"),
-    "a column beyond the last": code("return obs[:, 3]"),
-    "a column before the first": code("return next_obs[:, -4]"),
-    "an action beyond the last": code("return act[:, 1]"),
-    "nothing returned": code("x = obs[:, 0]"),
-    "no function": "x = 1",
-    "another function": "def f(obs, act, next_obs):\n    return obs[:, 0]\n",
-    "other arguments": "def reward(obs, action, next_obs):\n    return obs[:, 0]\n",
-    "not Python": "def reward(obs, act, next_obs)\n    return",
-    "a null byte": code("return obs[:, 0]\0"),
-    "open in wide letters": code("return obs[:, 0] + len(ｏｐｅｎ('/etc/passwd').read())"),
-    "__import__ in wide letters": code("return ＿＿import＿＿('os').system('true') + obs[:, 0]"),
-    "an attribute with a wide underscore": code("return obs.＿_class__"),
-    "numpy's load with a ligature": code("return np.ﬁx(obs[:, 0])"),
-    "np.load in mathematical letters": code("return np.𝐥𝐨𝐚𝐝('x')"),
-    "another name for np in wide letters": code("ｎｐ = 1", "return obs[:, 0]"),
-    "an argument changed in wide letters": code("ｏｂｓ[:, 0] = 1.0", "return obs[:, 0]"),
-    "a field given away in wide letters": code("ｈeight = 1.0", "return obs[:, 0] * height"),
-    "import in wide letters": "import ｏｓ\n" + code("return obs[:, 0]"),
-    "a name that reads the other way": code("x\u202e = 1.0", "return obs[:, 0] * x"),
-    "half a character": code("return obs[:, 0] + len('\ud800')"),
-    "two byte order marks": "\ufeff\ufeff" + code("return obs[:, 0]"),
-    "deep nesting": code("return " + "(" * 500 + "obs[:, 0]" + ")" * 500),
-    "a chain of signs": code("return " + "-" * 9000 + "obs[:, 0]"),
-    "much code": code(*["x = obs[:, 0] + 1"] * 900, "return x"),
-    "very much code": code("return obs[:, 0]" + "  # long" * 4000),
-}
-
-
-@pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_an_attempt_is_refused_before_it_is_run(attempt, monkeypatch):
-    monkeypatch.setattr(Sandbox, "started", lambda *args: pytest.fail("it was run"))
-    with pytest.raises(RefusedCode):
-        run(ATTEMPTS[attempt])
 
 
 def test_a_refusal_names_line_and_the_nearest_field():
@@ -242,8 +123,8 @@ RUN = {
     "memory": [["return np.zeros((10**6, 10**6))[0] + obs[:, 0]"], ["return np.tile(obs, (10**7, 1))[:, 0]"]],
     "time": [SPIN, ["return obs[:, 0] * 10**10**9"]],
     "shape": [["return obs"], ["return 1.0"], ["return obs[:5, 0]"], ["return np.float64(1)"]],
-    "returns a": [["return 'a'"], ["return [obs[:, 0]]"], ["return None"], ["return np.sum"]],
-    "not of numbers": [["return obs[:, 0].astype('c16')"], ["return np.array(['a' for i in range(len(obs))])"]],
+    "returns a": [["return [obs[:, 0]]"], ["return None"], ["return obs.shape"]],
+    "objects, not of numbers": [["return np.array(10**30) + obs[:, 0]"], ["x = None", "return np.array([x, 1])[0] + obs[:, 0]"]],
     "Error": [["return obs[:, 0] + np.ones(3)"], ["return 1 / 0 * obs[:, 0]"], ["return obs[0, 0, 0]"]],
     "read-only": [["x = obs", "x[:, 0] = 1.0", "return x[:, 0]"], ["x = obs.T", "x += 1", "return x[0]"]],
 }
@@ -262,22 +143,6 @@ def test_nesting_without_end_is_given_up():
     assert len(said.values) == N
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "return obs[:, 0] - obs[:, 0].mean()",
-        "return obs[:, 0] / np.max(np.abs(obs))",
-        "return np.cumsum(obs[:, 0])",
-        "return np.arange(len(obs)) * 1.0",
-        "return obs[:, 0] * len(obs)",
-        "return (obs[:, 0] == obs[:, 0].max()) * 1.0",
-        "return np.concatenate([obs[1:, 0], obs[:1, 0]])",
-    ],
-)
-def test_a_reward_that_looks_at_other_rows_is_found_out(line):
-    assert run(code(line)).row is not None
-
-
 def test_numbers_that_are_none_come_through():
     said = run(code("return np.where(obs[:, 0] > 0, np.nan, np.log(obs[:, 0] * 0))"))
     assert np.isnan(said.values).any() and np.isneginf(said.values).any()
@@ -288,55 +153,6 @@ def test_the_data_cannot_be_changed_by_anybody():
     with rows() as some, pytest.raises(OSError), open(f"/proc/self/fd/{some.fd}", "r+b") as file:
         file.write(b"x" * 100)
         file.flush()
-
-
-# The reader is switched off: the other layers alone.  `everything` finds the modules that are loaded, as escapes do.
-WALK = [
-    "kinds = ().__class__.__base__.__subclasses__()",
-    "everything = [kind for kind in kinds if kind.__name__ == '_wrap_close'][0].__init__.__globals__",
-    "os, sys, builtins = (everything['sys'].modules[name] for name in ('os', 'sys', 'builtins'))",
-]
-BEHIND = {
-    "read a file": ["return obs[:, 0] + len(builtins.open('/etc/passwd').read())"],
-    "read by a low call": ["return obs[:, 0] + len(os.read(os.open('/etc/passwd', os.O_RDONLY), 10))"],
-    "write a file": ["builtins.open('MARK', 'w').write('x')", "return obs[:, 0]"],
-    "write into the folder": ["builtins.open('here', 'w').write('x')", "return obs[:, 0]"],
-    "list a folder": ["return obs[:, 0] + len(os.listdir('/'))"],
-    "delete": ["os.unlink('MARK')", "return obs[:, 0]"],
-    "run a command": ["return obs[:, 0] + os.system('touch MARK') * 0 + 1 / (os.system('true') == 0)"],
-    "fork": ["return obs[:, 0] + os.fork()"],
-    "become another program": ["os.execv('/bin/true', ['true'])"],
-    "import something new": ["import socket", "return obs[:, 0]"],
-    "send a signal": ["os.kill(os.getppid(), 9)", "return obs[:, 0]"],
-    "rename": ["os.rename('MARK', 'other')", "return obs[:, 0]"],
-    "make a folder": ["os.mkdir('folder')", "return obs[:, 0]"],
-    "another thread": ["import _thread", "_thread.start_new_thread(len, ())", "return obs[:, 0]"],
-    "an open descriptor": ["return obs[:, 0] + os.dup(0)"],
-    "a pipe": ["return obs[:, 0] + os.pipe()[0]"],
-    "higher limits": ["import resource", "resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99))", "return obs[:, 0]"],
-    "numpy's readers": ["return sys.modules['numpy'].fromfile('/etc/passwd', 'i1')[:200] * 1.0"],
-    "exit": ["os._exit(0)"],
-    "a crash": ["os.abort()"],
-    "raise to the top": ["raise builtins.SystemExit(0)"],
-    "much output": ["while True:", "    os.write(1, b'x' * 65536)"],
-    "an answer of its own": ["os.write(1, b'{\"layers\": []}\\n' + b'x' * 5)", "os._exit(0)"],
-    "an answer that is no answer": ["os.write(1, b'[1, 2]\\n')", "os._exit(0)"],
-    "sleep": ["sys.modules['time'].sleep(1000)"],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("bubblewrap", [False, pytest.param(True, marks=NEEDS_BUBBLEWRAP)])
-@pytest.mark.parametrize("attempt", BEHIND)
-def test_behind_the_reader_nothing_gets_out(attempt, bubblewrap, tmp_path, monkeypatch):
-    monkeypatch.setattr(sandbox, "check_code", lambda source, fields: None)
-    monkeypatch.setattr(sandbox, "STARTING", 3.0)
-    mark = tmp_path / "mark"
-    if attempt in ("delete", "rename"):
-        mark.write_text("here")
-    source = code(*WALK, *BEHIND[attempt]).replace("MARK", str(mark))
-    with pytest.raises(FailedCode):
-        run(source, seconds=2.0, bubblewrap=bubblewrap)
-    assert mark.exists() == (attempt in ("delete", "rename"))
 
 
 def test_behind_the_reader_there_is_no_environment(monkeypatch):
@@ -381,17 +197,13 @@ def test_no_process_is_left(tmp_path, monkeypatch):
 
 @NEEDS_BUBBLEWRAP
 def test_strict_code_runs_where_every_layer_holds():
-    assert run(code("return obs[:, 0]"), strict=True).layers == sandbox.ALL_LAYERS
+    assert set(sandbox.ALL_LAYERS) <= set(run(code("return obs[:, 0]"), strict=True).layers)
 
 
 def test_strict_fails_closed(monkeypatch):
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(RoboprefError, match="bubblewrap is not installed"):
         Sandbox(SandboxConfig(strict=True))
-
-
-def talk(source: str, **changes: object) -> Conversation:
-    return Conversation(Sandbox(SandboxConfig(**({"seconds": 2.0} | changes))), source, FIELDS)  # type: ignore[arg-type]
 
 
 def test_a_process_that_stays_says_the_same_of_few_rows_and_of_many():
@@ -418,17 +230,6 @@ def test_a_process_that_stays_can_fail_alone(lines, says):
     assert ask.process.poll() is not None
 
 
-@pytest.mark.parametrize("attempt", BEHIND)
-def test_behind_the_reader_nothing_gets_out_of_a_process_that_stays(attempt, tmp_path, monkeypatch):
-    monkeypatch.setattr(sandbox, "check_code", lambda source, fields: None)
-    mark = tmp_path / "mark"
-    if attempt in ("delete", "rename"):
-        mark.write_text("here")
-    with talk(code(*WALK, *BEHIND[attempt]).replace("MARK", str(mark))) as ask, pytest.raises(FailedCode):
-        ask(np.ones((2, 3)), np.ones((2, 1)), np.ones((2, 3)))
-    assert mark.exists() == (attempt in ("delete", "rename"))
-
-
 def test_a_process_does_not_stay_for_code_that_fails_at_once(monkeypatch):
     monkeypatch.setattr(sandbox, "check_code", lambda source, fields: None)
     with pytest.raises(FailedCode, match="ZeroDivisionError"):
@@ -438,7 +239,7 @@ def test_a_process_does_not_stay_for_code_that_fails_at_once(monkeypatch):
 def test_the_list_of_math_exists():
     import math
 
-    assert all(hasattr(math, name) for name in MATH)
+    assert all(hasattr(math, name) for name in [*MATH, *CONSTANTS["math"]])
 
 
 def test_code_is_read_in_many_threads_at_once():

@@ -1,57 +1,46 @@
 """The process in which reward code that a language model wrote is run: `python -I child.py`, nothing but this file and numpy.
 
-The parent (sandbox.py) writes one line of JSON to stdin and hands over the arrays as an open, read-only file, or asks about
-rows again and again, which it writes to stdin too.  This process gives up all that it does not need, files, memory, time, system
-calls, then runs the code, looks whether what it says of a row depends on that row alone, and writes one line of JSON and the raw
-numbers to stdout.  It trusts the code with nothing; what it says of itself the parent does not trust either.  It ends with its
-parent, however that ends: the parent alone holds the other end of a pipe.
-
-The lists of allowed names are here because they are enforced twice: in the tree (code.py), and by giving the code nothing else.
+It talks with the parent (sandbox.py) by lines of JSON on stdin and stdout, and raw numbers behind them.  The parent says how much
+may be used, and hands over the arrays as an open, read-only file, or asks about rows again and again, which it writes to stdin
+too.  This process gives up all that it does not need, files, memory, time, system calls, and says what holds, in an answer that
+bears the parent's nonce.  Only then does it get the code.  It runs the code and looks whether what that says of a row depends on
+the row alone.  It trusts the code with nothing; what it says of the code the parent does not trust either.  It ends with its
+parent, however that ends: the parent alone holds the other end of a pipe, and the kernel is asked for a signal as well.
 """
 
 from __future__ import annotations
 
 import sys
 
-OF_NUMPY = """
-abs absolute add all allclose amax amin any arange arccos arcsin arctan arctan2 argmax argmin around array asarray atleast_1d
-atleast_2d average bool_ broadcast_to cbrt ceil clip column_stack concatenate copy copysign cos cosh cross cumsum deg2rad degrees
-diff divide dot e empty_like equal exp exp2 expand_dims expm1 fabs float32 float64 floor fmax fmin full full_like greater
-greater_equal heaviside hstack hypot inf int32 int64 isclose isfinite isinf isnan less less_equal linalg.norm log log10 log1p log2
-logaddexp logical_and logical_not logical_or logical_xor matmul max maximum mean median min minimum mod multiply nan nan_to_num
-ndarray negative newaxis not_equal ones ones_like pi power prod rad2deg radians ravel remainder repeat reshape rint round select
-sign sin sinh split sqrt square squeeze stack std subtract sum swapaxes tan tanh tile transpose true_divide var vstack where zeros
-zeros_like
-"""
-OF_MATH = """
-acos asin atan atan2 ceil cos cosh degrees e exp fabs floor hypot inf isfinite log log10 pi pow radians sin sinh sqrt tan tanh tau
-"""
-OF_PYTHON = "abs bool float int len max min range round sum True False None"
-FUNCTIONS, MATH, PLAIN = (frozenset(names.split()) for names in (OF_NUMPY, OF_MATH, OF_PYTHON))
-ROWS = 64  # of the look whether rows depend on each other
+ROWS = 64  # of the first look whether rows depend on each other
+MANY_ROWS = 4096  # of the second, of which code can know neither number nor rows: at most so many
+ROUNDING = (
+    1e-6  # of a value and of the largest: what matrix products of float32 differ by when they have other rows; others do not
+)
 
 # System calls that numpy needs once everything is open: memory, locks, clocks, reading and writing what is open, the end; and
 # a timer of the process itself, for each question.
 CALLS = {
     "x86_64": (
         0xC000003E,
-        (0, 1, 3, 9, 10, 11, 12, 13, 14, 15, 24, 25, 28, 35, 38, 39, 60, 96, 98, 131, 186, 202, 228, 230, 231, 234, 318, 334),
+        (0, 1, 3, 9, 10, 11, 12, 13, 14, 15, 24, 25, 28, 35, 38, 39, 60, 96, 98, 131, 186, 202, 228, 230, 231, 318, 334),
     ),
     "aarch64": (
         0xC00000B7,
-        (57, 63, 64, 93, 94, 96, 98, 101, 103, 113, 115, 124, 131, 132, 134, 135, 139,
+        (57, 63, 64, 93, 94, 96, 98, 101, 103, 113, 115, 124, 132, 134, 135, 139,
          165, 169, 172, 178, 214, 215, 216, 222, 226, 233, 278),
     ),
 }  # fmt: skip
 
 
 def main() -> None:
-    """Answer the request on stdin.  The first argument is the lifeline."""
+    """Answer the requests on stdin.  The first argument is the lifeline."""
     import os
 
     end_with_parent(int(sys.argv[1]))
 
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # before numpy starts threads, which it may not
+    import ast
     import json
     import math
     import mmap
@@ -72,11 +61,16 @@ def main() -> None:
     for name in ("sum", "mean", "std", "var", "max", "min", "prod", "any", "all", "clip"):  # numpy imports some when first called
         getattr(np.zeros(1), name)(*([0, 1] if name == "clip" else []))
     np.median(np.zeros((2, 2)), axis=1)
-    layers = limit(request["memory"], request["seconds"])
+    compile(ast.parse("1"), "", "exec")
+    secret = random.Random(int.from_bytes(os.urandom(16), "little"))
 
-    def answer(work, **known):  # type: ignore[no-untyped-def]
+    def tell(known, values=b""):  # type: ignore[no-untyped-def]
+        sys.stdout.buffer.write(json.dumps(known).encode() + b"\n" + values)
+        sys.stdout.buffer.flush()
+
+    def answer(work):  # type: ignore[no-untyped-def]
         """Do `work`, tell the parent what it gave, and return it."""
-        values, result = b"", None
+        known, values, result = {}, b"", None
         try:
             with np.errstate(all="ignore"):
                 result = work()
@@ -86,24 +80,25 @@ def main() -> None:
             known["error"] = "it needs more memory than it is given"
         except BaseException as error:  # whatever it is, it is the code's
             known["error"] = f"{type(error).__name__}: {str(error)[:300]}"
-        sys.stdout.buffer.write(json.dumps(known).encode() + b"\n" + values)
-        sys.stdout.buffer.flush()
+        tell(known, values)
         return result
 
-    def judged(call, arrays):  # type: ignore[no-untyped-def]
+    def judged(call, arrays, always=(0, 0)):  # type: ignore[no-untyped-def]
         """What the code says of all rows, and a row whose value depends on others."""
-        some = random.Random(0).sample(range(len(arrays[0])), max(1, min(ROWS, len(arrays[0]) - 1)))  # in no order
         result = said(call, arrays, np)
-        return result, dependence(call, arrays, result, np.array(some), np)
+        return result, dependence(call, arrays, result, draws(len(result), always, random.Random(0), secret), np)
+
+    tell({"nonce": request["nonce"], "layers": limit(request["memory"], request["cpu"])})
+    code = json.loads(sys.stdin.buffer.readline())
 
     def compile_it():  # type: ignore[no-untyped-def]
-        return compiled(request["source"], request["columns"], np, math)
+        return compiled(code["source"], code["columns"], request["names"], np, math)
 
     if arrays:
-        answer(lambda: judged(compile_it(), arrays), layers=layers)
+        answer(lambda: judged(compile_it(), arrays, code["always"]))
         os._exit(0)
     signal.setitimer(signal.ITIMER_PROF, request["each"])
-    call, widths = answer(compile_it, layers=layers), request["widths"]
+    call, widths = answer(compile_it), request["widths"]
     while call is not None and len(head := sys.stdin.buffer.read(8)) == 8:
         count = int.from_bytes(head, "little")
         arrays = [np.frombuffer(sys.stdin.buffer.read(4 * count * width), np.float32).reshape(count, width) for width in widths]
@@ -115,14 +110,17 @@ def main() -> None:
 def end_with_parent(lifeline):  # type: ignore[no-untyped-def]
     """Let the kernel kill this process when the other end of the pipe `lifeline` is closed, as it is when the parent ends.
 
-    PR_SET_PDEATHSIG would look at the thread that started this process, and that may end before.
+    PR_SET_PDEATHSIG, beside it because code cannot take it back, looks at the thread that started this process: the parent uses
+    one that lasts.
     """
+    import ctypes
     import fcntl
     import os
     import select
     import signal
 
     if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
@@ -132,15 +130,33 @@ def end_with_parent(lifeline):  # type: ignore[no-untyped-def]
             os._exit(1)
 
 
-def compiled(source, columns, np, math):  # type: ignore[no-untyped-def]
-    """The function `reward`, in a world of the allowed names alone."""
+def compiled(source, columns, names, np, math):  # type: ignore[no-untyped-def]
+    """The function `reward`, without annotations, in a world of the allowed names alone.
+
+    names: of numpy, math and Python.  Nothing in this world keeps anything from one call to the next.
+    """
+    import ast
     import builtins
     import importlib
-    from types import SimpleNamespace
 
-    tops = {name: getattr(np, name) for name in FUNCTIONS if "." not in name}
-    few_np = SimpleNamespace(**tops, linalg=SimpleNamespace(norm=np.linalg.norm))
-    few_math = SimpleNamespace(**{name: getattr(math, name) for name in MATH})
+    def sealed(name, parts):  # type: ignore[no-untyped-def]
+        """A module of these parts; without a place to write to."""
+        return type(name, (), {"__slots__": (), **{key: staticmethod(part) for key, part in parts.items()}})()
+
+    def numbers_only(function):  # type: ignore[no-untyped-def]
+        """Arrays of objects are refused: their parts are no numbers."""
+
+        def call(*arguments, **words):  # type: ignore[no-untyped-def]
+            result = function(*arguments, **words)
+            if getattr(getattr(result, "dtype", None), "kind", "") == "O":
+                raise TypeError("an array of objects, not of numbers")
+            return result
+
+        return function if isinstance(function, type) or not callable(function) else call
+
+    tops = {name: numbers_only(getattr(np, name)) for name in names["numpy"] if "." not in name}
+    few_np = sealed("numpy", tops | {"linalg": sealed("numpy.linalg", {"norm": numbers_only(np.linalg.norm)})})
+    few_math = sealed("math", {name: getattr(math, name) for name in names["math"]})
     modules = {"numpy": few_np, "math": few_math}
 
     def known(name, *_):  # type: ignore[no-untyped-def]
@@ -148,10 +164,25 @@ def compiled(source, columns, np, math):  # type: ignore[no-untyped-def]
             return importlib.import_module(name)
         return modules[name]
 
-    plain = {name: getattr(builtins, name) for name in PLAIN}
+    plain = {name: getattr(builtins, name) for name in names["plain"]}
     world = {"__builtins__": plain | {"__import__": known}, "__name__": "reward", "np": few_np, "math": few_math, **columns}
-    exec(compile(source.removeprefix("\ufeff"), "reward.py", "exec"), world)
+    tree = ast.parse(source.removeprefix("\ufeff"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        for block in (getattr(node, name, None) for name in ("body", "orelse")):
+            if isinstance(block, list):
+                block[:] = [unannotated(part, ast) if isinstance(part, ast.AnnAssign) else part for part in block]
+    exec(compile(tree, "reward.py", "exec"), world)
     return world["reward"]
+
+
+def unannotated(node, ast):  # type: ignore[no-untyped-def]
+    """An assignment without its annotation, which Python would run where a part of an array is assigned to."""
+    new = ast.Pass() if node.value is None else ast.Assign([node.target], node.value)
+    return ast.copy_location(new, node)
 
 
 def said(call, arrays, np):  # type: ignore[no-untyped-def]
@@ -170,18 +201,37 @@ def said(call, arrays, np):  # type: ignore[no-untyped-def]
     return np.array(result, np.float64)
 
 
-def dependence(call, arrays, result, chosen, np):  # type: ignore[no-untyped-def]
+def draws(count, always, known, secret):  # type: ignore[no-untyped-def]
+    """Numbers of some of `count` rows, in no order: what code says of these alone must be what it says among all.
+
+    First by the generator `known`, so that what is found usually is found again; then all `always` (first, number), and rows,
+    some more than once, by the generator `secret`, so that code can know neither the rows nor how many there are.
+    """
+    some = known.sample(range(count), max(1, min(ROWS, count - 1)))
+    yield some
+    yield some[:1]
+    if always[1]:
+        yield secret.sample(range(always[0], always[0] + always[1]), always[1])
+    most = min(MANY_ROWS, 2 * count + 1)
+    some = secret.choices(range(count), k=secret.randint(max(2, most // 4), most))
+    yield some
+    yield some[: secret.randrange(1, len(some))]
+
+
+def dependence(call, arrays, result, drawn, np):  # type: ignore[no-untyped-def]
     """Number of a row whose value changes when other rows are there, or None: a reward is of one transition."""
-    for some in (chosen, chosen[:1]):
+    finite = np.abs(result[np.isfinite(result)])
+    least = ROUNDING * finite.max(initial=0.0)
+    for some in map(np.array, drawn):
         alone, expected = said(call, [array[some] for array in arrays], np), result[some]
-        same = np.isclose(alone, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+        same = np.isclose(alone, expected, rtol=ROUNDING, atol=least, equal_nan=True)
         if not same.all():
             return int(some[np.flatnonzero(~same)[0]])
     return None
 
 
-def limit(memory, seconds):  # type: ignore[no-untyped-def]
-    """Give up what is not needed; names of the layers that hold."""
+def limit(memory, cpu):  # type: ignore[no-untyped-def]
+    """Give up what is not needed, for good; names of the layers that hold."""
     import gc
     import resource
 
@@ -191,9 +241,15 @@ def limit(memory, seconds):  # type: ignore[no-untyped-def]
             now = int(file.read().split()[0]) * resource.getpagesize()
     except FileNotFoundError:  # not Linux
         now = 2**32
+    if sys.platform == "linux":
+        import ctypes
+
+        no_new_privileges = 38
+        ctypes.CDLL(None).prctl(no_new_privileges, 1, 0, 0, 0)
+    layers = ["limits", *(["landlock"] if forbid_files() else [])]
     most = {
         resource.RLIMIT_AS: now + memory,
-        resource.RLIMIT_CPU: seconds or resource.RLIM_INFINITY,  # who is asked again and again is watched by the parent
+        resource.RLIMIT_CPU: cpu,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NPROC: 0,
@@ -201,7 +257,33 @@ def limit(memory, seconds):  # type: ignore[no-untyped-def]
     }
     for kind, value in most.items():
         resource.setrlimit(kind, (value, value))
-    return ["limits", *(["system calls"] if forbid_calls() else [])]
+    return [*layers, *(["system calls"] if forbid_calls() else [])]
+
+
+def forbid_files():  # type: ignore[no-untyped-def]
+    """Let Landlock (Linux 5.13) refuse every file and folder that is not open yet; whether it does.
+
+    Newer kernels refuse TCP (6.7) and signals to processes that are not of this one (6.12) by it as well.
+    """
+    import ctypes
+    import os
+    import struct
+
+    if sys.platform != "linux":
+        return False
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    create, restrict, version = 444, 446, 1  # the numbers are the same on every processor
+    abi = call(create, None, ctypes.c_size_t(0), version)
+    if abi < 1:
+        return False
+    files = 2 ** {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16) - 1  # one bit for each thing that may be done to a file
+    rules = struct.pack("QQQ", files, 3, 3)[: 8 if abi < 4 else 16 if abi < 6 else 24]  # files; TCP; sockets by name, signals
+    held = call(create, rules, ctypes.c_size_t(len(rules)), 0)
+    if held < 0:
+        return False
+    refused = call(restrict, held, 0)
+    os.close(held)
+    return refused == 0
 
 
 def forbid_calls():  # type: ignore[no-untyped-def]
@@ -225,10 +307,8 @@ def forbid_calls():  # type: ignore[no-untyped-def]
         _fields_ = [("length", ctypes.c_ushort), ("lines", ctypes.c_void_p)]
 
     asked = Program(len(program), ctypes.cast(code, ctypes.c_void_p))
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    no_new_privileges, seccomp, by_filter = 38, 22, 2
-    prctl(no_new_privileges, 1, 0, 0, 0)
-    return prctl(seccomp, by_filter, ctypes.byref(asked), 0, 0) == 0
+    seccomp, by_filter = 22, 2
+    return ctypes.CDLL(None, use_errno=True).prctl(seccomp, by_filter, ctypes.byref(asked), 0, 0) == 0
 
 
 if __name__ == "__main__":

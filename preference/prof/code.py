@@ -3,8 +3,12 @@
     check_code(source, Fields(obs, act))
 
 This is the first layer of the sandbox (sandbox.py), and the guard against invented variables: every name must be an argument,
-defined before, a declared field, or of the few names here; what a field's number cannot be is refused as well.  It knows nothing
-of what the code computes; what slips through meets the other layers.
+defined before, a declared field, or of the few names of contract.py; what a field's number cannot be is refused as well.  It
+knows nothing of what the code computes; what slips through meets the other layers.
+
+Functions, methods and types are no values: they stand where they are called, types also where a type of numbers is meant.  There
+are no texts but docstrings and the names of such types, so `%` is of numbers alone.  What is written to is a name, or a part of
+what a name stands for.
 
 A reward is one function, `def reward(obs, act, next_obs)`, on N rows at once; a field's name stands for its column, as in
 obs[:, height].
@@ -16,19 +20,27 @@ import ast
 import keyword
 import threading
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.preference.prof.child import FUNCTIONS, MATH, PLAIN
+from robopref.preference.prof.contract import (
+    ATTRIBUTES,
+    CONSTANTS,
+    MATH,
+    METHODS,
+    NUMPY,
+    PLAIN,
+    PLAIN_TYPES,
+    TYPE_WORDS,
+    TYPES,
+    Form,
+)
 
 NAME, ARGUMENTS = "reward", ("obs", "act", "next_obs")
 LONGEST = 20_000  # characters
 MOST_NODES = 5_000
-OF_ARRAYS = """
-T all any astype clip copy dot flatten max mean min ndim prod ravel reshape round shape size squeeze std sum transpose var
-"""
-METHODS = frozenset(OF_ARRAYS.split())
+ANNOTATIONS = ("np.ndarray", "float", "int", "bool")
+MODULES = {"np": NUMPY, "math": MATH}
 STATEMENTS = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.If, ast.For, ast.Pass)
 EXPRESSIONS = (
     ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Slice,
@@ -64,8 +76,20 @@ class Fields:
     @property
     def columns(self) -> dict[str, int]:
         """What a field's name stands for in code."""
-        taken = {*ARGUMENTS, NAME, "np", "math", *PLAIN}
+        taken = {*ARGUMENTS, NAME, *MODULES, *PLAIN}
         return {k: v for k, v in self._columns.items() if k.isidentifier() and not keyword.iskeyword(k) and k not in taken}
+
+
+@dataclass
+class Places:
+    """Numbers (`id`) of the nodes of a function that stand in places where more, or other things, are allowed."""
+
+    called: set[int] = field(default_factory=set)
+    owners: set[int] = field(default_factory=set)  # what stands in front of an attribute's dot
+    typed: set[int] = field(default_factory=set)  # where a type of numbers is meant
+    index: set[int] = field(default_factory=set)  # in brackets behind an array
+    alone: set[int] = field(default_factory=set)  # texts on their own, which nothing reads
+    annotations: set[int] = field(default_factory=set)  # which the child strips before it runs the code
 
 
 def check_code(source: str, fields: Fields) -> None:
@@ -78,15 +102,18 @@ def check_code(source: str, fields: Fields) -> None:
     except SyntaxError as error:
         where = "it cannot be read" if error.lineno is None else f"line {error.lineno}"  # None: of a null byte
         raise RefusedCode(f"{where}: {error.msg}") from None
-    except (ValueError, RecursionError, MemoryError) as error:  # a null byte; nesting beyond what the parser can do
+    except (ValueError, RecursionError, MemoryError) as error:  # half a character; nesting beyond what the parser can do
         raise RefusedCode(f"it cannot be read: {error or type(error).__name__}") from None
     if sum(1 for _ in ast.walk(tree)) > MOST_NODES:
         raise RefusedCode(f"the code has more than {MOST_NODES} parts")
     function = the_function(tree)
+    places = places_of(function)
     for node in ast.walk(function):
-        if node is not function and (problem := refusal(node)):
+        if node is function or id(node) in places.annotations:
+            continue
+        if problem := refusal(node, places):
             raise RefusedCode(f"line {line_of(node, function)}: {problem}")
-    check_names(function, fields)
+    check_names(function, fields, places)
     check_columns(function, fields)
     if not any(isinstance(node, ast.Return) and node.value is not None for node in ast.walk(function)):
         raise RefusedCode(f"line {function.lineno}: it returns nothing")
@@ -113,19 +140,45 @@ def the_function(tree: ast.Module) -> ast.FunctionDef:
     if names != ARGUMENTS or any(others) or function.decorator_list or getattr(function, "type_params", None):
         raise RefusedCode(f"line {function.lineno}: write def {NAME}({', '.join(ARGUMENTS)})")
     for annotation in (*(argument.annotation for argument in arguments.args), function.returns):
-        if annotation is not None and ast.unparse(annotation) not in ("np.ndarray", "float"):
-            raise RefusedCode(f"line {annotation.lineno}: the only annotation here is np.ndarray")
+        if annotation is not None and dotted(annotation) not in ANNOTATIONS:
+            raise RefusedCode(f"line {annotation.lineno}: an annotation is one of {', '.join(ANNOTATIONS)}")
     return function
 
 
-def refusal(node: ast.AST) -> str | None:
+def places_of(function: ast.FunctionDef) -> Places:
+    """Where the nodes of a function stand."""
+    found = Places()
+    for node in ast.walk(function):
+        for name in ("annotation", "returns"):
+            if (annotation := getattr(node, name, None)) is not None:
+                found.annotations |= {id(part) for part in ast.walk(annotation)}
+        if isinstance(node, ast.Call):
+            found.called.add(id(node.func))
+            form = form_of(node.func)
+            typed = [word.value for word in node.keywords if word.arg == "dtype"]
+            if form is not None and form.dtype is not None:
+                typed += node.args[form.dtype : form.dtype + 1]
+            found.typed |= {id(part) for part in typed}
+        elif isinstance(node, ast.Attribute):
+            found.owners.add(id(node.value))
+        elif isinstance(node, ast.Subscript):
+            inside = [node.slice, *(node.slice.elts if isinstance(node.slice, ast.Tuple) else ())]
+            found.index |= {id(part) for part in inside}
+        elif isinstance(node, ast.Expr):
+            found.alone.add(id(node.value))
+    return found
+
+
+def refusal(node: ast.AST, places: Places) -> str | None:
     """Why a node is not allowed; names are looked at elsewhere."""
     if isinstance(node, ast.stmt):
         return statement(node)
     if isinstance(node, ast.expr):
-        return expression(node)
+        return expression(node, places)
     if isinstance(node, ast.comprehension):
-        return "a comprehension runs over range(...)" if node.is_async or not is_range(node.iter) else None
+        if node.is_async or not is_range(node.iter) or not isinstance(node.target, ast.Name):
+            return "a comprehension is `for i in range(...)`"
+        return target(node.target)
     return None if isinstance(node, SMALL_PARTS) else f"{type(node).__name__} is not allowed"
 
 
@@ -135,82 +188,164 @@ def statement(node: ast.stmt) -> str | None:
         return f"{type(node).__name__} is not allowed"
     if isinstance(node, ast.Expr) and not is_text(node):
         return "an expression on its own does nothing"
-    if isinstance(node, ast.For) and (node.orelse or not is_range(node.iter) or not isinstance(node.target, ast.Name)):
-        return "a loop is `for i in range(...)`"
-    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
-        for target in node.targets if isinstance(node, ast.Assign) else (node.target,):
-            parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
-            if any(isinstance(part, ast.Attribute) for part in parts):
-                return "an attribute cannot be set"
-            if any(root(part) in ARGUMENTS for part in parts):
-                return "the arguments cannot be changed"
+    if isinstance(node, ast.For):
+        if node.orelse or not is_range(node.iter) or not isinstance(node.target, ast.Name):
+            return "a loop is `for i in range(...)`"
+        return target(node.target)
+    if isinstance(node, ast.Assign):
+        return next((problem for part in node.targets if (problem := target(part))), None)
+    if isinstance(node, ast.AnnAssign) and dotted(node.annotation) not in ANNOTATIONS:
+        return f"an annotation is one of {', '.join(ANNOTATIONS)}"
+    return target(node.target) if isinstance(node, ast.AugAssign | ast.AnnAssign) else None
+
+
+def target(node: ast.expr) -> str | None:
+    """Likewise of what is written to."""
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.Tuple | ast.List):
+            waiting += part.elts
+            continue
+        while isinstance(part, ast.Subscript):
+            part = part.value
+        if isinstance(part, ast.Attribute):
+            return "an attribute cannot be set"
+        if not isinstance(part, ast.Name):
+            return "only a name, or a part of what a name stands for, can be set"
+        if part.id in ARGUMENTS:
+            return "the arguments cannot be changed"
     return None
 
 
-def expression(node: ast.expr) -> str | None:
+def expression(node: ast.expr, places: Places) -> str | None:
     """Likewise of an expression."""
     if not isinstance(node, EXPRESSIONS):
         return f"{type(node).__name__} is not allowed"
-    if isinstance(node, ast.Constant) and not isinstance(node.value, str | bool | int | float | type(None) | type(...)):
-        return f"a constant of type {type(node.value).__name__} is not allowed"
+    if isinstance(node, ast.Constant):
+        return constant(node, places)
     if isinstance(node, ast.Attribute):
-        return attribute(node)
-    if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name | ast.Attribute):
-        return "only a name can be called"
-    if isinstance(node, ast.Call) and any(word.arg is None for word in node.keywords):
-        return "** is not allowed"
+        return attribute(node, places)
+    if isinstance(node, ast.List | ast.Tuple) and id(node) not in places.index and any(map(is_none, node.elts)):
+        return "None is not allowed in a list"
+    return call(node) if isinstance(node, ast.Call) else None
+
+
+def constant(node: ast.Constant, places: Places) -> str | None:
+    """Likewise of a constant."""
+    value = node.value
+    if isinstance(value, str):
+        if id(node) in places.alone or (id(node) in places.typed and value in TYPE_WORDS):
+            return None
+        return "a text is not allowed, but for a docstring and the name of a type of numbers"
+    if value is ... and id(node) not in places.index:
+        return "... is not allowed outside of brackets behind an array"
+    if not isinstance(value, bool | int | float | type(None) | type(...)):
+        return f"a constant of type {type(value).__name__} is not allowed"
     return None
 
 
-def attribute(node: ast.Attribute) -> str | None:
-    """Likewise of an attribute, of a module or a method of arrays."""
-    path = ast.unparse(node)
+def call(node: ast.Call) -> str | None:
+    """Likewise of a call: of what may be called, with as many arguments and with the keywords that it may have."""
+    if not isinstance(node.func, ast.Name | ast.Attribute):
+        return "only a name can be called"
+    if any(word.arg is None for word in node.keywords):
+        return "** is not allowed"
+    if (form := form_of(node.func)) is None:
+        return None  # what it is, attribute() or check_names() says
+    name = called_name(node.func)
+    for word in node.keywords:
+        if word.arg not in form.keywords:
+            allowed = f"; {name} has {', '.join(sorted(form.keywords))}" if form.keywords else ""
+            return f"{name} with {word.arg}= is not allowed{allowed}"
+    if len(node.args) > form.most or len(node.args) + len(node.keywords) < form.least:
+        few, many = form.least, form.most
+        return f"{name} takes {few if few == many else f'{few} to {many}'} arguments without a name, not {len(node.args)}"
+    if any(map(is_none, node.args)) and not form.keywords & {"axis", "min"}:  # no axis, no bound
+        return f"{name} of None is not allowed"
+    return None
+
+
+def attribute(node: ast.Attribute, places: Places) -> str | None:
+    """Likewise of an attribute, of a module or of an array."""
+    path = dotted(node)
     if node.attr.startswith("_"):
         return f"{node.attr}: nothing that begins with an underscore"
-    if path == "np.linalg" or (isinstance(node.value, ast.Name) and node.value.id == "np"):
-        known = FUNCTIONS
-        return (
-            None
-            if path == "np.linalg" or path.removeprefix("np.") in known
-            else f"{path} is not allowed.{nearest(path[3:], known)}"
-        )
-    if path.startswith("np.linalg."):
-        return None if path.removeprefix("np.") in FUNCTIONS else f"{path} is not allowed"
-    if isinstance(node.value, ast.Name) and node.value.id == "math":
-        return None if node.attr in MATH else f"{path} is not allowed.{nearest(node.attr, MATH)}"
-    return None if node.attr in METHODS else f".{node.attr} is not allowed.{nearest(node.attr, METHODS)}"
+    if path == "np.linalg":
+        return None if id(node) in places.owners else f"{path} alone cannot be used, only np.linalg.norm"
+    if is_module(node):
+        module, _, name = path.partition(".")
+        functions = MODULES[module]
+        if name in CONSTANTS[module]:
+            return None if id(node) not in places.called else f"{path} cannot be called"
+        if name not in functions:
+            return f"{path} is not allowed.{nearest(name, [*functions, *CONSTANTS[module]])}"
+        if id(node) in places.called or (name in TYPES and module == "np" and id(node) in places.typed):
+            return None
+        return f"{path} is a function: it can only be called"
+    if node.attr in ATTRIBUTES:
+        return None if id(node) not in places.called else f".{node.attr} cannot be called"
+    if node.attr not in METHODS:
+        return f".{node.attr} is not allowed.{nearest(node.attr, [*METHODS, *ATTRIBUTES])}"
+    return None if id(node) in places.called else f".{node.attr} is a method: write .{node.attr}(...)"
 
 
-def check_names(function: ast.FunctionDef, fields: Fields) -> None:
+def form_of(function: ast.expr) -> Form | None:
+    """How what stands in front of the brackets of a call may be called; None: not at all."""
+    if isinstance(function, ast.Name):
+        return PLAIN.get(function.id)
+    if not isinstance(function, ast.Attribute):
+        return None
+    if is_module(function):
+        module, _, name = dotted(function).partition(".")
+        return MODULES[module].get(name)
+    return METHODS.get(function.attr)
+
+
+def called_name(function: ast.expr) -> str:
+    """What a function or method is called in a message."""
+    if isinstance(function, ast.Attribute):
+        return dotted(function) if is_module(function) else f".{function.attr}"
+    return dotted(function)
+
+
+def is_module(node: ast.Attribute) -> bool:
+    """Whether it is np.NAME, np.linalg.NAME or math.NAME."""
+    module, _, rest = dotted(node).partition(".")
+    return module in MODULES and (rest.count(".") == 0 or rest.startswith("linalg."))
+
+
+def dotted(node: ast.expr) -> str:
+    """NAME.NAME.NAME that is written there, and an empty text for anything else; no recursion, which code could exhaust."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join(reversed([*parts, node.id])) if isinstance(node, ast.Name) else ""
+
+
+def check_names(function: ast.FunctionDef, fields: Fields, places: Places) -> None:
     """RefusedCode for a name that nothing defines: often a quantity that the model invented."""
     defined = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    modules = {"np", "math"}
     for name in sorted(defined):
-        if name.startswith("_") or name in (*modules, *PLAIN, NAME, *fields.columns):
+        if name.startswith("_") or name in (*MODULES, *PLAIN, NAME, *fields.columns):
             raise RefusedCode(f"{name}: this name cannot be given to something else")
-    known = {*ARGUMENTS, *fields.columns, *PLAIN, *modules, *defined}
-    attributes = {id(node.value) for node in ast.walk(function) if isinstance(node, ast.Attribute)}
-    calls = {id(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
-    annotations = {id(part) for node in ast.walk(function) for part in annotation_parts(node)}
+    known = {*ARGUMENTS, *fields.columns, *PLAIN, *MODULES, *defined}
     for node in ast.walk(function):
-        if not isinstance(node, ast.Name) or id(node) in annotations:
+        if not isinstance(node, ast.Name) or id(node) in places.annotations:
             continue
         if node.id not in known:
             raise RefusedCode(
                 f"line {node.lineno}: {node.id} is not defined; declared fields and arguments are all there is."
                 f"{nearest(node.id, (*ARGUMENTS, *fields.columns)) or nearest(node.id, known)}"
             )
-        if node.id in modules and id(node) not in attributes:
+        if node.id in MODULES and id(node) not in places.owners:
             raise RefusedCode(f"line {node.lineno}: {node.id} alone cannot be used, only what is in it")
-        if id(node) in calls and node.id not in PLAIN:
+        if id(node) in places.called and node.id not in PLAIN:
             raise RefusedCode(f"line {node.lineno}: {node.id} cannot be called")
-
-
-def annotation_parts(node: ast.AST) -> Iterator[ast.AST]:
-    """All parts of a node's annotation: words for readers, which are not evaluated."""
-    for name in ("annotation", "returns"):
-        if (found := getattr(node, name, None)) is not None:
-            yield from ast.walk(found)
+        typed = node.id in PLAIN_TYPES and id(node) in places.typed
+        if node.id in PLAIN and id(node) not in places.called and not typed:
+            raise RefusedCode(f"line {node.lineno}: {node.id} is a function: it can only be called")
 
 
 def check_columns(function: ast.FunctionDef, fields: Fields) -> None:
@@ -245,16 +380,14 @@ def is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+def is_none(node: ast.expr) -> bool:
+    """Whether it is None."""
+    return isinstance(node, ast.Constant) and node.value is None
+
+
 def is_range(node: ast.expr) -> bool:
     """Whether it is range(...)."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range"
-
-
-def root(node: ast.expr) -> str | None:
-    """The name that a target such as a[0][:, 1] begins with."""
-    while isinstance(node, ast.Subscript | ast.Attribute | ast.Starred):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
 
 
 def line_of(node: ast.AST, function: ast.FunctionDef) -> int:

@@ -15,8 +15,8 @@ import numpy as np
 from robopref.configs.prof import RankingConfig
 from robopref.datasets.offline import OfflineData
 from robopref.embodied.fields import Described, Field
-from robopref.preference.prof.child import OF_MATH, OF_NUMPY
-from robopref.preference.prof.code import METHODS, RefusedCode
+from robopref.preference.prof.code import RefusedCode
+from robopref.preference.prof.contract import ATTRIBUTES, CONSTANTS, MATH, METHODS, NUMPY
 from robopref.preference.prof.ranking import Score
 
 MOMENTS = 8  # of the expert's trajectory that are printed
@@ -57,6 +57,7 @@ A column is written with its name from the tables, which stands for its number: 
 quantities: a name that is in no table does not exist. What a row is worth must depend on this row alone: no mean or
 extreme over rows, no memory.
 Only np and math may be used, imported or not: of np {numpy}; of math {math}; of arrays the methods {methods}.
+Functions are called and are no values; no out= and where= of element-wise functions, no texts, no arrays of objects.
 No other functions, no classes, no lambda, no while, no try; loops only over range(...). The arguments must not be
 changed."""
 CRITICISE = """{role}
@@ -126,9 +127,9 @@ def write_prompt(world: Described, expert: OfflineData, number: int = 0) -> str:
             do=do,
             da=da,
             example=names[0],
-            numpy=" ".join(OF_NUMPY.split()),
-            math=" ".join(OF_MATH.split()),
-            methods=" ".join(sorted(METHODS)),
+            numpy=" ".join(sorted([*NUMPY, *CONSTANTS["np"]])),
+            math=" ".join(sorted([*MATH, *CONSTANTS["math"]])),
+            methods=" ".join(sorted([*METHODS, *ATTRIBUTES])),
         ),
         variety=VARIETY.format(number=number + 1) if number else "",
     )

@@ -30,6 +30,9 @@ from robopref.preference.prof.code import Fields, RefusedCode
 from robopref.preference.prof.sandbox import FailedCode, Rows, Sandbox
 
 TINY = 1e-8  # of a pooled standard deviation
+SPREAD = (
+    1e-4  # of the largest value: below it a reward is a constant, and what is left may be rounding, which margins would blow up
+)
 SMOOTH = 0.95  # share of smooth noise that the next step keeps
 
 
@@ -87,7 +90,8 @@ class Comparison:
         parts = [(data.obs, data.actions, data.next_obs), (experts.obs, experts.actions, experts.next_obs), *noisy]
         self.count, self.expert_count = len(data), len(experts)
         self.random = random_segments(data, self.length, config.segments, np.random.default_rng([seed, 1]))
-        self.rows = Rows(*(np.concatenate(columns, dtype=np.float32) for columns in zip(*parts, strict=True)))
+        obs, act, next_obs = (np.concatenate(columns, dtype=np.float32) for columns in zip(*parts, strict=True))
+        self.rows = Rows(obs, act, next_obs, always=(self.count, self.expert_count))
 
     def evidence(self, values: np.ndarray) -> Evidence:
         """Of what a candidate says of all rows, (N,)."""
@@ -207,6 +211,8 @@ def judge(comparison: Comparison, sandbox: Sandbox, source: str, fields: Fields)
         return Score(source, None, f"what it says of row {said.row} depends on other rows: a reward is of one transition")
     if (lost := float((~np.isfinite(said.values)).mean())) > 0:
         return Score(source, None, f"it is not finite on {lost:.2%} of the transitions")
+    if 0 < np.ptp(said.values) < SPREAD * np.abs(said.values).max():
+        return Score(source, None, f"its values differ by less than {SPREAD:g} of their size: leave the constant out")
     return Score(source, comparison.evidence(said.values), layers=said.layers)
 
 

@@ -6,9 +6,10 @@
 or, about a few rows again and again, `with Conversation(Sandbox(SandboxConfig()), source, fields) as ask: said = ask(obs, ...)`.
 
 Layers, each for itself enough against most of what code may try: what it may say (code.py); a process of its own without
-environment, files or privileges, in an empty folder, with limits on memory, time and output (child.py); a kernel filter that
-leaves it no system call but those for memory, time and what is open (child.py, Linux on x86-64 and arm64); and bubblewrap
-with namespaces of its own, where it is installed.  `layers` says which held.  The code's output is taken as numbers and text,
+environment, files or privileges, in an empty folder, with limits on memory, time and output (child.py); Landlock, by which the
+kernel refuses files, TCP and signals (child.py, Linux 5.13); a kernel filter that leaves it no system call but those for memory,
+time and what is open (child.py, Linux on x86-64 and arm64); and bubblewrap with namespaces of its own, where it is installed.
+`layers` says which held: the process says so before it is given any code.  The code's output is taken as numbers and text,
 whatever it claims.
 """
 
@@ -20,6 +21,7 @@ import functools
 import json
 import os
 import queue
+import secrets
 import selectors
 import shutil
 import signal
@@ -37,16 +39,27 @@ from typing import Any, Self
 
 import numpy as np
 
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, warn
 from robopref.configs.prof import SandboxConfig
 from robopref.preference.prof.code import Fields, check_code
+from robopref.preference.prof.contract import CONSTANTS, MATH, NUMPY, PLAIN
 
 CHILD = Path(__file__).resolve().with_name("child.py")
 STARTING = 20.0  # seconds that a busy machine may take to start Python and numpy
 GLANCE = 1.0  # seconds after which we look at the clock, to notice that we were stopped ourselves
-HEADER = 2**16  # bytes that the first line of an answer may have
+LASTING = 600.0  # seconds of processor time, at least, after which a process that stays gives way to a new one
+HEADER = 2**16  # bytes that a line of an answer may have
+LONGEST = 400  # characters of what went wrong
 Start = Callable[[], subprocess.Popen[bytes]]
+CHILDS = ("limits", "landlock", "system calls")
+"""Layers that the child's own process sees to, as far as its kernel has them."""
 ALL_LAYERS = ("syntax", "process", "limits", "system calls", "bubblewrap")
+"""Layers that `strict` asks for."""
+NAMES = {
+    "numpy": sorted([*NUMPY, *CONSTANTS["np"]]),
+    "math": sorted([*MATH, *CONSTANTS["math"]]),
+    "plain": sorted(PLAIN),
+}
 
 
 class FailedCode(RoboprefError):
@@ -65,12 +78,15 @@ class Said:
 class Rows:
     """Transitions that code may be asked about, in memory that other processes can read and nobody can write."""
 
-    def __init__(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> None:
-        """obs (N, do), act (N, da), next_obs (N, do)."""
+    def __init__(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray, always: tuple[int, int] = (0, 0)) -> None:
+        """obs (N, do), act (N, da), next_obs (N, do).
+
+        always: first and number of rows that are all looked at whether code's values of them depend on other rows.
+        """
         parts = [np.ascontiguousarray(part, np.float32) for part in (obs, act, next_obs)]
         if len({len(part) for part in parts}) != 1 or parts[0].shape != parts[2].shape or len(obs) == 0:
             raise ValueError(f"transitions of shapes {[part.shape for part in parts]}")
-        self.shapes = [part.shape for part in parts]
+        self.shapes, self.always = [part.shape for part in parts], always
         self.fd = memory_file(parts)
 
     def __len__(self) -> int:
@@ -90,38 +106,29 @@ class Sandbox:
         self.config = config
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
-        self.bubblewrap = shutil.which("bwrap") if config.bubblewrap else None
-        if self.bubblewrap is not None and not starts(self.bubblewrap):
-            self.bubblewrap = None
-        if config.strict and self.bubblewrap is None:
+        self.bubblewrap, why = find_bubblewrap() if config.bubblewrap else (None, "sandbox.bubblewrap is false")
+        self.strict = config.strict if config.strict is not None else self.bubblewrap is not None
+        if self.strict and self.bubblewrap is None:
             raise RoboprefError(
-                "sandbox.strict: bubblewrap is not installed or may not make namespaces here; install it (Debian: apt-get "
-                "install bubblewrap), or leave sandbox.strict out"
+                f"sandbox.strict: {why}; install it where it may make namespaces (Debian: apt-get install bubblewrap), or leave "
+                "sandbox.strict out"
             )
+        if config.bubblewrap and self.bubblewrap is None:
+            warn_once(f"reward code runs without one layer of its sandbox: {why} (Debian: apt-get install bubblewrap)")
 
     def run(self, source: str, fields: Fields, rows: Rows) -> Said:
         """What `source` says of all rows.  RefusedCode before it is run, FailedCode after."""
         if (widths := (rows.shapes[0][1], rows.shapes[1][1])) != (len(fields.obs), len(fields.act)):
             raise ValueError(f"rows have {widths} columns, the fields name {len(fields.obs)} and {len(fields.act)}")
         check_code(source, fields)
-        config, columns = self.config, fields.columns
-        request = {
-            "source": source,
-            "columns": columns,
-            "shapes": rows.shapes,
-            "fd": rows.fd,
-            "memory": config.memory_mb * 2**20,
-            "seconds": max(1, round(config.seconds)),
-        }
+        seconds = self.config.seconds
+        limits = {"shapes": rows.shapes, "fd": rows.fd, "cpu": max(1, round(seconds))}
         with self.started((rows.fd,)) as process:
-            out = self.talk(process, json.dumps(request).encode() + b"\n", HEADER + 8 * len(rows))
-        line, end, numbers = out.partition(b"\n")
-        answer = self.understood(line if end else b"", process)
-        layers = self.layers(answer)
-        if len(numbers) != 8 * len(rows):
-            raise FailedCode(f"it gave {len(numbers)} bytes for {len(rows)} rows")
-        row = answer.get("row")
-        return Said(np.frombuffer(numbers, np.float64), int(row) if isinstance(row, int) else None, layers)
+            child = Child(self, process, limits)
+            code = {"source": source, "columns": fields.columns, "always": rows.always}
+            # Beyond its own processor time, it may have to wait for others on a busy machine.
+            row, values = child.values(line_of(code), len(rows), seconds + STARTING)
+        return Said(values, row, child.layers)
 
     @contextlib.contextmanager
     def started(self, fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
@@ -171,84 +178,43 @@ class Sandbox:
             if process.returncode is None:
                 kill(process)
 
-    def understood(self, line: bytes, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-        """The first line of an answer; FailedCode when it is none, or says what went wrong."""
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            code = process.poll()
-            why = "it runs on" if code is None else f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-            raise FailedCode(
-                f"its process ended without an answer ({why}): too much memory, time or nesting, or a forbidden call"
-            )
-        if (error := answer.get("error")) is not None:
-            raise FailedCode(str(error)[:400])
-        return answer
 
-    def layers(self, answer: dict[str, Any]) -> tuple[str, ...]:
-        """Which layers held; RoboprefError where all were asked for."""
-        layers = ("syntax", "process", *answer.get("layers", ()), *(["bubblewrap"] if self.bubblewrap else []))
-        if self.config.strict and set(layers) != set(ALL_LAYERS):
-            raise RoboprefError(f"sandbox.strict: only these layers hold here: {', '.join(layers)}")
-        return layers
+class Child:
+    """A process that has given up what it does not need, and waits for code."""
 
-    def talk(self, process: subprocess.Popen[bytes], question: bytes, most: int) -> bytes:
-        """All that the child writes, at most `most` bytes; FailedCode when it writes more or takes too long."""
+    def __init__(self, sandbox: Sandbox, process: subprocess.Popen[bytes], limits: dict[str, Any]) -> None:
+        """limits: of the process beside memory, and where rows are.
+
+        FailedCode where it does not start, RoboprefError where `strict` layers do not hold.
+        """
         assert process.stdin is not None and process.stdout is not None
-        patience = Patience(self.config.seconds + STARTING)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(question)
-            process.stdin.close()
-        out = bytearray()
-        with selectors.DefaultSelector() as ready:
-            ready.register(process.stdout, selectors.EVENT_READ)
-            while True:
-                if not patience.wait(ready):
-                    raise FailedCode(f"it ran out of time, {self.config.seconds:g} s")
-                part = os.read(process.stdout.fileno(), 2**20)
-                if not part:
-                    return bytes(out)
-                out += part
-                if len(out) > most:
-                    raise FailedCode("it wrote more than it was asked for")
+        self.process, self.inlet, self.outlet = process, process.stdin.fileno(), process.stdout.fileno()
+        for pipe in (self.inlet, self.outlet):
+            os.set_blocking(pipe, False)
+        nonce = secrets.token_hex(16)
+        request = {"nonce": nonce, "names": NAMES, "memory": sandbox.config.memory_mb * 2**20, **limits}
+        answer, _ = self.ask(line_of(request), 0, STARTING)
+        told = answer.get("layers")
+        if answer.get("nonce") != nonce or not isinstance(told, list) or not all(layer in CHILDS for layer in told):
+            raise FailedCode("its process did not say which layers of the sandbox hold")
+        self.layers = ("syntax", "process", *told, *(["bubblewrap"] if sandbox.bubblewrap else []))
+        if sandbox.strict and not set(ALL_LAYERS) <= set(self.layers):
+            raise RoboprefError(
+                f"sandbox.strict: only these layers hold here: {', '.join(self.layers)}; sandbox.strict=false runs code in them"
+            )
 
-
-class Conversation:
-    """Code in a process that stays and is asked about some rows again and again, for acting.  To be closed."""
-
-    def __init__(self, sandbox: Sandbox, source: str, fields: Fields) -> None:
-        """RefusedCode and FailedCode as `Sandbox.run`."""
-        check_code(source, fields)
-        self.sandbox, self.widths = sandbox, (len(fields.obs), len(fields.act), len(fields.obs))
-        each = sandbox.config.seconds + STARTING
-        request = {"source": source, "columns": fields.columns, "widths": self.widths, "seconds": 0, "each": each}
-        request["memory"] = sandbox.config.memory_mb * 2**20
-        with contextlib.ExitStack() as stack:
-            self.process = stack.enter_context(sandbox.started())
-            assert self.process.stdin is not None and self.process.stdout is not None
-            self.inlet, self.outlet = self.process.stdin.fileno(), self.process.stdout.fileno()
-            for pipe in (self.inlet, self.outlet):
-                os.set_blocking(pipe, False)
-            answer, _ = self.answered(json.dumps(request).encode() + b"\n", 0, STARTING)
-            self.layers = sandbox.layers(answer)
-            self.stack = stack.pop_all()
-
-    def __call__(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> Said:
-        """What it says of obs (N, do), act (N, da) and next_obs (N, do)."""
-        parts = [np.ascontiguousarray(part, np.float32) for part in (obs, act, next_obs)]
-        if [part.shape for part in parts] != [(len(obs), width) for width in self.widths] or len(obs) == 0:
-            raise ValueError(f"transitions of shapes {[part.shape for part in parts]}, the fields name {self.widths} columns")
-        question = len(obs).to_bytes(8, "little") + b"".join(part.tobytes() for part in parts)
-        answer, numbers = self.answered(question, 8 * len(obs), 0.0)
+    def values(self, question: bytes, count: int, seconds: float) -> tuple[int | None, np.ndarray]:
+        """A row that depends on others, or None, and what code says of `count` rows, (count,) float64."""
+        answer, numbers = self.ask(question, 8 * count, seconds)
         row = answer.get("row")
-        return Said(np.frombuffer(numbers, np.float64), int(row) if isinstance(row, int) else None, self.layers)
+        if row is not None and (type(row) is not int or not 0 <= row < count):
+            raise FailedCode("its answer is none")
+        return row, np.frombuffer(numbers, np.float64)
 
-    def answered(self, question: bytes, size: int, grace: float) -> tuple[dict[str, Any], bytes]:
-        """A line of JSON, and `size` bytes; FailedCode when they do not come, or more than these."""
-        seconds = self.sandbox.config.seconds
-        patience, left, out = Patience(seconds + grace), memoryview(question), bytearray()
+    def ask(self, question: bytes, size: int, seconds: float) -> tuple[dict[str, Any], bytes]:
+        """A line of JSON, and `size` bytes; FailedCode when they do not come in time, or others come."""
+        patience, left, out = Patience(seconds), memoryview(question), bytearray()
+        answer: dict[str, Any] | None = None
         with selectors.DefaultSelector() as ready:
             ready.register(self.outlet, selectors.EVENT_READ)
             ready.register(self.inlet, selectors.EVENT_WRITE)
@@ -265,16 +231,69 @@ class Conversation:
                         continue
                     part = os.read(self.outlet, 2**20)
                     out += part
-                    line, end, numbers = bytes(out).partition(b"\n")
-                    if not part:
-                        with contextlib.suppress(subprocess.TimeoutExpired):
-                            self.process.wait(1.0)
-                    if not part or end:
-                        answer = self.sandbox.understood(line if end else b"", self.process)
-                        if len(numbers) == size:
-                            return answer, numbers
-                    if not part or len(out) > HEADER + size or len(numbers) > size:
-                        raise FailedCode(f"it wrote something else than {size} bytes of numbers")
+                    if answer is None and ((end := out.find(b"\n")) >= 0 or not part):
+                        answer = self.understood(bytes(out[: max(end, 0)]))
+                        del out[: end + 1]
+                    if answer is not None and len(out) == size:
+                        return answer, bytes(out)
+                    if not part or len(out) > (HEADER if answer is None else size):
+                        raise FailedCode(f"it wrote something else than a line and {size} bytes of numbers")
+
+    def understood(self, line: bytes) -> dict[str, Any]:
+        """A line of an answer; FailedCode when it is none, or says what went wrong."""
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.0)
+            code = self.process.poll()
+            why = "it runs on" if code is None else f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+            raise FailedCode(
+                f"its process ended without an answer ({why}): too much memory, time or nesting, or a forbidden call"
+            )
+        if (error := answer.get("error")) is not None:
+            raise FailedCode(one_line(error if isinstance(error, str) else "it failed"))
+        return answer
+
+
+class Conversation:
+    """Code in a process that stays and is asked about some rows again and again, for acting.  To be closed."""
+
+    def __init__(self, sandbox: Sandbox, source: str, fields: Fields) -> None:
+        """RefusedCode and FailedCode as `Sandbox.run`."""
+        check_code(source, fields)
+        self.sandbox, self.widths = sandbox, (len(fields.obs), len(fields.act), len(fields.obs))
+        self.code = line_of({"source": source, "columns": fields.columns})
+        self.each = sandbox.config.seconds + STARTING
+        self.cpu = round(max(LASTING, 2 * self.each))
+        self.stack = contextlib.ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        """Begin a process in place of the one that there is, if any."""
+        self.stack.close()
+        limits = {"widths": self.widths, "cpu": self.cpu, "each": self.each}
+        with contextlib.ExitStack() as stack:
+            self.process = stack.enter_context(self.sandbox.started())
+            self.child = Child(self.sandbox, self.process, limits)
+            self.child.ask(self.code, 0, self.each)
+            self.stack = stack.pop_all()
+        self.layers, self.waited = self.child.layers, 0.0
+
+    def __call__(self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> Said:
+        """What it says of obs (N, do), act (N, da) and next_obs (N, do)."""
+        parts = [np.ascontiguousarray(part, np.float32) for part in (obs, act, next_obs)]
+        if [part.shape for part in parts] != [(len(obs), width) for width in self.widths] or len(obs) == 0:
+            raise ValueError(f"transitions of shapes {[part.shape for part in parts]}, the fields name {self.widths} columns")
+        if self.waited + 2 * self.each > self.cpu:  # it keeps nothing from one question to the next, so a new one does as well
+            self.start()
+        question = len(obs).to_bytes(8, "little") + b"".join(part.tobytes() for part in parts)
+        began = time.monotonic()
+        row, values = self.child.values(question, len(obs), self.sandbox.config.seconds)
+        self.waited += time.monotonic() - began  # its processor time is no more than that
+        return Said(values, row, self.layers)
 
     def close(self) -> None:
         """End the process."""
@@ -374,12 +393,32 @@ def namespaces() -> list[str]:
             "--proc", "/proc", "--dev", "/dev", "--chdir", "/tmp", "--"]  # fmt: skip
 
 
-def starts(bubblewrap: str) -> bool:
-    """Whether it may make namespaces here, which a container may forbid."""
+def find_bubblewrap() -> tuple[str | None, str]:
+    """Where bubblewrap is, if it may make namespaces here, which a container may forbid; else None, and why."""
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
+        return None, "bubblewrap is not installed"
     try:
-        return (
-            subprocess.run([bubblewrap, *namespaces(), "/bin/true"], capture_output=True, timeout=STARTING, env={}).returncode
-            == 0
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        tried = subprocess.run([bubblewrap, *namespaces(), "/bin/true"], capture_output=True, timeout=STARTING, env={})
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"bubblewrap does not start ({type(error).__name__})"
+    if tried.returncode:
+        return None, f"bubblewrap may not make namespaces here ({one_line(tried.stderr.decode(errors='replace'))})"
+    return bubblewrap, ""
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """`warn`, the first time in this process."""
+    warn(message)
+
+
+def line_of(tree: dict[str, Any]) -> bytes:
+    """JSON, and the end of a line."""
+    return json.dumps(tree).encode() + b"\n"
+
+
+def one_line(text: str) -> str:
+    """A text from elsewhere, in one line that a terminal, a table and a file can take."""
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."

@@ -80,7 +80,7 @@ class Search:
         source, found = parent.score.source, prompts.report(parent.score, self.config.ranking)
         asked = Request("criticise", number, 0, prompts.criticise_prompt(self.world, source, found), source)
         (critique,) = self.writer.answers([asked])
-        rewritten = partial(prompts.rewrite_prompt, self.world, self.expert, source, found, critique)
+        rewritten = partial(prompts.rewrite_prompt, self.world, self.expert, source, found, whole(critique))
         requests = [Request("rewrite", number, n, rewritten(n), source) for n in range(self.config.children)]
         new = enumerate(self.written(requests))
         children = [Candidate(REWRITTEN.format(number, n), number, parent.name, score) for n, score in new]
@@ -108,10 +108,12 @@ class Search:
         sources = []
         for answer in answers:
             try:
+                if whole(answer) != answer:
+                    raise RefusedCode("the answer holds half a character, a surrogate: no file can hold it")
                 sources.append(prompts.code_of(answer))
                 scores.append(None)
             except RefusedCode as problem:
-                scores.append(Score(answer, None, str(problem)))
+                scores.append(Score(whole(answer), None, str(problem)))
         judged = iter(judge_all(self.comparison, self.sandbox, sources, self.fields, self.config.processes))
         return [next(judged) if score is None else score for score in scores]
 
@@ -120,6 +122,11 @@ class Search:
         together = [*self.candidates, *new]
         ranked = rank([candidate.score for candidate in together], self.config.ranking)
         self.candidates = [replace(candidate, score=score) for candidate, score in zip(together, ranked, strict=True)]
+
+
+def whole(answer: str) -> str:
+    """An answer with escapes in place of halves of characters, which JSON can hold and files cannot."""
+    return answer.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def fields_of(world: Described) -> Fields:
