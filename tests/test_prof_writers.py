@@ -86,6 +86,19 @@ def test_a_line_that_was_not_finished_is_asked_again(tmp_path):
     assert [request.number for request in writer.asked] == [1] and len(read_transcript(path)) == 2
 
 
+def test_replay_knows_a_question_by_what_is_asked_and_not_by_the_rules_of_code(tmp_path):
+    prompt = prompts.write_prompt(WORLD, walker(skill=1.0).take([0]))
+    asked = Request("write", 0, 0, prompt)
+    said = Recorded(Scripted(), tmp_path / "t.jsonl", WriterConfig()).answer(asked)
+    replay = Replay(tmp_path / "t.jsonl")
+    other = prompt.replace("Only np and math may be used", "Only these may be used")
+    assert other != prompt and replay.answer(replace(asked, prompt=other)).text == said
+    for changed in (prompt.replace("Walk fast", "Walk slowly"), prompt.replace("at every single step", "at most steps")):
+        assert changed != prompt
+        with pytest.raises(RoboprefError, match="has no answer to question 0-write-0"):
+            replay.answer(replace(asked, prompt=changed))
+
+
 def test_replay_says_the_same_and_nothing_else(tmp_path):
     path = tmp_path / "t.jsonl"
     said = Recorded(Scripted(), path, WriterConfig()).answer(FIRST)

@@ -40,12 +40,14 @@ and at {moments} moments of it
 
 {contract}
 
-Write a reward that is high for what brings the task about and low for what does not, at every single step: it
+{then} for what brings the task about and low for what does not, at every single step: it
 will be compared on the expert and on disturbed copies of its trajectory, and then a policy will be trained on it
 with data of mixed quality. Scale it to about [-1, 1] a step. Do not reward likeness to the trajectory number by
 number: a better expert must be worth more.
 {variety}Answer with your reasoning in a few sentences, then the code in one block."""
-CONTRACT = """WHAT THE CODE MAY BE
+THEN = "Write a reward that is high"  # what comes after the rules
+RULES = "WHAT THE CODE MAY BE"
+CONTRACT = """{rules}
 One function in a block that begins with ```python and ends with ```:
 
 def reward(obs, act, next_obs):
@@ -124,6 +126,7 @@ def write_prompt(world: Described, expert: OfflineData, number: int = 0) -> str:
             ]
         ),
         contract=CONTRACT.format(
+            rules=RULES,
             do=do,
             da=da,
             example=names[0],
@@ -131,8 +134,16 @@ def write_prompt(world: Described, expert: OfflineData, number: int = 0) -> str:
             math=" ".join(sorted([*MATH, *CONSTANTS["math"]])),
             methods=" ".join(sorted([*METHODS, *ATTRIBUTES])),
         ),
+        then=THEN,
         variety=VARIETY.format(number=number + 1) if number else "",
     )
+
+
+def without_rules(prompt: str) -> str:
+    """A prompt without what code may be, which is not the question and changes from version to version."""
+    before, rules, rest = prompt.partition(RULES)
+    after = rest.partition(THEN)
+    return f"{before}{THEN}{after[2]}" if rules and after[1] else prompt
 
 
 def table(fields: Sequence[Field]) -> str:

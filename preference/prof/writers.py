@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from robopref.configs.errors import RoboprefError
 from robopref.configs.files import append, atomic_file, parse_json
 from robopref.configs.prof import WriterConfig
 from robopref.preference.chat import Chat, Completion
+from robopref.preference.prof.prompts import without_rules
 
 WORDS = {str: "text", bool: "true or false", int: "whole number from 0 on"}
 
@@ -99,17 +100,23 @@ class Manual:
 
 
 class Replay:
-    """What was said in an earlier run (`writer.kind=replay`)."""
+    """What was said in an earlier run (`writer.kind=replay`), also if what code may be has changed since."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lines = path, {line["key"]: line for line in read_transcript(path)}
+        self.path, self.lines = path, {}
+        for line in read_transcript(path):
+            self.lines[line["key"]] = line
+            asked: dict[str, Any] = {name: line.get(name) for name in ("kind", "round", "number", "prompt", "code")}
+            if isinstance(asked["prompt"], str):
+                self.lines[Request(**asked | {"prompt": without_rules(asked["prompt"])}).key] = line
         if not self.lines:
             raise RoboprefError(f"{path} holds no answer: give transcript.jsonl of a finished run of `robopref prof`")
         self.name = str(next(iter(self.lines.values()))["writer"])
 
     def answer(self, request: Request) -> Completion:
         """The answer that was given to the same question."""
-        line = self.lines.get(request.key)
+        same = replace(request, prompt=without_rules(request.prompt))
+        line = self.lines.get(request.key, self.lines.get(same.key))
         if line is None:
             raise RoboprefError(
                 f"{self.path} has no answer to question {request.name}: replay needs the settings and data of that run"
