@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 BLOCK = 2**16  # bytes read or sent at a time
+HEADS = 2**20  # bytes of heads, sizes of chunks and trailers, besides an eighth of the body: chunks of 50 bytes are the least
 WINDOW_S = 120.0  # over which the pace is taken: servers may think for a while before they go on
 SCHEMES = ("http", "https")
 KINDS = (
@@ -45,9 +46,9 @@ class Bounds:
     """What an answer may take, or the answers that make up one file."""
 
     def __init__(self, most: int, seconds: float = math.inf, pace: float = 0.0) -> None:
-        """most: bytes, heads included.  seconds: in all.  pace: bytes a second, on average over any WINDOW_S."""
+        """most: bytes of bodies.  seconds: in all.  pace: bytes a second, on average over any WINDOW_S."""
         self.most, self.seconds, self.pace = most, seconds, pace
-        self._came, self._until = 0, time.monotonic() + seconds
+        self._came, self._taken, self._until = 0, 0, time.monotonic() + seconds
         self._window_end, self._in_window = time.monotonic() + WINDOW_S, 0
         self._local: bool | None = None
 
@@ -63,11 +64,17 @@ class Bounds:
         least = min(timeout, self._until - now, self._window_end - now if self.pace else math.inf)
         return max(least, 0.001)  # 0 would mean not to wait at all
 
-    def count(self, size: int) -> None:
-        """Note that `size` bytes came; Excess when that makes too many."""
+    def came(self, size: int) -> None:
+        """Note that `size` bytes came, of whatever; Excess when too few of all were of a body."""
         self._came += size
         self._in_window += size
-        if self._came > self.most:
+        if self._came - self._taken > HEADS + self._taken // 8:
+            raise Excess("there is no end of its headers, or of sizes of chunks")
+
+    def took(self, size: int) -> None:
+        """Note that `size` of the bytes were of a body; Excess when that makes too many."""
+        self._taken += size
+        if self._taken > self.most:
             raise Excess(f"more than {self.most} bytes of it")
 
     def reached(self, address: str) -> None:
@@ -94,9 +101,10 @@ def open_bounded(request: urllib.request.Request, timeout: float, bounds: Bounds
     return answer
 
 
-def pieces(answer: HTTPResponse) -> Iterator[bytes]:
-    """The body as it arrives; IncompleteRead, or another HTTPException, when it ends before its end."""
+def pieces(answer: HTTPResponse, bounds: Bounds) -> Iterator[bytes]:
+    """The body as it arrives; IncompleteRead, or another HTTPException, when it ends before its end.  bounds: the request's."""
     while piece := answer.read1(BLOCK):
+        bounds.took(len(piece))
         yield piece
         if answer.chunked and (answer.chunk_left or 0) < 0:
             raise HTTPException("a chunk of negative size")
@@ -116,6 +124,8 @@ def reason_of(error: BaseException) -> str:
         error = error.reason
     if tunnel := re.match(r"Tunnel connection failed: (\d{3})", str(error)):
         return f"the proxy answers {tunnel[1]}"
+    if type(error) is HTTPException:  # Python's own words, or those of `pieces`
+        return str(error)
     if isinstance(error, ssl.SSLError):
         return str(error.reason or type(error).__name__)
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__
@@ -147,7 +157,7 @@ class _Reader(io.RawIOBase):
             except TimeoutError:
                 if time.monotonic() >= silent_until:
                     raise
-        self._bounds.count(size)
+        self._bounds.came(size)
         return size
 
     def close(self) -> None:

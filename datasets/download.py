@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, check_space, digest, read_json, write_json
-from robopref.configs.web import Bounds, Excess, described, open_bounded, pieces, reason_of, shown
+from robopref.configs.web import BLOCK, Bounds, Excess, described, open_bounded, pieces, reason_of, shown
 
 TRIES = 3  # connections in a row that bring next to nothing
 ANEW = 5  # times that all is begun anew: a file may be replaced while it is fetched, but not again and again
@@ -29,7 +29,6 @@ LEAST = 4096  # bytes that a connection must bring to count as one that helps: e
 OVERLAP = 4096  # bytes that are asked for once more where a file goes on: others mean another file
 SLOWEST = 1024.0  # bytes a second, on average over two minutes: less than the modems of 1990
 LARGEST = 16 * 2**30  # bytes of a file: D4RL's have less than one GiB
-HEADS = 2**26  # bytes of headers and sizes of chunks besides: 64 for every block of 16 KiB
 ROOM = 2**20  # bytes of a file of unknown size for which room is looked for at a time
 
 
@@ -138,7 +137,7 @@ class _Fetching:
     anew: int = 0  # how often what had come was of no use
 
     def __post_init__(self) -> None:
-        self.bounds = Bounds(LARGEST + HEADS, pace=SLOWEST)
+        self.bounds = Bounds(LARGEST, pace=SLOWEST)
         self.address = hashlib.sha256(self.url.encode(errors="surrogateescape")).hexdigest()
 
     def run(self) -> None:
@@ -156,7 +155,7 @@ class _Fetching:
                 where = ", and that leads nowhere" if 300 <= error.code < 400 else ""
                 raise DownloadError(f"{shown(self.url)} answers {said}{where}") from None
             except Excess as error:
-                if self.have() >= LARGEST:
+                if self.have() >= LARGEST - BLOCK:  # of no use, and in the way
                     self.empty()
                 raise DownloadError(f"{shown(self.url)} is given up: {error}") from None
             except (OSError, HTTPException, ValueError) as error:
@@ -174,7 +173,9 @@ class _Fetching:
                     f"{shown(self.url)}: each time that it goes on, it is with another file or from its beginning"
                 )
             if idle >= TRIES:
-                raise DownloadError(f"{shown(self.url)}: {self.have()} bytes arrived in {self.partial}, then no more ({reason})")
+                raise DownloadError(
+                    f"{shown(self.url)}: {self.have()} bytes arrived in {self.partial}, then next to none ({reason})"
+                )
 
     def once(self) -> bool:
         """One connection; whether the file is whole now."""
@@ -226,7 +227,7 @@ class _Fetching:
             again = there.read()
         room = 0
         try:
-            for piece in pieces(answer):
+            for piece in pieces(answer, self.bounds):
                 common = min(len(again), len(piece))
                 if piece[:common] != again[:common]:
                     return False

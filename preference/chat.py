@@ -112,14 +112,14 @@ class Chat:
     def _request(self, body: bytes) -> Completion:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = urllib.request.Request(self._url, body, headers)
-        config, why, wait = self.config, "", 0.0
+        config, why, late = self.config, "", False
         until = time.monotonic() + self.total
         for attempt in range(config.attempts):
             wait = 2.0**attempt
             bounds = Bounds(STREAMED if config.stream else WHOLE, until - time.monotonic())
             try:
                 with open_bounded(request, config.timeout, bounds, redirects=False) as answer:
-                    return read_answer(answer, config.stream)
+                    return read_answer(answer, config.stream, bounds)
             except urllib.error.HTTPError as refusal:
                 refusal.close()
                 why = f"it answers {refusal.code} {responses.get(refusal.code, '')}".rstrip()
@@ -128,18 +128,20 @@ class Chat:
                 wait = retry_after(refusal.headers, wait)
             except Excess as error:  # to ask again would only take as much again
                 why = f"what it answers is too much or too slow ({error})"
+                late = time.monotonic() >= until
                 break
             except NoCompletion as error:
                 why = str(error)
             except (OSError, HTTPException, ValueError) as error:  # refused, cut, silent, no HTTP
                 why = f"no whole answer came ({reason_of(error)})"
             wait = min(wait, LONGEST_WAIT)
-            if attempt + 1 == config.attempts or time.monotonic() + wait >= until:
+            late = time.monotonic() + wait >= until
+            if late or attempt + 1 == config.attempts:
                 break
             self._sleep(wait)
         raise RoboprefError(
             f"{self._url}: {why}; check chat.base_url, chat.model and the key in {config.key_variable}"
-            f"{f', or raise chat.total ({self.total:g} s)' if time.monotonic() + wait >= until else ''}. "
+            f"{f', or raise chat.total ({self.total:g} s)' if late else ''}. "
             f"Answers are kept in {self.answers}, and the same command goes on."
         )
 
@@ -147,19 +149,20 @@ class Chat:
         """The text without the key, as it is or as an address or base64 holds it."""
         if len(self._key) < SECRET:
             return text
-        for form in (self._key, quote(self._key, safe=""), base64.b64encode(self._key.encode()).decode().rstrip("=")):
+        coded = base64.b64encode(self._key.encode()).decode()
+        for form in (self._key, quote(self._key, safe=""), coded, coded.rstrip("=")):
             text = text.replace(form, "[key]")
         return text
 
 
-def read_answer(answer: HTTPResponse, stream: bool) -> Completion:
+def read_answer(answer: HTTPResponse, stream: bool, bounds: Bounds) -> Completion:
     """The completion that a server sends, whole or in pieces; NoCompletion, saying what came, for anything else."""
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise NoCompletion(f"{NONE} as it is (compressed, which was not asked for)")
     if stream and answer.headers.get_content_type() != "application/json":  # else the server knows no streams
-        return read_stream(lines(pieces(answer)))
-    body = b"".join(pieces(answer))
+        return read_stream(lines(pieces(answer, bounds)))
+    body = b"".join(pieces(answer, bounds))
     try:
         return read_completion(body)
     except NoCompletion as error:
@@ -235,7 +238,8 @@ def _tokens(said: Any) -> int:
 
 
 def sound(text: str) -> str:
-    """The text with its surrogates joined, as pieces may hold half a character each, and lone ones replaced: files take none."""
+    """The text with halves of characters joined, as pieces may end between them, and what files do not take replaced."""
+    text = text.replace("\0", "\ufffd")
     try:
         text.encode()
         return text

@@ -105,8 +105,12 @@ def _fetched(reference: str, wanted: Kind | None) -> Path:
         told = [CARD, SETTINGS, f"{REWARD}/{SETTINGS}"]
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=told))
         _check_bytes(folder)
-    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else None
-    if not isinstance(settings, dict) or "kind" not in settings:
+    try:
+        settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else None
+    except RoboprefError:
+        _forget(folder / SETTINGS)
+        raise RoboprefError(f"{reference} cannot be had: its {SETTINGS} is no JSON, and is not kept; {READING}") from None
+    if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
         raise RoboprefError(
             f"{reference} was not written by robopref ({SETTINGS} says no kind): name one that `robopref push` wrote"
         )
@@ -114,8 +118,8 @@ def _fetched(reference: str, wanted: Kind | None) -> Path:
     rewarded = wanted == "reward" and kind == "policy" and (folder / REWARD / SETTINGS).is_file()
     if kind not in FILES or (wanted is not None and kind != wanted and not rewarded):
         raise RoboprefError(
-            f"{reference} holds a {kind!r}, a {' or a '.join(map(repr, [wanted] if wanted else FILES))} is wanted: name one that "
-            f"`robopref push` wrote{f' {SOURCES[wanted]}' if wanted else ''}"
+            f"{reference} holds a {kind[:40]!r}, a {' or a '.join(map(repr, [wanted] if wanted else FILES))} is wanted: name one "
+            f"that `robopref push` wrote{f' {SOURCES[wanted]}' if wanted else ''}"
         )
     with _hub_errors(f"{reference} cannot be had", READING):
         folder = Path(snapshot_download(repo, revision=folder.name, allow_patterns=list(FILES[kind])))
@@ -128,9 +132,15 @@ def _check_bytes(folder: Path) -> None:
     for path in (path for path in folder.rglob("*") if path.is_file()):
         kept = path.resolve()
         if re.fullmatch(r"[0-9a-f]{64}", kept.name) and digest(kept) != kept.name:
-            path.unlink()
-            kept.unlink(missing_ok=True)
+            _forget(path)
             raise Excess(f"it sends other bytes of {path.relative_to(folder)} than its SHA-256 says")
+
+
+def _forget(path: Path) -> None:
+    """Take a file out of the cache, so that it is fetched again."""
+    kept = path.resolve()
+    path.unlink()
+    kept.unlink(missing_ok=True)
 
 
 def check_upload(reference: str) -> None:

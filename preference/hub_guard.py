@@ -60,7 +60,13 @@ class _Guard:
         self.left, self.late = LISTED, False
 
     def asks(self, request: Any) -> None:
-        """Note that a head is waited for; lists are asked for uncompressed, which may be a thousand times more."""
+        """Note that a head is waited for; lists are asked for uncompressed, which may be a thousand times more.
+
+        The library sets no timeout for some requests.
+        """
+        waits = request.extensions.get("timeout", {})
+        names = ("connect", "read", "write", "pool")
+        request.extensions["timeout"] = {name: HEAD_S if waits.get(name) is None else waits[name] for name in names}
         if request.method in ("GET", "HEAD"):  # others have bodies, which may take their time
             self.waiting[threading.get_ident()] = time.monotonic()
         if _is_list(request):
@@ -115,7 +121,8 @@ def _counted(kind: Any, stream: Any, bounds: Bounds) -> Any:
     class Counted(kind):
         def __iter__(self) -> Iterator[bytes]:
             for piece in stream:
-                bounds.count(len(piece))
+                bounds.took(len(piece))
+                bounds.came(len(piece))
                 bounds.wait(1.0)
                 yield piece
 
