@@ -88,22 +88,25 @@ def batch(
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        os.close(inlet)
-        with open(os.devnull, "r+b") as null:
-            for stream in (0, 1, 2):
-                os.dup2(null.fileno(), stream)
-        with open("/proc/self/statm") as statm:
-            now = int(statm.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for number in numbers:
-            one = folder / "copy"
-            shutil.rmtree(one, ignore_errors=True)
-            shutil.copytree(good, one)
-            what = damage(reader, one, [path.relative_to(good) for path in files], random.Random(f"{seed} {number}"))
-            os.write(outlet, message("began", number, what))
-            os.write(outlet, message("ended", *attempt(reader, one, expected)))
-        os._exit(0)
+        try:
+            os.close(inlet)
+            with open(os.devnull, "r+b") as null:
+                for stream in (0, 1, 2):
+                    os.dup2(null.fileno(), stream)
+            with open("/proc/self/statm") as statm:
+                now = int(statm.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            for number in numbers:
+                one = folder / "copy"
+                shutil.rmtree(one, ignore_errors=True)
+                shutil.copytree(good, one)
+                what = damage(reader, one, [path.relative_to(good) for path in files], random.Random(f"{seed} {number}"))
+                os.write(outlet, message("began", number, what))
+                os.write(outlet, message("ended", *attempt(reader, one, expected)))
+            os._exit(0)
+        finally:
+            os._exit(1)  # an error of the harness must not go on in a second process
     os.close(outlet)
     began = None
     try:
