@@ -207,9 +207,10 @@ def draws(count, always, known, secret):  # type: ignore[no-untyped-def]
     First by the generator `known`, so that what is found usually is found again; then all `always` (first, number), and rows,
     some more than once, by the generator `secret`, so that code can know neither the rows nor how many there are.
     """
-    some = known.sample(range(count), max(1, min(ROWS, count - 1)))
-    yield some
-    yield some[:1]
+    if count > 1:  # a single row alone is what has been asked
+        some = known.sample(range(count), min(ROWS, count - 1))
+        yield some
+        yield some[:1]
     if always[1]:
         yield secret.sample(range(always[0], always[0] + always[1]), always[1])
     most = min(MANY_ROWS, 2 * count + 1)
