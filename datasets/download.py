@@ -27,6 +27,7 @@ TRIES = 3  # connections in a row that bring next to nothing
 ANEW = 5  # times that all is begun anew: a file may be replaced while it is fetched, but not again and again
 LEAST = 4096  # bytes that a connection must bring to count as one that helps: else a server could go on for years
 OVERLAP = 4096  # bytes that are asked for once more where a file goes on: others mean another file
+REDIRECTS = (301, 302, 303, 307, 308)
 SLOWEST = 1024.0  # bytes a second, on average over two minutes: less than the modems of 1990
 LARGEST = 16 * 2**30  # bytes of a file: D4RL's have less than one GiB
 ROOM = 2**20  # bytes of a file of unknown size for which room is looked for at a time
@@ -66,7 +67,7 @@ def download(
                 _Fetching(url, partial, file, timeout).run()
                 os.fsync(file.fileno())
                 _look(url, partial, is_right)
-                found = _check(partial, sha256 or recorded(path), url)
+                found = _check(partial, sha256 or recorded(path), url, None if sha256 else _sums(path))
             finally:
                 if partial.exists() and partial.stat().st_size == 0:
                     _discard(partial)
@@ -85,7 +86,7 @@ def verify(path: Path, sha256: str | None = None) -> None:
     It has the form that `sha256sum --check` reads.  Raises RoboprefError for other bytes, naming both sums.
     """
     known = recorded(path)
-    found = _check(path, sha256 or known, None)
+    found = _check(path, sha256 or known)
     if known is None:
         _record(path, found)
 
@@ -152,7 +153,8 @@ class _Fetching:
             except urllib.error.HTTPError as error:
                 error.close()
                 said = f"{error.code} {responses.get(error.code, '')}".rstrip()
-                where = ", and that leads nowhere" if 300 <= error.code < 400 else ""
+                where = ", to a place that is not fetched (a loop, no http or https, or http from https)"
+                where = where if error.code in REDIRECTS else ""
                 raise DownloadError(f"{shown(self.url)} answers {said}{where}") from None
             except Excess as error:
                 if self.have() >= LARGEST - BLOCK:  # of no use, and in the way
@@ -277,8 +279,8 @@ def _record(path: Path, found: str) -> None:
         aside.write_text(f"{found}  {path.name}\n", encoding="utf-8")
 
 
-def _check(path: Path, expected: str | None, url: str | None) -> str:
-    """The file's checksum; RoboprefError when it is another than expected, and then a fresh download is thrown away."""
+def _check(path: Path, expected: str | None, url: str | None = None, recorded_in: Path | None = None) -> str:
+    """The file's checksum; RoboprefError when it is not the expected one, and a fresh download (of `url`) is then thrown away."""
     found = digest(path)
     if expected is None or found == expected.lower():
         return found
@@ -286,7 +288,8 @@ def _check(path: Path, expected: str | None, url: str | None) -> str:
     if url is None:
         raise RoboprefError(f"{path}: {said}; delete it and get it again, or delete {_sums(path).name} if the file is right")
     _discard(path)
-    raise DownloadError(f"{shown(url)} sends another file: its {said}")
+    way_out = f" (of an earlier download; delete {recorded_in} if this is the right one)" if recorded_in else ""
+    raise DownloadError(f"{shown(url)} sends another file: its {said}{way_out}")
 
 
 def _discard(partial: Path) -> None:

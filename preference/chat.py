@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse, IncompleteRead, responses
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -160,9 +161,12 @@ def read_answer(answer: HTTPResponse, stream: bool, bounds: Bounds) -> Completio
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise NoCompletion(f"{NONE} as it is (compressed, which was not asked for)")
-    if stream and answer.headers.get_content_type() != "application/json":  # else the server knows no streams
-        return read_stream(lines(pieces(answer, bounds)))
-    body = b"".join(pieces(answer, bounds))
+    arriving = pieces(answer, bounds)
+    first = next(arriving, b"")
+    if stream and not first.lstrip().startswith(b"{"):  # else the server knows no streams
+        return read_stream(lines(chain([first], arriving)))
+    bounds.most = WHOLE
+    body = b"".join([first, *arriving])
     try:
         return read_completion(body)
     except NoCompletion as error:

@@ -6,6 +6,7 @@ It writes where answers say: a commit and a tag are parts of paths in its cache.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub import close_session
+from huggingface_hub import close_session, get_token
 from huggingface_hub.utils import get_session
 
 from robopref.configs.web import Bounds, Excess
@@ -24,6 +25,7 @@ SLOWEST = 1024.0  # bytes a second of a body, on average over two minutes: less 
 LARGEST = 16 * 2**30  # bytes of a file: a CLIP of the largest kind has ten GiB, a model of robopref's some hundred MiB
 LISTED = 2**26  # bytes of lists and descriptions in one call: two hundred thousand files
 COMPRESSED = 2**20  # bytes of an answer that is compressed, as cards and settings may be: at most a thousand times more
+ONE = threading.RLock()  # the library has one HTTP client
 TAGS = ("ETag", "X-Linked-ETag", "X-Repo-Commit")
 
 
@@ -33,13 +35,21 @@ def guarded_hub(wanted: Collection[str] = ()) -> Iterator[None]:
 
     wanted: paths of files in a repository; of these a list tells the sizes before any is fetched.
     """
-    client, guard = get_session(), _Guard(frozenset(wanted))
+    with ONE:
+        yield from _guarded(_Guard(frozenset(wanted)))
+
+
+def _guarded(guard: _Guard) -> Iterator[None]:
+    client = get_session()
     if not hasattr(client, "event_hooks"):  # of a version before 1.0, which uses another HTTP client
         yield
         return
     before, done = client.event_hooks, threading.Event()
     client.event_hooks = {"request": [*before["request"], guard.asks], "response": [*before["response"], guard.answers]}
     watch = threading.Thread(target=guard.watch, args=(done,), daemon=True)
+    handlers = logging.getLogger("huggingface_hub").handlers
+    for handler in handlers:
+        handler.addFilter(_without_token)
     watch.start()
     try:
         yield
@@ -51,6 +61,16 @@ def guarded_hub(wanted: Collection[str] = ()) -> Iterator[None]:
         done.set()
         watch.join()
         client.event_hooks = before
+        for handler in handlers:
+            handler.removeFilter(_without_token)
+
+
+def _without_token(record: logging.LogRecord) -> bool:
+    """Hide the token in what the library warns of, which may quote a server that quotes the request."""
+    said, token = record.getMessage(), get_token()
+    if token:
+        record.msg, record.args = said.replace(token, "[token]"), ()
+    return True
 
 
 class _Guard:

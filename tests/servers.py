@@ -347,6 +347,8 @@ for name, end, body in (
 ):
     case("stream", name, end, STREAM + body)
 case("stream", "one piece of JSON, as if not asked for a stream", "answer", answer(GOOD))
+case("stream", "a stream that says it is JSON", "answer", head() + STREAMED)
+case("stream", "an endless piece of JSON", "refused", after(head() + b'{"a": "', "forever", b"x"))
 case("stream", "a byte now and then", "refused", after(STREAM, "drip", piece("x")))
 case("stream", "a comment now and then", "refused", lambda talk: (talk.send(STREAM), [(talk.send(b": \n\n"), nap(0.05))
                                                                                     for _ in range(10**4)]))  # fmt: skip
@@ -576,6 +578,12 @@ for name, end, parts in (
     ("HTML everywhere", "refused", {"all": answer(b"<html>log in</html>", kind="text/html")}),
     ("500 everywhere", "refused", {"all": head("500 Internal Server Error", length=0)}),
     ("a refusal that quotes the token", "refused", {"all": lambda talk: talk.send(answer(talk.head, status="403 Forbidden"))}),
+    ("a status line that quotes the token", "refused", {"all": lambda talk: talk.send(
+        b"HTTP/1.1 " + talk.asks("authorization").encode() + b" x\r\n\r\n")}),
+    ("a redirect that quotes the token", "refused", {"all": lambda talk: talk.send(
+        head("302 Found", f"Location: http://127.0.0.1:9/{talk.asks('authorization')[7:]}", length=0))}),
+    ("weights cut by words that quote the token", "refused", {"weights_get": lambda talk: talk.send(
+        head("200 OK", "Transfer-Encoding: chunked"), talk.asks("authorization").encode() + b"\r\n")}),
     ("accepts and never answers", "refused", {"all": silent}),
     ("a byte now and then, in a head", "refused", {"all": lambda talk: talk.drip(b"HTTP/1.1 200 OK\r\nX: ")}),
     ("a byte now and then, in the list", "refused", {"tree": after(head(length=10**6), "drip", b"[")}),
@@ -775,8 +783,10 @@ class Running:
         os.close(self.pipe)
         row: dict[str, Any] = {"client": self.case.client, "server": self.case.name, "end": "hung", "seconds": HUNG_S}
         row |= {"memory_mb": 0.0, "told": ""} | (json.loads(told) if told else {})
-        if row["end"] == "traceback" or TOKEN.encode() in (self.folder / "stderr").read_bytes():
-            row["told"] += (self.folder / "stderr").read_text(errors="replace")[-3000:]
+        printed = (self.folder / "stderr").read_text(errors="replace")
+        row["end"] = "key told" if TOKEN in printed or KEY in printed else row["end"]
+        if row["end"] in ("traceback", "key told"):
+            row["told"] += printed[-3000:]
         shutil.rmtree(self.folder, ignore_errors=True)
         return row
 
