@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from attacks import WALK
 from chat_stub import KEY, serving
 from offline_toys import walker
 from test_prof_command import FIELDS, QUICK
@@ -90,6 +91,26 @@ def test_code_that_stays_ends_with_a_parent_that_is_killed(sources, bubblewrap):
         children = below(owner.pid)
         owner.kill()
     assert len(children) >= len(sources)
+    wait_until(lambda: not any(map(alive, children)))
+
+
+@pytest.mark.parametrize("bubblewrap", [False, pytest.param(True, marks=NEEDS_BUBBLEWRAP)])
+def test_code_that_cut_the_lifeline_ends_with_robopref_all_the_same(bubblewrap):
+    """The reader is switched off: the code closes the pipe that it is to end with, and waits."""
+    cut = [*WALK, "if obs.max() > 1:", "    os.close(builtins.int(sys.argv[1]))", "    sys.modules['time'].sleep(1000)"]
+    program = OWNER.replace(
+        "sandbox = Sandbox(", "import robopref.preference.prof.sandbox as s\ns.check_code = print\nsandbox = Sandbox("
+    )
+    source = code(*cut, "return obs[:, 0]")
+    with subprocess.Popen([sys.executable, "-c", program, str(bubblewrap), source], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        while owner.stdout.readline() != b"asked\n":
+            pass  # what stands in the place of the reader prints the code
+        wait_until(lambda: below(owner.pid))
+        children = below(owner.pid)
+        time.sleep(0.5)  # it sleeps by now
+        assert any(map(alive, children))
+        owner.kill()
     wait_until(lambda: not any(map(alive, children)))
 
 
