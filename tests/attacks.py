@@ -834,7 +834,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs/results/reliability/attacks.csv")
     arguments = parser.parse_args()
     kinds: list[tuple[str, str, dict[str, Callable[[], bool]]]] = [
-        ("reader", "", {name: lambda s=source: refused(s) for name, source in READER.items()}),
+        ("reader", "either", {name: lambda s=source: refused(s) for name, source in READER.items()}),
         ("dependence", "yes", {line: lambda s=line: run(code(s)).row is not None for line in DEPENDENT}),
     ]
     for wrapped in (False, True):
@@ -852,9 +852,9 @@ def main() -> None:
                 if attempt():
                     held += 1
                 else:
-                    print(f"NOT HELD, {kind}, bubblewrap {wrapped_word or '-'}: {name}", file=sys.stderr)
+                    print(f"NOT HELD, {kind}, bubblewrap {wrapped_word}: {name}", file=sys.stderr)
             table.writerow([kind, wrapped_word, len(attempts), held])
-            print(f"{kind}, bubblewrap {wrapped_word or '-'}: {held} of {len(attempts)}", flush=True)
+            print(f"{kind}, bubblewrap {wrapped_word}: {held} of {len(attempts)}", flush=True)
 
 
 if __name__ == "__main__":
