@@ -24,7 +24,7 @@ from robopref.configs.files import atomic_file, check_space, digest, read_json, 
 from robopref.configs.web import BLOCK, Bounds, Excess, described, open_bounded, pieces, reason_of, shown
 
 TRIES = 3  # connections in a row that bring next to nothing
-ANEW = 5  # times that all is begun anew: a file may be replaced while it is fetched, but not again and again
+ANEW = 10  # times that all is begun anew: a file may be replaced while it is fetched, but not again and again
 LEAST = 4096  # bytes that a connection must bring to count as one that helps: else a server could go on for years
 OVERLAP = 4096  # bytes that are asked for once more where a file goes on: others mean another file
 REDIRECTS = (301, 302, 303, 307, 308)
