@@ -7,6 +7,11 @@ import re
 import sys
 from collections.abc import Iterable
 
+LONG = 200  # letters of another library's words that an error quotes
+
+
+SHOWN = 800  # letters of the beginning and of the end of an error: the longest lists of settings are shorter than both
+
 
 class RoboprefError(Exception):
     """Something the user can mend: the message names the file or key and says what to do.
@@ -27,8 +32,20 @@ def closest(word: str, options: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)), None)
 
 
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line and not at length; its kind where it says nothing."""
+    said = " ".join(str(error).split())
+    return said[:LONG] or type(error).__name__
+
+
 class UsageError(RoboprefError):
-    """A mistyped command, key or choice: the command line exits with status 2, as argument parsers do."""
+    """A mistyped command, key or choice: the command line exits with status 2, as argument parsers do.
+
+    What it quotes may be long: of the words those in the middle are left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= 2 * SHOWN else f"{message[:SHOWN]} ... {message[-SHOWN:]}")
 
 
 def visible(text: str) -> str:

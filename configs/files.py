@@ -286,11 +286,11 @@ def write_json(path: str | Path, obj: Any) -> None:
         temp.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path, *, any_text: bool = False) -> Any:
+def read_json(path: str | Path, *, any_text: bool = False, any_number: bool = False) -> Any:
     """The content of a JSON file; RoboprefError naming it when it is missing, damaged, or not as `parse_json` wants it."""
     path = Path(path)
     try:
-        return parse_json(path.read_text(encoding="utf-8"), any_text=any_text)
+        return parse_json(path.read_text(encoding="utf-8"), any_text=any_text, any_number=any_number)
     except FileNotFoundError:
         raise RoboprefError(f"{path} does not exist: run the stage that makes it, or correct the path") from None
     except OSError as error:
@@ -299,21 +299,21 @@ def read_json(path: str | Path, *, any_text: bool = False) -> Any:
         raise RoboprefError(f"{path} is not valid JSON ({error}): delete it and run its stage again") from error
 
 
-def parse_json(text: str, *, any_text: bool = False) -> Any:
+def parse_json(text: str, *, any_text: bool = False, any_number: bool = False) -> Any:
     """JSON text as we write it; ValueError of one line for anything else.
 
-    That is also NaN, infinity and integers beyond 128 bits, the same name twice, values deeper than DEPTH, and, without
-    `any_text`, text with what no file name may have (`odd_text`).
+    That is also integers beyond 128 bits, the same name twice, values deeper than DEPTH, and, without `any_number`, NaN and
+    infinity, and, without `any_text`, text with what no file name may have (`odd_text`).
     """
     try:
         tree = json.loads(text, parse_int=_whole, object_pairs_hook=_named_once)
     except RecursionError:
         raise ValueError(f"values more than {DEPTH} deep") from None
-    check_tree(tree, any_text=any_text)
+    check_tree(tree, any_text=any_text, any_number=any_number)
     return tree
 
 
-def check_tree(tree: Any, *, any_text: bool = False) -> None:
+def check_tree(tree: Any, *, any_text: bool = False, any_number: bool = False) -> None:
     """ValueError for plain values that are not as `parse_json` wants them."""
     level = [tree]
     for _ in range(DEPTH):
@@ -326,7 +326,7 @@ def check_tree(tree: Any, *, any_text: bool = False) -> None:
                 below += value
             elif isinstance(value, str) and not any_text and odd_text(value):
                 raise ValueError("text with a character that none is (NUL, or half of a pair)")
-            elif isinstance(value, float) and not math.isfinite(value):
+            elif isinstance(value, float) and not any_number and not math.isfinite(value):
                 raise ValueError(f"a number that is {value}")
         if not below:
             return
@@ -367,9 +367,17 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
                 raise yaml.MarkedYAMLError(problem=f"*{alias.anchor}: write out what it is", problem_mark=alias.start_mark)
             return super().compose_node(parent, index)
 
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            found = super().construct_mapping(node, deep)
+            if len(found) < len(node.value):
+                raise yaml.MarkedYAMLError(problem="a name that comes twice", problem_mark=node.start_mark)
+            return found
+
     path = Path(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
+        refuse_deep(text)
+        tree = yaml.load(text, Loader)
         check_tree(tree)
         return tree
     except FileNotFoundError:
@@ -378,6 +386,15 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
         raise RoboprefError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # TypeError: of a list as a name
         raise RoboprefError(f"{path} cannot be read ({yaml_problem(error)}): {remedy}") from error
+
+
+def refuse_deep(text: str) -> None:
+    """ValueError for YAML with more brackets within brackets than any has: PyYAML takes long for them."""
+    depth = 0
+    for found in re.finditer(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if found[0] in "[{" else -1))
+        if depth > 2 * DEPTH:
+            raise ValueError(f"values more than {DEPTH} deep")
 
 
 def is_words(value: object) -> bool:

@@ -18,21 +18,24 @@ import tempfile
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import RoboprefError, UsageError, nearest
-from .files import atomic_file, expand_home
+from .files import atomic_file, expand_home, odd_text, read_yaml, refuse_deep, yaml_problem
 from .policy import kind_of
 from .ranges import Text, check, keys_of, text_at
 
@@ -41,6 +44,11 @@ _VERSION = "1.3"
 COMMAND = {"train_online": "train", "train_onpolicy": "train", "d4rl_protocol": "collect protocol=d4rl"}
 """Where it is not the settings' own name."""
 _HYDRA_ERRORS = (ConfigCompositionException, MissingConfigException, OverrideParseException, OmegaConfBaseException)
+_READING = (*_HYDRA_ERRORS, HydraException, yaml.YAMLError, RecursionError)
+_READING += (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""Whatever it trips over in words and files that hold no settings."""
+SHORT = 40  # letters of a word that an error quotes
+MOST_JOBS = 10_000  # of a sweep: all are composed, and held in memory, before the first one works
 # A stage writes its own manifest into its own folder: hydra shall add no folder, no log file, no change of directory.
 _QUIET = (
     "hydra.output_subdir=null",
@@ -51,6 +59,7 @@ _QUIET = (
 )
 
 _DOLLAR = r"${KEY} stands for another setting and \${ for itself"
+_OWN = ("--config-dir", "-cd", "--config-path", "-cp")
 _SWEEP = {"-m", "--multirun"}
 SWEEP = "multirun.yaml"
 """Name of the file in which hydra describes a sweep; it lies beside the folders of the jobs."""
@@ -70,7 +79,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), kind: type | None =
     """
     try:
         return _compose(config_name, overrides)
-    except _HYDRA_ERRORS as error:
+    except _READING as error:
         raise _explained(error, config_name, overrides, kind) from error
 
 
@@ -86,8 +95,12 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
     flags = [word for word in argv if word not in typed]
     _refuse_flags(config_name, argv, kind)
     _refuse_values(typed)
+    _refuse_aliases(argv)
     sweep = bool(_SWEEP & set(flags))
-    overrides = [_literal(word, kind, sweep) for word in typed]
+    try:
+        overrides = [_literal(word, kind, sweep) for word in typed]
+    except _READING as error:
+        raise _explained(error, config_name) from error
     if {"-h", "--help"} & set(flags):
         print(_help(config_name, overrides))
         return
@@ -109,9 +122,11 @@ def run_hydra(config_name: str, argv: Sequence[str], kind: type[T], run: Callabl
         quiet = [*_QUIET, f"hydra.sweep.dir={aside}"]
         arguments, sys.argv = sys.argv, [f"robopref {config_name.replace('_', '-')}", *flags, *quiet, *overrides]
         try:
+            if sweep:
+                _refuse_endless(overrides)
             _call_hydra(config_name, task)
-        except _HYDRA_ERRORS as error:
-            raise _explained(error, config_name, overrides, kind) from error
+        except _READING as error:
+            raise _in_files(argv) or _explained(error, config_name, overrides, kind) from error
         finally:
             sys.argv = arguments
         # Outside hydra, which reports errors of a job with lines of its own; and the last job's settings are read before the
@@ -137,10 +152,53 @@ def _call_hydra(config_name: str, task: Callable[[DictConfig], None]) -> None:
             raise
         problem = told.getvalue().strip().rpartition("error: ")[2]
         raise UsageError(f"{problem}; `robopref {_command(config_name)} -h` lists the settings") from None
-    except ValueError as error:
-        if isinstance(error, OmegaConfBaseException):
-            raise
-        raise UsageError(f"{_first_line(error)}; `robopref {_command(config_name)} -h` lists the settings") from error
+
+
+def _refuse_endless(overrides: Sequence[str]) -> None:
+    """UsageError for a sweep of more jobs than anybody waits for, before hydra lists them all."""
+    jobs = 1.0
+    for read in OverridesParser.create().parse_overrides(list(overrides)):
+        swept = read.value()
+        if isinstance(swept, RangeSweep):
+            jobs *= max(0.0, (float(swept.stop or 0) - float(swept.start or 0)) / float(swept.step or 1))
+        elif isinstance(swept, ChoiceSweep):
+            jobs *= len(swept.list)
+        if jobs > MOST_JOBS:
+            raise UsageError(f"{read.input_line}: a sweep of {jobs:.0f} jobs; at most {MOST_JOBS} are taken at once")
+
+
+def _in_files(argv: Sequence[str]) -> RoboprefError | None:
+    """What is wrong with a file of settings of the user's, in a folder that `--config-dir` names; None when nothing is."""
+    for path in _own_files(argv):
+        try:
+            found = read_yaml(path, "mend it, or take it out of --config-dir")
+        except RoboprefError as error:
+            return error
+        if not isinstance(found, dict | None) or not all(isinstance(key, str) for key in found or ()):
+            return RoboprefError(f"{path} holds no settings: write key: value, a line a setting")
+    return None
+
+
+def _refuse_aliases(argv: Sequence[str]) -> None:
+    """RoboprefError for a file in a folder of `--config-dir` with aliases: nested, they stand for more than there is memory."""
+    for path in _own_files(argv):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            refuse_deep(text)
+        except ValueError as error:
+            raise RoboprefError(f"{path} cannot be read ({error}): mend it, or take it out of --config-dir") from None
+        with suppress(yaml.YAMLError):  # hydra may not want this file; where it does, it says what is wrong
+            for token in yaml.scan(text):
+                if isinstance(token, yaml.AliasToken):
+                    line = f"line {token.start_mark.line + 1}"
+                    raise RoboprefError(f"{path}, {line}: *{token.value} is an alias: write out what it stands for")
+
+
+def _own_files(argv: Sequence[str]) -> list[Path]:
+    """The YAML files below the folders that `--config-dir` and `--config-path` name."""
+    named = [word.partition("=")[2] for word in argv if word.startswith(_OWN) and "=" in word]
+    named += [after for word, after in pairwise(argv) if word in _OWN]
+    return [path for folder in named if "://" not in folder for path in sorted(Path(folder).rglob("*.yaml")) if path.is_file()]
 
 
 def to_dataclass(cls: type[T], settings: DictConfig | Mapping[str, Any]) -> T:
@@ -153,7 +211,8 @@ def to_dataclass(cls: type[T], settings: DictConfig | Mapping[str, Any]) -> T:
     try:
         tree = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
     except OmegaConfBaseException as error:
-        raise UsageError(f"cannot read the settings: {_first_line(error)}; {_DOLLAR}") from error
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UsageError(f"cannot read the settings: {key}{_first_line(error)}; {_DOLLAR}") from error
     built: T = _built(cls, tree, "")
     check(built)
     return built
@@ -174,6 +233,10 @@ def _explained(error: Exception, config_name: str, overrides: Sequence[str] = ()
         return UsageError(f"{group}={choice} does not exist (one of: {', '.join(options)}).{nearest(choice, options)}")
     if isinstance(error, OverrideParseException):
         return UsageError(f"cannot read the override {error.override!r}: write key=value ({_first_line(error)})")
+    if not isinstance(error, _HYDRA_ERRORS):
+        said = "values, or defaults, that are nested too deep" if isinstance(error, RecursionError) else yaml_problem(error)
+        long = next((f"{word[:SHORT]}...: " for word in overrides if re.search(r"\d{1000}", word)), "")
+        return UsageError(f"{long}{said}; `robopref {_command(config_name)} -h` lists the settings")
     unknown = re.match(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     if unknown is None:
         cause = error.__cause__ if not str(error) and error.__cause__ is not None else error
@@ -214,6 +277,8 @@ def _built(cls: type[T], tree: Any, where: str) -> T:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
     for key in tree:
+        if not isinstance(key, str):
+            raise UsageError(f"unknown setting {prefix}{key!r}: the name of a setting is a word")
         if key not in fields:
             known = "" if nearest(key, fields) else f" Known: {', '.join(fields)}"
             raise UsageError(f"unknown setting {prefix + key!r}.{nearest(key, fields)}{known}")
@@ -258,6 +323,8 @@ def _value(kind: Any, value: Any, key: str) -> Any:
         return {name: _value(parts[1], item, f"{key}.{name}") for name, item in value.items()}
     if kind in (Path, str) and value == "":
         raise UsageError(f"{key}= is empty: give a value, or leave it out")
+    if isinstance(value, str) and odd_text(value):
+        raise UsageError(f"{key} holds a character that none is (NUL, or half of a pair): give other text")
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
     if kind is str and isinstance(value, bool):  # reward=true: to the command line's grammar that is no word
@@ -408,7 +475,7 @@ def _help(config_name: str, overrides: Sequence[str]) -> str:
     usage = f"usage: robopref {_command(config_name)} [GROUP=CHOICE ...] [KEY=VALUE ...] [-m (sweep KEY=A,B)]"
     try:
         chosen = _compose(config_name, overrides, return_hydra_config=True).hydra.runtime.choices
-    except _HYDRA_ERRORS as error:
+    except _READING as error:
         raise _explained(error, config_name, overrides) from error
     groups = {group: choices for group, choices in _groups().items() if group in chosen}
     lines = [f"{group} = {' | '.join(choices)}" for group, choices in groups.items()]

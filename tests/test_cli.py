@@ -501,3 +501,70 @@ def test_letters_that_a_terminal_has_not_are_no_error(monkeypatch: pytest.Monkey
     assert main(["prof"]) == 0
     narrow.flush()
     assert narrow.buffer.getvalue() == b"\\u0394\n"  # type: ignore[attr-defined]
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+DIGITS = "9" * 5000
+DEEP = "[" * 3000 + "]" * 3000
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (f"seed={DIGITS}", "seed=9999"),
+        (f"policy.gamma={DIGITS}", "a number with too many digits"),
+        (
+            "seed=${oc.env:NOPE}",
+            "seed: KeyError raised while resolving interpolation: ",
+        ),
+        ("out=${out}", "out: Recursive interpolation detected"),
+        (f"seed={DEEP}", "nested too deep"),
+        (f"files={DEEP}", "nested too deep"),
+        ("out=\ud800", "out holds a character that none is"),
+        ("out=\0", "out holds a character that none is"),
+        ("seed=" + "-" * 5000, "must be int"),
+        ("seed=range(0,10000000000) -m", "a sweep of 10000000000 jobs; at most 10000 are taken at once"),
+        ("--config-dir=/nowhere", "Additional config directory '/nowhere' not found"),
+    ],
+)
+def test_values_that_nothing_can_be_made_of_are_one_line(toy: Callable, word: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        toy(word.split(" "))
+    assert said in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 1800
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, ", line 3: *a is an alias: write out what it stands for"),
+        (f"seed: {DIGITS}", " cannot be read (a number with too many digits): mend it"),
+        (f"seed: {DEEP}", " cannot be read (values more than 64 deep): mend it"),
+        (
+            "seed: !!python/object/apply:os.system [ls]",
+            " cannot be read (line 2: could not determine a constructor",
+        ),
+        ("seed: [", " cannot be read (line 3: expected the node content"),
+        ("seed: 1\nseed: 2", " cannot be read (line 2: a name that comes twice)"),
+        ("out: \udcff", " cannot be read ('utf-8' codec can't decode byte 0xff"),
+        ("1: 2", "unknown setting 1: the name of a setting is a word"),
+        ('out: "\\0"', "out holds a character that none is"),
+        ('out: "\\ud800"', "out holds a character that none is"),
+    ],
+)
+def test_files_of_the_users_that_are_no_settings_are_one_line(toy: Callable, tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine" / "experiment" / "x.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(f"# @package _global_\n{text}\n".encode("utf-8", "surrogateescape"))
+    with pytest.raises(RoboprefError) as caught:
+        toy([f"--config-dir={tmp_path / 'mine'}", "+experiment=x"])
+    assert str(caught.value).startswith(f"{path}{said}" if said[0] in " ," else said) and "\n" not in str(caught.value)
+
+
+def test_what_steers_a_terminal_is_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise RoboprefError("a\x1b[2Jb\u202ec\x07 does not exist")
+
+    assert guarded(command) == 1
+    assert capsys.readouterr().err == "error: a\\x1b[2Jb\\u202ec\\x07 does not exist\n"
