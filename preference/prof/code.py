@@ -38,6 +38,7 @@ from robopref.preference.prof.contract import (
 
 NAME, ARGUMENTS = "reward", ("obs", "act", "next_obs")
 LONGEST = 20_000  # characters
+LONGEST_PATH = 3  # names behind the first: more than anything that is allowed has
 MOST_NODES = 5_000
 ANNOTATIONS = ("np.ndarray", "float", "int", "bool")
 MODULES = {"np": NUMPY, "math": MATH}
@@ -318,7 +319,7 @@ def is_module(node: ast.Attribute) -> bool:
 def dotted(node: ast.expr) -> str:
     """NAME.NAME.NAME that is written there, and an empty text for anything else; no recursion, which code could exhaust."""
     parts: list[str] = []
-    while isinstance(node, ast.Attribute):
+    while isinstance(node, ast.Attribute) and len(parts) < LONGEST_PATH:
         parts.append(node.attr)
         node = node.value
     return ".".join(reversed([*parts, node.id])) if isinstance(node, ast.Name) else ""
