@@ -34,7 +34,6 @@ from robopref.configs.errors import RoboprefError, UsageError
 from robopref.configs.files import read_json, write_json
 from robopref.configs.web import Bounds, Excess, described, open_bounded, pieces, reason_of
 
-COUNTED = ("whole", "tokens_in", "tokens_out")
 LONGEST_WAIT = 60.0  # seconds between two requests, whatever the server asks for
 TOTAL = 30  # times `timeout`, an hour by default: 128k tokens, more than models write at a time, at 40 a second
 WHOLE = 8 * 2**20  # bytes of an answer in one piece, or of one piece: 128k tokens are half a megabyte, escaped (\\uXXXX) three
@@ -108,7 +107,8 @@ class Chat:
         kept = read_json(path)
         if not isinstance(kept, dict) or not isinstance(kept.get("answer"), str):
             raise RoboprefError(f"{path} holds no answer: delete it, and the question is asked again")
-        return Completion(kept["answer"], *(kept.get(name, getattr(Completion, name)) for name in COUNTED))
+        counts = (_tokens(kept.get(name)) for name in ("tokens_in", "tokens_out"))
+        return Completion(kept["answer"], kept.get("whole") is not False, *counts)
 
     def _request(self, body: bytes) -> Completion:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robopref.configs.errors import RoboprefError, nearest
+from robopref.datasets.download import DownloadError, download
 from robopref.preference.hub_guard import guarded_hub
 
 BATCH = 32  # images at a time: ViT-B/16 needs about 1 GB for 32 frames
@@ -178,10 +179,8 @@ def _create(name: str, pretrained: str | None) -> Any:
             raise RoboprefError(
                 f"{name}: {pretrained!r} is neither a file nor a pretrained tag ({known}).{nearest(pretrained, tags)}"
             )
-        if tag and huggingface_hub.constants.is_offline_mode() and not tag.get("hf_hub"):
-            cached = Path("~/.cache/clip").expanduser() / tag.get("url", "").rpartition("/")[2]
-            if not cached.is_file():  # open_clip would fetch this one past the hub, and so past HF_HUB_OFFLINE
-                raise RoboprefError(_unavailable(name, pretrained, f"HF_HUB_OFFLINE is set and {cached} does not exist"))
+        if tag.get("url") and not tag.get("hf_hub"):
+            _fetch(name, pretrained, tag["url"])
         # open_clip only warns when weights trained with QuickGELU are put into the model with GELU.
         options["force_quick_gelu"] = bool(tag.get("quick_gelu"))
     try:
@@ -192,6 +191,22 @@ def _create(name: str, pretrained: str | None) -> Any:
         if token:  # a server that refuses may quote the request
             why = why.replace(token, "[token]")
         raise RoboprefError(_unavailable(name, pretrained, why)) from error
+
+
+def _fetch(name: str, pretrained: str, url: str) -> None:
+    """Put weights that are not in the hub where open_clip looks for them.
+
+    It would fetch them itself past HF_HUB_OFFLINE, without a timeout, and leave half a file under the name when it is cut.
+    """
+    cached = Path("~/.cache/clip").expanduser() / url.rpartition("/")[2]
+    if cached.is_file():
+        return
+    if huggingface_hub.constants.is_offline_mode():
+        raise RoboprefError(_unavailable(name, pretrained, f"HF_HUB_OFFLINE is set and {cached} does not exist"))
+    try:
+        download(url, cached)
+    except DownloadError as error:
+        raise RoboprefError(_unavailable(name, pretrained, str(error))) from error
 
 
 def _unavailable(name: str, pretrained: str | None, why: str) -> str:

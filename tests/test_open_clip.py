@@ -10,6 +10,7 @@ import huggingface_hub.constants
 import numpy as np
 import open_clip
 import pytest
+import servers
 import torch
 from safetensors.torch import save_file
 
@@ -225,3 +226,26 @@ def test_specs():
         load_backbone("open-clip:ViT-B-16:openai")
     with pytest.raises(UsageError, match="none of small:FOLDER"):
         load_backbone("small")
+
+
+def test_a_server_that_quotes_the_token_is_not_quoted(monkeypatch):
+    def refused(*_, **__):
+        raise FileNotFoundError("Failed to download file. Last error: 403 for Bearer hf_not-to-be-seen\n(Request ID: 1)")
+
+    monkeypatch.setenv("HF_TOKEN", "hf_not-to-be-seen")
+    monkeypatch.setattr(open_clip, "create_model", refused)
+    with pytest.raises(RoboprefError, match=r"Last error: 403 for Bearer \[token\] \(Request ID: 1\)\)\. Connect"):
+        load_backbone("open_clip:hf-hub:me/clip")
+
+
+def test_weights_outside_the_hub_are_whole_or_absent(monkeypatch, tmp_path):
+    """A server that cuts the connection leaves nothing that open_clip would take for weights."""
+    cut = servers.Case("", "", servers.after(servers.head(length=10**6) + b"x" * 10**5, "reset"), "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: False)
+    with servers.serving(cut) as url:
+        monkeypatch.setattr("open_clip.pretrained.get_pretrained_cfg", lambda *_: {"url": f"{url}/clip.pt"})
+        with pytest.raises(RoboprefError, match=rf"weights ViT-B-32 with openai cannot be had \({url}/clip.pt: .* bytes arrived"):
+            load_backbone("open_clip:ViT-B-32:openai")
+    assert not (tmp_path / ".cache/clip/clip.pt").exists()
