@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from .errors import RoboprefError
-from .files import plain
+from .errors import RoboprefError, one_line
+from .files import absent, plain
 from .files import without as left_out
 
 SETTINGS = "settings"
@@ -23,8 +23,33 @@ NAMES = ("task", "data", "env", "world", "model", "labels", "labeller", "policy"
 
 
 def read_named(path: str | Path) -> pd.DataFrame:
-    """A CSV of ours, in which names (NAMES) are words whatever they look like, and only an empty cell is nothing."""
-    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+    """A CSV of ours, in which names (NAMES) are words whatever they look like, and only an empty cell is nothing.
+
+    RoboprefError naming the file where it is none.
+    """
+    return read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+
+
+def read_csv(path: str | Path, **how: Any) -> pd.DataFrame:
+    """pandas.read_csv; RoboprefError naming the file, on one line, where that is missing, damaged or no CSV."""
+    try:
+        return pd.read_csv(path, **how)
+    except FileNotFoundError:
+        raise RoboprefError(absent(path)) from None
+    except Exception as error:  # what pandas raises for damaged bytes is of every kind
+        raise RoboprefError(f"{path}: not a readable table ({one_line(error)}): restore it, or make it again") from error
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table in Parquet, its text and checksums verified; ValueError of one line for a damaged one, OSError without one."""
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:  # Arrow itself takes no name that is not UTF-8
+        try:
+            pq.read_table(file, partitioning=None, page_checksum_verification=True).validate(full=True)
+            return pd.read_parquet(file)
+        except Exception as error:  # what pandas and Arrow raise for damaged bytes is of every kind, with several lines
+            raise ValueError(f"no whole Parquet file: {one_line(error)}") from error
 
 
 def fingerprint(decides: Any, without: Collection[str] = ()) -> str:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from .digests import DIGESTS, SEAL, file_digest, name_in, seal
 from .errors import RoboprefError
 from .files import BEGUN, MANIFEST, append, atomic_file, differences, digest, plain, read_record, without, write_json
 from .progress import Progress
@@ -92,11 +93,13 @@ def write_manifest(
 
     config: dataclass or mapping.  inputs: name -> file or folder that was read.  seed: one, or one a member.
     started: `time.time()` when the stage began.  outputs: files or folders inside `folder` that must stay there for the
-    stage to count as complete.  Raises RoboprefError when an input or output is missing.
+    stage to count as complete; of files the manifest holds the sha256, which their readers compare (digests.py).  Raises
+    RoboprefError when an input or output is missing.
     """
     folder = Path(folder)
     path = folder / MANIFEST
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    written = {_inside(folder, item): folder / _inside(folder, item) for item in outputs}
     kilobytes = 1024 if sys.platform == "darwin" else 1  # ru_maxrss is in bytes there, in kilobytes on Linux
     manifest = {
         "stage": stage,
@@ -108,7 +111,8 @@ def write_manifest(
         "config": config,
         "seeds": [seed] if isinstance(seed, int) else list(seed),
         "inputs": {name: {"path": str(item), "sha256": digest(item)} for name, item in inputs.items()},
-        "outputs": {_inside(folder, item): _size(folder / _inside(folder, item)) for item in outputs},
+        "outputs": {name: _size(path) for name, path in written.items()},
+        DIGESTS: {name_in(folder, path): file_digest(path) for path in written.values() if path.is_file()},
         "robopref": _version("robopref"),
         "code": code_version(),
         "python": platform.python_version(),
@@ -118,7 +122,8 @@ def write_manifest(
     before = read_record(folder / BEGUN).get("before") if (folder / BEGUN).exists() else None
     if before:  # which whoever overwrites the run must know
         manifest["before"] = before
-    write_json(path, manifest)
+    told = plain(manifest)
+    write_json(path, told | {SEAL: seal(told)})
     return path
 
 

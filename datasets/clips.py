@@ -12,26 +12,36 @@ Axes: N clips, T frames after the opening, H, W, 3 colours, always uint8.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from robopref.configs.arrays import read_array
+from robopref.configs.digests import check_digests
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_folder, new_array_file, read_json, write_json
+from robopref.configs.files import MANIFEST, as_written, atomic_folder, new_array_file, read_json, write_json
+from robopref.configs.rows import read_parquet
+from robopref.configs.run import write_manifest
 from robopref.datasets.episodes import EpisodeStore
+from robopref.embodied.decode import legible
 from robopref.embodied.envs import OBSERVATION_SIZE
 from robopref.embodied.render import Renderer
 
 FRAMES = 8  # frames a clip [VLP, second-hand notes]
 SEGMENT = 50  # environment steps a segment [VLP, downstream protocol]
 PARTS = ("parts.npy", "parts.json")
-BANK = {"frames.npy", "states.npy", "index.parquet", *PARTS}
+FILES = ("frames.npy", "states.npy", "index.parquet")
+BANK = {*FILES, *PARTS, MANIFEST}
 """The files of a frame bank."""
+BANK_STAGE = "frames"
+"""The stage in a bank's manifest: a part of `robopref collect`."""
+REMEDY = "Run `robopref collect` again."
 TOLD = 12  # names of frame banks in an error
 STRIDE = 7  # 8 frames, 7 steps apart, span the 50 steps of a segment
 COLUMNS = ("task", "level", "episode", "step", "length", "success_step", "camera")  # of a bank's index
@@ -76,6 +86,7 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
 
     with_parts: also what each pixel of an episode's first and last frame shows (embodied/parts.py).
     """
+    started = time.time()
     rows: list[dict[str, object]] = []
     states: list[np.ndarray] = []
     parts: list[np.ndarray] = []
@@ -116,12 +127,16 @@ def render_bank(store: EpisodeStore, folder: Path, renderer: Renderer, stride: i
             write_json(aside / "parts.json", {"names": list(renderer.part_names), "rows": parted})
         with (aside / "index.parquet").open("wb") as file:  # Arrow itself takes no name that is not UTF-8
             pd.DataFrame(rows).to_parquet(file)
+        if pixels is not None:
+            pixels.flush()
+        view = {"camera": str(renderer.camera), "frame_size": int(drawn.shape[1]), "stride": stride, "parts": with_parts}
+        written = [*FILES, *(PARTS if with_parts else ())]
+        write_manifest(aside, BANK_STAGE, view, {"episodes": store.path}, [], started, outputs=written)
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """The table of a bank's frames; OSError or ValueError where there is none."""
-    with (folder / "index.parquet").open("rb") as file:
-        return pd.read_parquet(file)
+    """The table of a bank's frames; OSError or ValueError, of one line, where there is none."""
+    return read_parquet(folder / "index.parquet")
 
 
 def is_bank(folder: Path) -> bool:
@@ -149,7 +164,7 @@ def is_drawn(folder: Path, store: EpisodeStore, size: int, camera: str, with_par
             return None
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):  # TypeError: of cells that are lists
         return None
     return len(pixels) == len(index) and (not with_parts or all((folder / name).is_file() for name in PARTS))
 
@@ -195,8 +210,15 @@ def _wrong(pixels: np.ndarray, table: pd.DataFrame, states: np.ndarray, task: st
         return f"index.parquet has no column {missing[0]}"
     if not len(table):
         return "it holds no frame"
+    for name in COLUMNS:
+        words = name in ("task", "level", "camera")
+        right = [isinstance(value, str) for value in table[name]] if words else [pd.api.types.is_integer_dtype(table[name])]
+        if not all(right):
+            return f"column {name} of index.parquet is {table[name].dtype}, not {'text' if words else 'whole numbers'}"
+    if (table[["episode", "step", "length"]] < 0).any(axis=None) or (table["step"] > table["length"]).any():
+        return "index.parquet has a step that is not in its episode"
     if task and (others := sorted(set(table["task"].astype(str)) - {task})):
-        return f"index.parquet says that it is the bank of {others[0]}"
+        return f"index.parquet says that it is the bank of {legible(Path(others[0]))}"
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         return f"frames.npy holds {pixels.dtype} {pixels.shape}, not pictures of uint8 (M, H, W, 3)"
     if states.shape[1:] != (OBSERVATION_SIZE,) or states.dtype.kind != "f":
@@ -204,6 +226,20 @@ def _wrong(pixels: np.ndarray, table: pd.DataFrame, states: np.ndarray, task: st
     if not (finite := np.isfinite(states).all(axis=1)).all():
         return f"states.npy holds NaN or infinity, first in row {int(np.flatnonzero(~finite)[0])}"
     return ""
+
+
+def _parts(said: Any, masks: np.ndarray, frames: int) -> tuple[list[str], np.ndarray]:
+    """Names and rows (K,) that parts.json gives to `masks`, of a bank of so many frames; ValueError where they do not fit."""
+    names, rows = said["names"], said["rows"]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names) and len(names) <= 256):
+        raise ValueError("names are no list of words")
+    if not (isinstance(rows, list) and all(type(row) is int and 0 <= row < frames for row in rows)):
+        raise ValueError("rows are no list of rows of the bank")
+    if masks.dtype != np.uint8 or masks.ndim != 3 or len(masks) != len(rows):
+        raise ValueError(f"{len(rows)} rows, and parts.npy holds {masks.dtype} {masks.shape}")
+    if masks.size and masks.max() >= len(names):
+        raise ValueError(f"parts.npy holds part {masks.max()}, of {len(names)}")
+    return names, np.array(rows, np.int64)
 
 
 def _how_to_get(missing: Sequence[Path]) -> str:
@@ -234,6 +270,7 @@ class FrameBank:
         pictures: list[np.ndarray] = []
         tables, states = [], []
         for bank, folder in enumerate(self.folders):
+            check_digests(folder, *(folder / name for name in FILES), remedy=REMEDY)
             try:
                 pixels = read_array(folder / "frames.npy", "r")
                 table = read_index(folder)
@@ -269,16 +306,18 @@ class FrameBank:
 
     def parts(self) -> Parts:
         """What the first and the last frame of every episode show; `RoboprefError` for banks that were drawn without."""
-        found = []
+        found: list[tuple[list[str], np.ndarray, np.ndarray]] = []
         for folder in self.folders:
             if not (folder / "parts.json").exists():
                 raise RoboprefError(f"{folder} does not say what its pixels show: run `robopref collect` again, with --parts.")
-            said = read_json(folder / "parts.json")
+            check_digests(folder, *(folder / name for name in PARTS), remedy=REMEDY)
             try:
                 masks = read_array(folder / "parts.npy")
             except (OSError, ValueError) as error:
                 raise RoboprefError(f"{folder}/parts.npy: damaged ({error}). Run `robopref collect --parts` again.") from error
-            found.append((list(said["names"]), np.asarray(said["rows"]), masks))
+            said = read_json(folder / "parts.json")
+            with as_written(folder / "parts.json", "run `robopref collect --parts` again"):
+                found.append((*_parts(said, masks, int((self.index["bank"] == len(found)).sum())), masks))
         names = sorted({name for known, _, _ in found for name in known})
         starts = np.searchsorted(self.index["bank"].to_numpy(), np.arange(len(self.folders)))
         return Parts(

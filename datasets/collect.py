@@ -28,7 +28,7 @@ from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import FLAGS, refuse_inside, run_folder
 from robopref.configs.vlp import PretrainConfig
 from robopref.datasets.clips import is_bank, is_drawn, render_bank
-from robopref.datasets.episodes import EpisodeStore, write_episodes
+from robopref.datasets.episodes import FILES, EpisodeStore, write_episodes
 from robopref.embodied.envs import MetaWorldEnv, make_env
 from robopref.embodied.experts import ScriptedExpert, mismatched, noisy, uniform, wandering
 from robopref.embodied.render import Renderer
@@ -138,7 +138,7 @@ def collect_task(config: CollectConfig) -> None:
 
             def vouch(aside: Path) -> None:
                 """A kill must find neither episodes of which nothing says who made them, nor frames of those before them."""
-                write_manifest(aside, "collect", asked, {}, config.seed, started)
+                write_manifest(aside, "collect", asked, {}, config.seed, started, outputs=FILES)
                 if config.clips is not None and is_bank(config.clips / name):
                     shutil.rmtree(config.clips / name)
 

@@ -28,6 +28,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,15 +38,27 @@ import tyro
 
 from robopref.configs.cli import guarded
 from robopref.configs.d4rl_protocol import SETS
-from robopref.configs.errors import RoboprefError, UsageError, nearest, warn
-from robopref.configs.files import absent, atomic_file, check_space
+from robopref.configs.digests import check_digests
+from robopref.configs.errors import RoboprefError, UsageError, nearest, one_line, warn
+from robopref.configs.files import absent, atomic_file, check_space, parse_json, skips_digests
 from robopref.configs.flags import from_flags
 from robopref.configs.web import shown
 from robopref.datasets.d4rl_names import PATHS, env_of, name_of, reference_score, step_limit, task_of, url_of
-from robopref.datasets.download import DownloadError, download
+from robopref.datasets.download import DownloadError, download, recorded, verify
 from robopref.datasets.episode_ends import BLOCK, SAME, Rows, find_ends, read_flags
+from robopref.datasets.hdf5 import found, reading
 from robopref.datasets.minari_sets import read_minari, write_minari
-from robopref.datasets.offline import REPAIRED, OfflineData, ReferenceScore, check_finite, said
+from robopref.datasets.offline import (
+    LOST,
+    LOST_REWARD,
+    REPAIRED,
+    OfflineData,
+    ReferenceScore,
+    check_finite,
+    check_words,
+    said,
+    scale_of,
+)
 
 __all__ = [
     "clipped",
@@ -61,12 +74,14 @@ __all__ = [
 FOLDER = Path("data/d4rl")
 MIRROR = "ROBOPREF_D4RL_URL"  # environment variable
 ENDINGS = (".hdf5", ".h5")
-LOST, LOST_REWARD = "dropped_steps", "dropped_reward"  # in `facts`
 OURS = "robopref"  # of metadata/: name, env_id, facts and what else only we say of what write_d4rl has written, as JSON
 LOW, HIGH = "metadata/action_low", "metadata/action_high"  # (da,) the box of actions, which D4RL's form has no place for
+OF_OURS = (LOST, LOST_REWARD, REPAIRED)
+"""Facts that only we tell."""
 ROUNDING = 1e-5  # by which a scaled action may leave [-1, 1]
 NUMBERS = "fiub"  # kinds of types that are read as numbers
 REMEDY = "Download it again, or point to another file."
+TOLD, LONGEST = 12, 60  # names in an error, and letters of one
 
 
 def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = None, sha256: str | None = None) -> OfflineData:
@@ -80,6 +95,8 @@ def load_offline(where: str | Path, folder: Path = FOLDER, mirror: str | None = 
     if path.is_dir():
         return read_minari(path)
     if path.is_file():
+        if recorded(path) is not None and not skips_digests():
+            verify(path)
         return read_d4rl(path)
     mirror = mirror or os.environ.get(MIRROR)
     is_path = path.suffix in ENDINGS or path.name != str(where)
@@ -132,13 +149,17 @@ def read_d4rl(path: str | Path, name: str | None = None, env_id: str | None = No
     damaged, of different lengths or not finite, and where flags leave open where episodes end.
     """
     path = Path(path)
+    if not path.exists():
+        raise RoboprefError(f"{path} is not there; correct the path, or give a name of D4RL to `load_offline`")
+    check_digests(path.parent, path, remedy=REMEDY)  # of the folder of `robopref collect protocol=d4rl`
+    with reading(path, REMEDY), h5py.File(path, "r") as file:
+        read = _recorded(file, path, name)
     try:
-        with h5py.File(path, "r") as file:
-            return _read(file, path, name, env_id, limit)
-    except FileNotFoundError:
-        raise RoboprefError(f"{path} is not there; correct the path, or give a name of D4RL to `load_offline`") from None
-    except OSError as error:
-        raise RoboprefError(f"{path}: truncated or not HDF5 ({error}). {REMEDY}") from error
+        return _data(read, path, name, env_id, limit)
+    except RoboprefError as error:
+        if str(path) in str(error):
+            raise
+        raise RoboprefError(f"{path}: {error}") from error
 
 
 def write_d4rl(path: str | Path, data: OfflineData) -> Path:
@@ -224,38 +245,83 @@ def box_of(data: OfflineData) -> tuple[np.ndarray, np.ndarray] | None:
     return box if box is not None and box[0].shape == data.actions.shape[1:] else None
 
 
-def _read(file: h5py.File, path: Path, name: str | None, env_id: str | None, limit: int | None) -> OfflineData:
-    missing = [key for key in ("observations", "actions", "rewards", "terminals") if not isinstance(file.get(key), h5py.Dataset)]
+@dataclass
+class _Recorded:
+    """What a file holds, as it holds it."""
+
+    observations: np.ndarray  # (N, do) float32
+    actions: np.ndarray  # (N, da) float32
+    rewards: np.ndarray  # (N,) float32
+    terminals: np.ndarray  # (N,) bool
+    timeouts: np.ndarray | None  # (N,) bool
+    following: np.ndarray | None  # (N, do) float32
+    goals: np.ndarray | None  # (N, dg) float32, of antmaze's first version
+    ours: dict[str, Any]
+    told: dict[str, str]
+    score: ReferenceScore | None
+    box: tuple[np.ndarray, np.ndarray] | None
+    notes: list[str]
+
+
+def _recorded(file: h5py.File, path: Path, name: str | None) -> _Recorded:
+    """Read a file; RoboprefError for what is missing or is no numbers."""
+    missing = [
+        key for key in ("observations", "actions", "rewards", "terminals") if not isinstance(found(file, key), h5py.Dataset)
+    ]
     if missing:
-        raise RoboprefError(f"{path}: no {', '.join(missing)} in it; it holds {', '.join(file) or 'nothing'}. {REMEDY}")
+        raise RoboprefError(f"{path}: no {', '.join(missing)} in it; it holds {shortened(file)}. {REMEDY}")
     ours, told = _ours(file, path), _facts(file)
     name = name or ours.get("name") or name_of(path)
-    env_id = env_id or (ours["env_id"] if ours else env_of(name) or _env_of(told))
     notes: list[str] = []
-    observations, actions = _rows(file["observations"], path), _rows(file["actions"], path)
-    rewards, terminals = _numbers(file["rewards"], path), _flags(file, "terminals", path, notes)
+    observations, actions = _rows(file, "observations", path), _rows(file, "actions", path)
+    rewards = _numbers(file, "rewards", path)
+    check_finite(rewards, f"{path}: rewards")
+    in_goals = name.startswith("antmaze") and name.endswith("-v0")
+    return _Recorded(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminals=_flags(file, "terminals", path, notes),
+        timeouts=_flags(file, "timeouts", path, notes) if "timeouts" in file else None,
+        following=_rows(file, "next_observations", path) if "next_observations" in file else None,
+        goals=_rows(file, "infos/goal", path) if in_goals and "infos/goal" in file else None,
+        ours=ours,
+        told=told,
+        score=_score(file, path),
+        box=_box(file, path, actions.shape[1]),
+        notes=notes,
+    )
+
+
+def _data(read: _Recorded, path: Path, name: str | None, env_id: str | None, limit: int | None) -> OfflineData:
+    ours, told, notes = read.ours, read.told, read.notes
+    name = name or ours.get("name") or name_of(path)
+    env_id = env_id or (ours["env_id"] if ours else env_of(name) or _env_of(told))
+    observations, actions, rewards, terminals = read.observations, read.actions, read.rewards, read.terminals
     lengths = {"observations": len(observations), "actions": len(actions), "rewards": len(rewards), "terminals": len(terminals)}
     if len(set(lengths.values())) > 1:
         raise RoboprefError(f"{path}: {', '.join(f'{n} {key}' for key, n in lengths.items())}: not one a step. {REMEDY}")
     if not len(rewards):
         raise RoboprefError(f"{path}: holds no step. {REMEDY}")
 
-    timeouts, joined = _timeouts(file, path, name, len(terminals), notes)
-    following = _rows(file["next_observations"], path) if "next_observations" in file else None
+    timeouts, joined = _timeouts(read, path)
+    following, read.following = read.following, None
     if following is not None and following.shape != observations.shape:
         raise RoboprefError(f"{path}: next_observations {following.shape}, observations {observations.shape}. {REMEDY}")
     if ours and following is not None and (terminals[-1] or (timeouts is not None and timeouts[-1])):
         joined = ours["joined"]  # as write_d4rl leaves a file, which may have been changed since
+        if any(not 0 <= row < len(rewards) for row in ours["joined"]):
+            raise RoboprefError(f"{path}: metadata/{OURS} is damaged (joined names rows that are not there). {REMEDY}")
     limit = limit or step_limit(name)
     if limit is None and joined is None and env_id is not None:
         limit = _limit_of(env_id)
     rows = Rows(path, observations, following, limit, joined)
-    found = find_ends(rows, terminals, timeouts)
-    notes += found.notes
-    ends, kept = found.ends, found.paired
+    split = find_ends(rows, terminals, timeouts)
+    notes += split.notes
+    ends, kept = split.ends, split.paired
     after = observations[ends]
     if following is not None:
-        after[~found.own[ends]] = following[ends & ~found.own]
+        after[~split.own[ends]] = following[ends & ~split.own]
     del following, rows  # as large as the observations
     stops = np.flatnonzero(ends) + 1
     recorded = np.diff(stops, prepend=0)  # (E,) rows
@@ -278,33 +344,29 @@ def _read(file: h5py.File, path: Path, name: str | None, env_id: str | None, lim
         actions=actions,
         rewards=rewards,
         first=np.concatenate([[0], np.cumsum(steps[held])]).astype(np.int64),
-        terminated=found.terminals[ends][held],
+        terminated=split.terminals[ends][held],
         name=name,
         env_id=env_id,
-        score=_score(file) if ours else _score(file) or reference_score(name) or reference_score(env_id or ""),
+        score=read.score if ours else read.score or reference_score(name) or reference_score(env_id or ""),
         facts=facts,
-        box=_box(file, path, actions.shape[1]),
+        box=read.box,
         last_rewards=last_rewards,
     )
 
 
-def _timeouts(
-    file: h5py.File, path: Path, name: str, steps: int, notes: list[str]
-) -> tuple[np.ndarray | None, Sequence[int] | None]:
+def _timeouts(read: _Recorded, path: Path) -> tuple[np.ndarray | None, Sequence[int] | None]:
     """(N,) bool, where episodes ended although nothing was terminal; None: not told.  With them () where they need no witness."""
-    if name.startswith("antmaze") and name.endswith("-v0") and "infos/goal" in file:
-        goals, changed = _rows(file["infos/goal"], path), np.zeros(steps, bool)
+    steps = len(read.terminals)
+    if read.goals is not None:
+        goals, changed = read.goals, np.zeros(steps, bool)
         if len(goals) != steps:
             raise RoboprefError(f"{path}: {len(goals)} infos/goal for {steps} steps. {REMEDY}")
         changed[:-1] = (goals[1:] != goals[:-1]).any(1)
         if changed.any():
             return changed, ()
-    if "timeouts" not in file:
-        return None, None
-    timeouts = _flags(file, "timeouts", path, notes)
-    if len(timeouts) != steps:
-        raise RoboprefError(f"{path}: {len(timeouts)} timeouts for {steps} steps. {REMEDY}")
-    return timeouts, None
+    if read.timeouts is not None and len(read.timeouts) != steps:
+        raise RoboprefError(f"{path}: {len(read.timeouts)} timeouts for {steps} steps. {REMEDY}")
+    return read.timeouts, None
 
 
 def _joined(observations: np.ndarray, after: np.ndarray, recorded: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -324,44 +386,57 @@ def _joined(observations: np.ndarray, after: np.ndarray, recorded: np.ndarray, s
     return out
 
 
-def _rows(values: Any, path: Path) -> np.ndarray:
+def _rows(file: h5py.File, key: str, path: Path) -> np.ndarray:
     """(N, d) float32, finite, from numbers of any type."""
+    values = _there(file, key, path)
     if not isinstance(values, h5py.Dataset):
-        raise RoboprefError(f"{path}: {values.name} has the parts {', '.join(values)}; one array (N, d) is read here. {REMEDY}")
-    if values.ndim != 2 or values.dtype.kind not in NUMBERS or not values.shape[1]:
+        raise RoboprefError(f"{path}: /{key} has the parts {shortened(values)}; one array (N, d) is read here. {REMEDY}")
+    if values.shape is None or values.ndim != 2 or values.dtype.kind not in NUMBERS or not values.shape[1]:
         kind = "pictures" if values.ndim > 3 else "numbers" if values.dtype.kind in NUMBERS else "no numbers"
         advice = "Write one number a row as (N, 1)." if values.ndim == 1 else REMEDY
         raise RoboprefError(
-            f"{path}: {values.name} are {kind}, {values.shape} of {values.dtype}; numbers in rows (N, d) are read here. {advice}"
+            f"{path}: /{key} are {kind}, {values.shape} of {values.dtype}; numbers in rows (N, d) are read here. {advice}"
         )
     rows: np.ndarray = (values if values.dtype.kind != "b" else values[()]).astype(np.float32)[
         ()
     ]  # HDF5 converts no truth values
-    check_finite(rows, f"{path}: {values.name.removeprefix('/')}")
+    check_finite(rows, f"{path}: {key}")
     return rows
 
 
-def _column(values: Any, path: Path) -> np.ndarray:
+def _there(file: h5py.File, key: str, path: Path) -> Any:
+    values = found(file, key)
+    if values is None:
+        raise RoboprefError(f"{path}: {key} is a link that leads to nothing. {REMEDY}")
+    return values
+
+
+def shortened(group: h5py.Group) -> str:
+    """The names in a group, the first of many."""
+    names = [name[:LONGEST].encode("unicode_escape").decode() for name in islice(group, TOLD + 1)]
+    return ", ".join(names[:TOLD]) + (", ..." if len(names) > TOLD else "") if names else "nothing"
+
+
+def _column(file: h5py.File, key: str, path: Path) -> np.ndarray:
     """(N,) of what is (N,) or (N, 1)."""
-    if not isinstance(values, h5py.Dataset) or values.ndim == 0 or values.size != len(values):
-        raise RoboprefError(f"{path}: {values.name} are {getattr(values, 'shape', 'a group')}, not one number a step. {REMEDY}")
+    values = _there(file, key, path)
+    if not isinstance(values, h5py.Dataset) or not values.shape or values.size != len(values):
+        raise RoboprefError(f"{path}: /{key} are {getattr(values, 'shape', 'a group')}, not one number a step. {REMEDY}")
     column: np.ndarray = values[()].reshape(-1)
     return column
 
 
-def _numbers(values: h5py.Dataset, path: Path) -> np.ndarray:
-    """(N,) float32, finite."""
-    column = _column(values, path)
+def _numbers(file: h5py.File, key: str, path: Path, dtype: type = np.float32) -> np.ndarray:
+    """(N,) of `dtype`."""
+    column = _column(file, key, path)
     if column.dtype.kind not in NUMBERS:
-        raise RoboprefError(f"{path}: {values.name} are of type {column.dtype}, not numbers. {REMEDY}")
-    numbers = column.astype(np.float32)
-    check_finite(numbers, f"{path}: {values.name.removeprefix('/')}")
-    return numbers
+        raise RoboprefError(f"{path}: /{key} are of type {column.dtype}, not numbers. {REMEDY}")
+    return column.astype(dtype)
 
 
 def _flags(file: h5py.File, key: str, path: Path, notes: list[str]) -> np.ndarray:
     """(N,) bool; what was odd about them goes to notes."""
-    flags, worded = read_flags(_column(file[key], path), f"{path}: {key}")
+    flags, worded = read_flags(_column(file, key, path), f"{path}: {key}")
     notes += [f"{key} are words, read as true and false"] * worded
     return flags
 
@@ -370,7 +445,7 @@ def _box(file: h5py.File, path: Path, size: int) -> tuple[np.ndarray, np.ndarray
     """Lowest and highest action (da,), where the file says so."""
     if LOW not in file or HIGH not in file:
         return None
-    low, high = (_column(file[key], path).astype(np.float64) for key in (LOW, HIGH))
+    low, high = (_numbers(file, key, path, np.float64) for key in (LOW, HIGH))
     if low.shape != (size,) or high.shape != (size,):
         raise RoboprefError(f"{path}: {LOW} and {HIGH} hold {len(low)} and {len(high)} numbers, an action {size}. {REMEDY}")
     return low, high
@@ -391,34 +466,36 @@ def _limit_of(env_id: str) -> int | None:
 
 def _ours(file: h5py.File, path: Path) -> dict[str, Any]:
     """Read the facts that `write_d4rl` stored; empty for files of others.  joined: ends after which the next row goes on."""
-    said = file.get(f"metadata/{OURS}")
+    said = found(file, f"metadata/{OURS}")
     if said is None:
         return {}
     try:
-        found = json.loads(said[()])
-        ours = {"name": str(found["name"]), "env_id": found["env_id"], "facts": dict(found["facts"])}
-        return ours | {"joined": [int(row) for row in found.get("joined", ())], "last_rewards": found.get("last_rewards")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise RoboprefError(f"{path}: metadata/{OURS} is damaged ({error}). {REMEDY}") from error
+        words = parse_json(said.asstr()[()])
+        ours = {"name": words["name"], "env_id": words["env_id"], "facts": dict(words["facts"])}
+        ours |= {"joined": list(words.get("joined", ())), "last_rewards": words.get("last_rewards")}
+        check_words(ours)
+        return ours
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RoboprefError(f"{path}: metadata/{OURS} is damaged ({one_line(error)}). {REMEDY}") from error
 
 
 def _facts(file: h5py.File) -> dict[str, str]:
     """Single numbers and words below metadata/, with their path; not the weights of policies, which are there too."""
-    found: dict[str, str] = {}
+    facts: dict[str, str] = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.size == 1 and item.name.removeprefix("/") not in (LOW, HIGH):
             value = item[()] if item.ndim == 0 else item[()].reshape(-1)[0]
-            found[name] = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+            facts[name] = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
-    if isinstance(file.get("metadata"), h5py.Group):
-        file["metadata"].visititems(visit)
-    return found
+    if isinstance(metadata := found(file, "metadata"), h5py.Group):
+        metadata.visititems(visit)
+    return {name: value for name, value in facts.items() if name not in OF_OURS}
 
 
-def _score(file: h5py.File) -> ReferenceScore | None:
-    low, high = file.get("metadata/ref_min_score"), file.get("metadata/ref_max_score")
-    return None if low is None or high is None else ReferenceScore(float(low[()]), float(high[()]))
+def _score(file: h5py.File, path: Path) -> ReferenceScore | None:
+    low, high = found(file, "metadata/ref_min_score"), found(file, "metadata/ref_max_score")
+    return None if low is None or high is None else scale_of(low[()], high[()], path)
 
 
 @dataclass(frozen=True)

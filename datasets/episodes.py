@@ -22,12 +22,17 @@ from gymnasium.spaces import Box
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import METADATA_FILE_NAME, MinariStorage
 
-from robopref.configs.errors import RoboprefError
-from robopref.configs.files import absent, atomic_folder, check_space
+from robopref.configs.digests import check_digests
+from robopref.configs.errors import RoboprefError, one_line
+from robopref.configs.files import absent, atomic_folder, check_space, parse_json
+from robopref.datasets.hdf5 import found, reading
 from robopref.datasets.offline import refuse_parent
 from robopref.embodied.rollout import Episode
 
 FORMAT_VERSION = 1
+DATA = "main_data.hdf5"
+FILES = (DATA, METADATA_FILE_NAME)
+"""Of a dataset, beside its manifest."""
 REMEDY = "Collect it again (`robopref collect`), or point to another dataset."
 
 
@@ -109,10 +114,12 @@ class EpisodeStore:
             raise RoboprefError(f"{absent(self.path)} `robopref collect` makes episode datasets")
         if not (self.path / METADATA_FILE_NAME).exists():
             refuse_parent(self.path)
+        self._file = self.path / DATA
+        check_digests(self.path, self._file, self.path / METADATA_FILE_NAME, remedy=REMEDY)
         try:
-            self.metadata = MinariStorage.read_raw_metadata(self.path)
+            self.metadata = parse_json((self.path / METADATA_FILE_NAME).read_text(encoding="utf-8"), any_number=True)
         except (ValueError, OSError) as error:
-            raise RoboprefError(f"{self.path}: not a readable episode dataset ({error}). {REMEDY}") from error
+            raise RoboprefError(f"{self.path}: not a readable episode dataset ({one_line(error)}). {REMEDY}") from error
         if not isinstance(self.metadata, dict):
             raise RoboprefError(f"{self.path}: not a readable episode dataset (metadata.json holds no settings). {REMEDY}")
         if self.metadata.get("format_version") != FORMAT_VERSION:
@@ -125,12 +132,10 @@ class EpisodeStore:
             )
         self.env_id: str = env_id
         self.task: str = self.env_id.split("/")[1]
-        self._file = self.path / "main_data.hdf5"
         with self._open() as file:
             if len(file) != total:
                 raise RoboprefError(f"{self._file}: {len(file)} episodes where {total} were written. {REMEDY}")
-            with self._whole():
-                rows = self._rows(file)
+            rows = self._rows(file)
         if not rows:
             raise RoboprefError(f"{self._file}: holds no episode. {REMEDY}")
         self.index = pd.DataFrame(rows)
@@ -144,9 +149,9 @@ class EpisodeStore:
         return [
             {
                 "episode": i,
-                "level": group.attrs["level"],
+                "level": _word(group, "level"),
                 "seed": int(group.attrs["seed"]),
-                "policy": group.attrs["policy"],
+                "policy": _word(group, "policy"),
                 "length": int(group.attrs["total_steps"]),
                 "ret": float(group.attrs["ret"]),
                 "success_step": int(group.attrs["success_step"]),
@@ -155,18 +160,10 @@ class EpisodeStore:
         ]
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """RoboprefError where what is read is not there, or not of its form."""
-        try:
-            yield
-        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-            raise RoboprefError(f"{self._file}: a part of an episode is missing or damaged ({error}). {REMEDY}") from error
-
-    def _open(self) -> h5py.File:
-        try:
-            return h5py.File(self._file, "r")
-        except OSError as error:
-            raise RoboprefError(f"{self._file}: truncated or not HDF5 ({error}). {REMEDY}") from error
+    def _open(self) -> Iterator[h5py.File]:
+        """The file, for a block that only reads; RoboprefError where what is read is not there, or not of its form."""
+        with reading(self._file, REMEDY), h5py.File(self._file, "r") as file:
+            yield file
 
     def _group(self, file: h5py.File, episode: int) -> h5py.Group:
         name = f"episode_{episode}"
@@ -174,40 +171,64 @@ class EpisodeStore:
             raise RoboprefError(f"{self._file}: no episode {episode}; it holds 0 to {len(self) - 1}.")
         return file[name]
 
+    def _numbers(self, group: h5py.Group, name: str) -> h5py.Dataset:
+        """A data set with a number or a row of them a step."""
+        values = found(group, name)
+        if not isinstance(values, h5py.Dataset) or not values.shape or values.dtype.kind not in "fiub":
+            raise RoboprefError(f"{self._file}: {group.name.removeprefix('/')} has no numbers called {name}. {REMEDY}")
+        return values
+
     def episode(self, episode: int) -> Episode:
         """One whole episode, checked."""
-        with self._open() as file, self._whole():
+        with self._open() as file:
             group = self._group(file, episode)
-            infos = group["infos"]
             read = Episode(
-                observations=group["observations"][:],
-                actions=group["actions"][:],
-                rewards=group["rewards"][:],
-                success=infos["success"][1:].astype(bool),
-                near_object=infos["near_object"][1:],
-                sim_dynamic=infos["sim_state"][:],
-                sim_static=group.attrs["sim_static"],
+                observations=self._numbers(group, "observations")[:],
+                actions=self._numbers(group, "actions")[:],
+                rewards=self._numbers(group, "rewards")[:],
+                success=self._numbers(group, "infos/success")[1:].astype(bool),
+                near_object=self._numbers(group, "infos/near_object")[1:],
+                sim_dynamic=self._numbers(group, "infos/sim_state")[:],
+                sim_static=_static(group),
                 env_id=self.env_id,
-                level=group.attrs["level"],
+                level=_word(group, "level"),
                 seed=int(group.attrs["seed"]),
-                policy=group.attrs["policy"],
+                policy=_word(group, "policy"),
             )
         check_episode(read, f"{self._file}, episode {episode}")
         return read
 
     def states(self, episode: int, steps: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Simulator states to draw: static (K,) and dynamic (n, S) of the given steps, in the given order."""
-        with self._open() as file, self._whole():
+        wanted, order = np.unique(np.asarray(steps, dtype=int), return_inverse=True)  # h5py reads increasing indices only
+        with self._open() as file:
             group = self._group(file, episode)
-            wanted, order = np.unique(np.asarray(steps, dtype=int), return_inverse=True)  # h5py reads increasing indices only
-            dynamic = group["infos/sim_state"][wanted][order]
-            static = group.attrs["sim_static"]
+            dynamic = self._numbers(group, "infos/sim_state")[wanted][order]
+            static = _static(group)
         return static, dynamic
 
     def rewards(self, episode: int) -> np.ndarray:
         """The true reward of every step, (T,)."""
-        with self._open() as file, self._whole():
-            return self._group(file, episode)["rewards"][:]
+        with self._open() as file:
+            rewards: np.ndarray = self._numbers(self._group(file, episode), "rewards")[:]
+        if rewards.shape != (steps := (self.index["length"].iloc[episode],)):
+            raise RoboprefError(f"{self._file}, episode {episode}: rewards {rewards.shape} for steps {steps}. {REMEDY}")
+        return rewards
+
+
+def _word(group: h5py.Group, name: str) -> str:
+    """An attribute that is text."""
+    if not isinstance(word := group.attrs[name], str):
+        raise TypeError(f"{name} of {group.name.removeprefix('/')} is {word!r}, no word")
+    return word
+
+
+def _static(group: h5py.Group) -> np.ndarray:
+    """What does not change in an episode's states, (K,)."""
+    static = group.attrs["sim_static"]
+    if not isinstance(static, np.ndarray) or static.ndim != 1 or static.dtype.kind != "f":
+        raise TypeError(f"sim_static of {group.name.removeprefix('/')} are no numbers")
+    return static
 
 
 def _buffer(episode: Episode) -> EpisodeBuffer:

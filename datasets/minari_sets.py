@@ -12,7 +12,6 @@ reset, and which of the steps leads across is not told: such a set is refused.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +27,21 @@ from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.dataset.minari_storage import METADATA_FILE_NAME, MinariStorage
 from minari.serialization import deserialize_space
 
-from robopref.configs.errors import RoboprefError, warn
-from robopref.configs.files import atomic_folder, check_space, read_json
+from robopref.configs.digests import check_digests
+from robopref.configs.errors import RoboprefError, one_line, warn
+from robopref.configs.files import atomic_folder, check_space, parse_json, read_json
 from robopref.datasets.episode_ends import STANDS_OUT, change_sizes, read_flags
-from robopref.datasets.offline import REPAIRED, OfflineData, ReferenceScore, check_finite, refuse_parent
+from robopref.datasets.hdf5 import found
+from robopref.datasets.offline import (
+    REPAIRED,
+    OfflineData,
+    ReferenceScore,
+    check_finite,
+    check_words,
+    refuse_parent,
+    scale_of,
+    shorten,
+)
 
 TOLD = ("dataset_id", "description", "algorithm_name", "code_permalink", "author", "minari_version")  # becomes `facts`
 DATA = "main_data.hdf5"
@@ -65,7 +75,8 @@ def read_minari(path: Path) -> OfflineData:
     if not (folder / METADATA_FILE_NAME).exists():
         refuse_parent(path, "*.hdf5")
         raise RoboprefError(f"{path}: no Minari set: it has no {METADATA_FILE_NAME}")
-    metadata = read_json(folder / METADATA_FILE_NAME)
+    check_digests(folder, folder / DATA, folder / METADATA_FILE_NAME, remedy=REMEDY)
+    metadata = read_json(folder / METADATA_FILE_NAME, any_text=True, any_number=True)
     if not isinstance(metadata, dict):
         raise RoboprefError(f"{folder}: {METADATA_FILE_NAME} holds no names and values. {REMEDY}")
     episodes: list[Recorded] = []
@@ -73,8 +84,8 @@ def read_minari(path: Path) -> OfflineData:
     try:
         for episode in _episodes(folder, metadata):
             episodes.append(_recorded(episode, f"{folder}, episode {len(episodes)}", notes))
-    except (OSError, KeyError, ValueError, IndexError) as error:
-        raise RoboprefError(f"{folder}: damaged, after {len(episodes)} whole episodes ({error}). {REMEDY}") from error
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
+        raise RoboprefError(f"{folder}: damaged, after {len(episodes)} whole episodes ({one_line(error)}). {REMEDY}") from error
     if not episodes:
         raise RoboprefError(f"{folder}: holds no episode. {REMEDY}")
     shapes = [(episode.observations.shape[1:], episode.actions.shape[1:]) for episode in episodes]
@@ -84,7 +95,9 @@ def read_minari(path: Path) -> OfflineData:
         )
     steps = sum(len(episode.rewards) for episode in episodes)
     if metadata.get("total_steps", steps) != steps:
-        notes.append(f"{METADATA_FILE_NAME} tells of {metadata['total_steps']} steps, the episodes hold {steps}: these were read")
+        notes.append(
+            f"{METADATA_FILE_NAME} tells of {shorten(metadata['total_steps'])} steps, the episodes hold {steps}: these were read"
+        )
     if unsaid := sum(not (episode.terminations[-1] or episode.truncations[-1]) for episode in episodes):
         notes.append(f"{unsaid} of {len(episodes)} episodes end without a flag: taken as cut by time")
     if earlier := [(number, episode.inside[0]) for number, episode in enumerate(episodes) if len(episode.inside)]:
@@ -94,13 +107,12 @@ def read_minari(path: Path) -> OfflineData:
             f"{len(earlier)} episodes end before their last step (episode {number} at {step}): the rest is another episode"
         )
         episodes = [part for episode in episodes for part in _split(episode)]
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    facts = metadata["facts"] if "facts" in metadata else {key: str(metadata[key]) for key in TOLD if key in metadata}
+    facts, last_rewards, score = _told(metadata, folder)
     if notes:
         facts |= {REPAIRED: "; ".join(notes)}
         warn(f"{folder}: {facts[REPAIRED]}")
-    last_rewards = metadata.get("last_rewards")
-    return OfflineData(
+    return _whole(
+        folder,
         observations=np.concatenate([episode.observations for episode in episodes]),
         actions=np.concatenate([episode.actions for episode in episodes]),
         rewards=np.concatenate([episode.rewards for episode in episodes]),
@@ -108,11 +120,33 @@ def read_minari(path: Path) -> OfflineData:
         terminated=np.array([episode.terminations[-1] for episode in episodes], bool),
         name=str(metadata.get("name") or metadata.get("dataset_id") or path.name),
         env_id=_environment(metadata),
-        score=None if low is None or high is None else ReferenceScore(float(low), float(high)),
+        score=score,
         facts=facts,
         box=_box(metadata, folder),
-        last_rewards=None if last_rewards is None else np.array(last_rewards, np.float32),
+        last_rewards=last_rewards,
     )
+
+
+def _told(metadata: dict[str, Any], folder: Path) -> tuple[dict[str, str], np.ndarray | None, ReferenceScore | None]:
+    """Facts, rewards of last steps (E,) and reference scores of a set; RoboprefError where they are of another kind."""
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    score = None if low is None or high is None else scale_of(low, high, folder)
+    if "facts" not in metadata:
+        return {key: str(metadata[key]) for key in TOLD if key in metadata}, None, score
+    try:
+        check_words(metadata)
+    except ValueError as error:
+        raise RoboprefError(f"{folder}: {METADATA_FILE_NAME} is damaged ({one_line(error)}). {REMEDY}") from error
+    rewards = metadata.get("last_rewards")
+    return dict(metadata["facts"]), None if rewards is None else np.array(rewards, np.float32), score
+
+
+def _whole(folder: Path, **parts: Any) -> OfflineData:
+    """OfflineData whose errors name the folder."""
+    try:
+        return OfflineData(**parts)
+    except RoboprefError as error:
+        raise RoboprefError(f"{folder}: {error}") from error
 
 
 def check_continuous(folder: Path, episodes: Sequence[Recorded]) -> None:
@@ -140,18 +174,20 @@ def _recorded(episode: Any, where: str, notes: list[str]) -> Recorded:
 
     ValueError for what is missing, RoboprefError that begins with `where` for the rest.
     """
+    if not isinstance(episode, h5py.Group | dict) and not hasattr(episode, "__dict__"):
+        raise ValueError("the next one is not there")
     missing = [key for key in ("observations", "actions", "rewards", "terminations") if key not in _keys(episode)]
     if missing:
         raise ValueError(f"no {', '.join(missing)} in the next one")
-    rewards = np.asarray(episode["rewards"], np.float32).reshape(-1)
+    rewards = np.asarray(_part(episode, "rewards"), np.float32).reshape(-1)
     flags = {"terminations": np.zeros(0, bool), "truncations": np.zeros(len(rewards), bool)}
     for key in (key for key in flags if key in _keys(episode)):
-        flags[key], worded = read_flags(np.asarray(episode[key][()]).reshape(-1), f"{where}: {key}")
+        flags[key], worded = read_flags(np.asarray(_part(episode, key)[()]).reshape(-1), f"{where}: {key}")
         if worded and (note := f"{key} are words, read as true and false") not in notes:
             notes.append(note)
     read = Recorded(
-        _flat(episode["observations"], where, "observations"),
-        _flat(episode["actions"], where, "actions"),
+        _flat(_part(episode, "observations"), where, "observations"),
+        _flat(_part(episode, "actions"), where, "actions"),
         rewards,
         **flags,
     )
@@ -247,7 +283,7 @@ def _episodes(folder: Path, metadata: dict[str, Any]) -> Iterator[Any]:
                 f"{folder}: {held} episodes where {METADATA_FILE_NAME} tells of {told}: a writing was cut. {REMEDY}"
             )
         for number in range(told):
-            yield file[f"episode_{number}"]
+            yield found(file, f"episode_{number}")
 
 
 def _keys(episode: Any) -> Collection[str]:
@@ -255,15 +291,22 @@ def _keys(episode: Any) -> Collection[str]:
     return episode.keys() if isinstance(episode, h5py.Group | dict) else vars(episode).keys()
 
 
+def _part(episode: Any, key: str) -> Any:
+    values = found(episode, key) if isinstance(episode, h5py.Group) else episode[key]
+    if values is None:
+        raise ValueError(f"{key} of the next one is a link that leads to nothing")
+    return values
+
+
 def _flat(values: Any, where: str, what: str) -> np.ndarray:
     """(T, d) float32."""
     if isinstance(values, h5py.Group | dict):
-        parts = [values[name] for name in ("observation", "desired_goal") if name in values]
+        parts = [_part(values, name) for name in ("observation", "desired_goal") if name in values]
         parts = [part for part in parts if not isinstance(part, h5py.Group | dict)]  # the kitchen's goals are of several parts
         if not parts or what != "observations":
             raise RoboprefError(f"{where}: {what} have the parts {', '.join(values)}, none of which is `observation`")
         return np.concatenate([_flat(part, where, what) for part in parts], axis=1)
-    if values.ndim != 2 or values.dtype.kind not in "fiub":
+    if values.shape is None or values.ndim != 2 or values.dtype.kind not in "fiub":
         kind = "pictures" if values.ndim > 3 else "arrays"
         raise RoboprefError(
             f"{where}: {what} are {kind} of shape {values.shape[1:]} and {values.dtype}; numbers in rows are read here"
@@ -275,13 +318,19 @@ def _box(metadata: dict[str, Any], folder: Path) -> tuple[np.ndarray, np.ndarray
     """Lowest and highest action (da,) of the set's space, None where it is not told; RoboprefError for a space that is no box."""
     if "facts" in metadata:  # ours: its space has room for more
         box = metadata.get("action_box")
-        return None if box is None else (np.array(box[0], np.float64), np.array(box[1], np.float64))
+        try:
+            low, high = (None, None) if box is None else (np.array(bound, np.float64) for bound in box)
+        except (ValueError, TypeError) as error:
+            raise RoboprefError(f"{folder}: its action_box is damaged ({one_line(error)}). {REMEDY}") from error
+        return None if low is None or high is None else (low, high)
     if "action_space" not in metadata:
         return None
     try:
         space = deserialize_space(metadata["action_space"])
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise RoboprefError(f"{folder}: its action_space is of no kind that Minari reads ({error}). {REMEDY}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError, AssertionError) as error:
+        raise RoboprefError(
+            f"{folder}: its action_space is of no kind that Minari reads ({one_line(error)}). {REMEDY}"
+        ) from error
     if not isinstance(space, Box):
         raise RoboprefError(f"{folder}: its actions are {space}; those of a Box are learnt from here")
     return space.low.astype(np.float64), space.high.astype(np.float64)
@@ -291,7 +340,11 @@ def _environment(metadata: dict[str, Any]) -> str | None:
     """robopref's name of the environment that made a set."""
     if "env_id" in metadata:
         return str(metadata["env_id"])
-    spec = json.loads(metadata.get("env_spec") or "{}")
+    try:
+        spec = parse_json(metadata.get("env_spec") or "{}", any_text=True, any_number=True)
+    except (TypeError, ValueError):  # it only helps to find an environment to act in
+        spec = {}
+    spec = spec if isinstance(spec, dict) else {}
     made, name = str(spec.get("entry_point")), str(spec.get("id"))
     if made.startswith("gymnasium.envs.mujoco"):
         return f"mujoco/{name}"

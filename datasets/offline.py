@@ -8,17 +8,20 @@ Axes: E episodes, M transitions, R = M + E observation rows, do and da numbers i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, one_line
 
 TOLD = 5  # datasets that an error names
 REPAIRED = "repaired"  # of facts: what was wrong in the file and was put right when it was read
+LOST, LOST_REWARD = "dropped_steps", "dropped_reward"  # of facts
 
 
 def refuse_parent(folder: Path, *patterns: str) -> None:
@@ -150,6 +153,44 @@ class OfflineData:
             terminated=self.terminated[chosen],
             last_rewards=None if self.last_rewards is None else self.last_rewards[chosen],
         )
+
+
+def scale_of(minimum: Any, maximum: Any, where: str | Path) -> ReferenceScore:
+    """The scale that a file tells of; RoboprefError naming `where` where its ends are no numbers, or in the other order."""
+    try:
+        low, high = (float(value) for value in (minimum, maximum))
+    except (TypeError, ValueError, OverflowError):
+        low, high = math.nan, math.nan
+    if not -math.inf < low < high < math.inf:
+        raise RoboprefError(
+            f"{where}: its reference returns {shorten(minimum)} and {shorten(maximum)} are no numbers that rise: get it again"
+        )
+    return ReferenceScore(low, high)
+
+
+def shorten(value: Any) -> str:
+    """A value out of a file, for an error."""
+    return one_line(ValueError(repr(value)))
+
+
+def check_words(told: dict[str, Any]) -> None:
+    """ValueError where what our own files tell of a set is of another kind.
+
+    told: name, env_id, facts, joined (numbers of rows) and last_rewards, those that there are.
+    """
+    facts, rewards = told.get("facts", {}), told.get("last_rewards")
+    kinds = {
+        "name": isinstance(told.get("name", ""), str),
+        "env_id": isinstance(told.get("env_id"), str | None),
+        "facts": isinstance(facts, dict) and all(isinstance(value, str) for value in facts.values()),
+        "joined": all(type(row) is int for row in told.get("joined", ())),
+        "last_rewards": rewards is None or (isinstance(rewards, list) and all(type(value) in (int, float) for value in rewards)),
+    }
+    wrong = [name for name, right in kinds.items() if not right]
+    if not wrong and not math.isfinite(float(facts.get(LOST_REWARD, 0))):
+        wrong = ["facts"]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is of another kind")
 
 
 def check_finite(values: np.ndarray, what: str) -> None:

@@ -17,13 +17,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robopref.configs.errors import RoboprefError
-from robopref.configs.files import absent, atomic_file, digest, plain
+from robopref.configs.digests import check_digests
+from robopref.configs.errors import RoboprefError, one_line
+from robopref.configs.files import absent, atomic_file, digest, parse_json, plain
 
 KINDS = ("itp", "ilp", "ivp", "segment")
 """The orders of VLP, and segments (or whole videos) labelled for policy learning."""
@@ -102,9 +104,10 @@ def read_preferences(path: Path) -> pd.DataFrame:
     _require_file(path)
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file, partitioning=None, page_checksum_verification=True)  # where there are checksums
+            # page checksums are verified where there are any
+            table = pq.read_table(file, partitioning=None, page_checksum_verification=True)
         table.validate(full=True)  # of text that it is UTF-8
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
         raise RoboprefError(f"{path}: not a whole Parquet file ({_first_line(error)}). {REMEDY}") from error
     _require_columns(table.column_names, path)
     columns = []
@@ -112,9 +115,11 @@ def read_preferences(path: Path) -> pd.DataFrame:
     for wanted in schema:
         try:
             columns.append(table[wanted.name].cast(wanted.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowException, ValueError, TypeError, LookupError) as error:
             found = table[wanted.name].type
             raise RoboprefError(f"{path}: column {wanted.name!r} is {found}, expected {wanted.type}. {REMEDY}") from error
+    if columns[0].null_count:
+        raise RoboprefError(f"{path}: a pair has no number in pair_id ({columns[0].null_count} such). {REMEDY}")
     preferences = _frame(pa.Table.from_arrays(columns, schema=schema))
     check_preferences(preferences, path)
     return preferences
@@ -126,9 +131,18 @@ def read_origin(path: Path) -> Origin | None:
     try:
         with Path(path).open("rb") as file:
             about = (pq.read_schema(file).metadata or {}).get(_ORIGIN.encode())
-        return None if about is None else Origin(**json.loads(about))
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        return None if about is None else _origin(parse_json(about.decode(), any_text=True))
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
         raise RoboprefError(f"{path}: not a whole Parquet file of labels ({_first_line(error)}). {REMEDY}") from error
+
+
+def _origin(said: Any) -> Origin:
+    """What the metadata of a file say; TypeError or ValueError where it is of another kind."""
+    origin = Origin(**said)
+    words = [origin.labeller, origin.instruction, *(word for word in (origin.dataset, origin.env_id) if word is not None)]
+    if not isinstance(origin.models, dict) or not all(isinstance(word, str) for word in (*words, *origin.models.values())):
+        raise TypeError("its origin is of another kind")
+    return origin
 
 
 def check_origin(path: Path, dataset: Path, env_id: str) -> None:
@@ -190,6 +204,7 @@ def _require_file(path: Path) -> None:
         raise RoboprefError(f"{path} is a folder, not a preferences file. {REMEDY}")
     if not path.exists():
         raise RoboprefError(f"{absent(path)} `robopref annotate` makes files of labels")
+    check_digests(side_folder(path), path, remedy=f"Restore it, or give it another name if you have changed it. {REMEDY}")
 
 
 def _schema(found: Iterable[str]) -> pa.Schema:
@@ -198,6 +213,9 @@ def _schema(found: Iterable[str]) -> pa.Schema:
 
 
 def _require_columns(found: list[str], path: str | Path) -> None:
+    twice = next((name for name in SCHEMA.names + OPTIONAL.names if found.count(name) > 1), None)
+    if twice is not None:
+        raise RoboprefError(f"{path}: two columns are called {twice!r}. {REMEDY}")
     missing = [name for name in COLUMNS if name not in found]
     if missing:
         raise RoboprefError(f"{path}: column {missing[0]!r} is missing ({len(missing)} such). {REMEDY}")
@@ -210,4 +228,4 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
+    return one_line(ValueError(str(error).split("\n")[0]))

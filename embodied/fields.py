@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.errors import RoboprefError, nearest, one_line
+from robopref.configs.files import read_yaml
 
 FORM = "{task: TEXT, step: SECONDS, observations: [[name, meaning, unit], ...], actions: [[name, meaning, unit], ...]}"
 
@@ -42,13 +43,9 @@ class Described:
 def described(env_id: str, path: Path | None = None) -> Described:
     """The environment `env_id`, SUITE/NAME, as fields.yaml or the file `path` describes it; RoboprefError where neither does."""
     where = "fields.yaml" if path is None else str(path)
-    try:
-        text = built_in() if path is None else path.read_text("utf-8")
-        tree = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise RoboprefError(f"{path} does not exist: write a file `{env_id}: {FORM}`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RoboprefError(f"{where} is no YAML ({error}): write `{env_id}: {FORM}`") from error
+    if path is not None and not path.exists():
+        raise RoboprefError(f"{path} does not exist: write a file `{env_id}: {FORM}`")
+    tree = yaml.safe_load(built_in()) if path is None else read_yaml(path, f"write `{env_id}: {FORM}`")
     key = without_version(env_id)
     known = tree if isinstance(tree, dict) else {}
     entry = known.get(env_id, known.get(key))
@@ -67,8 +64,8 @@ def described(env_id: str, path: Path | None = None) -> Described:
         )
     except KeyError as error:
         raise RoboprefError(f"{where}, {env_id}: it has no {error.args[0]}; the form is {FORM}") from error
-    except (TypeError, ValueError) as error:
-        raise RoboprefError(f"{where}, {env_id}: {error}; the form is {FORM}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RoboprefError(f"{where}, {env_id}: {one_line(error)}; the form is {FORM}") from error
 
 
 def mistaken(observations: Sequence[str], actions: Sequence[str], env_id: str) -> str:

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from robopref.configs.arrays import read_array
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import RoboprefError, one_line
 from robopref.configs.files import atomic_file, is_full, new_array_file, read_json, reserve, write_json
 from robopref.policies.replay import MIN_STD, Normaliser
 from robopref.preference.reward import RewardFunction
@@ -94,9 +94,8 @@ class ExperienceMemory:
         if self.path.exists():
             found = read_json(folder / WHAT)
             if found != what:
-                raise RoboprefError(
-                    f"{self.path} holds experience of {found}, wanted is {what}: delete it or choose another out="
-                )
+                of = one_line(ValueError(found))
+                raise RoboprefError(f"{self.path} holds experience of {of}, wanted is {what}: delete it or choose another out=")
             self.rows = opened(self.path, self.used)
             if self.rows.shape != shape or self.rows.dtype != np.float32:
                 raise RoboprefError(f"{self.path} is damaged (shape {self.rows.shape}): delete {folder} and start again")

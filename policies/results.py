@@ -17,6 +17,7 @@ from markupsafe import Markup
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, as_written, read_json, read_record
 from robopref.configs.rows import read_named
+from robopref.datasets.clips import BANK_STAGE
 from robopref.datasets.preferences import AGREEMENT, labelled, read_preferences, side_folder
 from robopref.policies.figures import ORDER, curves, in_order, success_chart
 from robopref.preference.agreement import SHOWN
@@ -236,12 +237,14 @@ def panels(tables: Mapping[str, pd.DataFrame]) -> list[Markup]:
 
 
 def top_stages(manifests: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The manifests of whole stages, in order: those of parts, such as one task of a collection, lie below another."""
+    """The manifests of whole stages, in order: but for parts, such as a task of a collection and its frame bank."""
     folders = {manifest["folder"] for manifest in manifests} - {"."}
     stages = [
         manifest
         for manifest in manifests
-        if manifest["folder"] != "." and not any(p.as_posix() in folders for p in Path(manifest["folder"]).parents)
+        if manifest["folder"] != "."
+        and manifest.get("stage") != BANK_STAGE
+        and not any(p.as_posix() in folders for p in Path(manifest["folder"]).parents)
     ]
     order = list(PARTS)
 

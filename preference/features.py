@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robopref.configs.arrays import read_array
+from robopref.configs.arrays import read_array, sign
+from robopref.configs.digests import file_digest
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, digest, new_array_file
+from robopref.configs.files import atomic_file, new_array_file
 from robopref.datasets.clips import FrameBank, Stacked
 from robopref.preference.backbone import FrameEncoder
 
@@ -72,7 +73,7 @@ def cached_features(bank: FrameBank, backbone: FrameEncoder, folder: Path) -> St
 
 
 def _one_bank(source: Path, backbone: FrameEncoder, folder: Path) -> np.ndarray:
-    key = hashlib.sha256((backbone.digest + digest(source / "frames.npy")).encode()).hexdigest()[:16]
+    key = hashlib.sha256((backbone.digest + file_digest(source / "frames.npy")).encode()).hexdigest()[:16]
     path = folder / f"{backbone.name.replace('/', '_')}-{source.name}-{key}.npy"
     frames = read_array(source / "frames.npy", "r")
     shape = len(frames), backbone.tokens_per_frame, backbone.image_dim
@@ -83,6 +84,7 @@ def _one_bank(source: Path, backbone: FrameEncoder, folder: Path) -> np.ndarray:
                 pixels = np.array(frames[start : start + CHUNK])  # a copy: torch warns of arrays that it must not write to
                 features[start : start + CHUNK] = backbone.encode_frames(pixels).cpu().numpy()
             features.flush()
+            sign(aside)
     try:
         cached = read_array(path, "r")
         if cached.shape != shape or cached.dtype != np.float16:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from robopref.configs.annotate import AnnotateConfig
+from robopref.configs.arrays import read_array, sign
 from robopref.configs.compare import CompareConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file, digest
@@ -117,7 +118,11 @@ class Data:
                 drawn = np.stack(list(render_clips(store, self.pairs(task).segments, renderer)))
             with atomic_file(path) as aside:
                 np.save(aside, drawn)
-        return np.load(path, mmap_mode="r")
+                sign(aside)
+        try:
+            return read_array(path, "r")
+        except (OSError, ValueError) as error:
+            raise RoboprefError(f"{path}: these clips are damaged ({error}); delete this file and run again") from error
 
     def judge(self, entry: Entry) -> Judge:
         """The entry, loaded, with the features of every frame that it may be asked about."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from robopref.configs.errors import RoboprefError
-from robopref.preference.pairs_file import as_flags, as_numbers, clips_of, read_pairs
+from robopref.preference.pairs_file import as_flags, as_numbers, clips_of, quoted, read_pairs
 
 
 class Scorer(Protocol):
@@ -60,7 +60,7 @@ class HumanFile:
         wrong = ~((label >= 0.0) & (label <= 1.0))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise RoboprefError(f"{self.path}: label {str(table['label'].iloc[row])!r} in row {row + 1} is not in [0, 1].")
+            raise RoboprefError(f"{self.path}: label {quoted(table['label'].iloc[row])} in row {row + 1} is not in [0, 1].")
         if "abstained" in table:  # a preferences file with pairs that nobody has labelled yet
             kept = ~as_flags(table["abstained"], self.path)
             table, label = table[kept], label[kept]

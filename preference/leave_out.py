@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from robopref.configs.arrays import read_array, sign
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, atomic_file, is_words, read_yaml
@@ -212,7 +213,11 @@ def offline_clips(
             drawn = np.stack(list(render_clips(store, chosen.segments, renderer, scorer.frames)))
         with atomic_file(path) as temp:
             np.save(temp, drawn)
-    return np.load(path), store, chosen
+            sign(temp)
+    try:
+        return read_array(path), store, chosen
+    except (OSError, ValueError) as error:
+        raise RoboprefError(f"{path}: these clips are damaged ({error}); delete this file and run again") from error
 
 
 if __name__ == "__main__":

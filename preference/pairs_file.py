@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.errors import RoboprefError, nearest, one_line
+from robopref.configs.rows import read_parquet
 from robopref.datasets.clips import Segment
 from robopref.datasets.episodes import EpisodeStore
 from robopref.datasets.videos import place_of
@@ -23,6 +23,7 @@ from robopref.datasets.videos import place_of
 SEGMENT_COLUMNS = tuple(f"{name}_{side}" for side in "ab" for name in ("episode", "start", "stop"))
 VIDEO_COLUMNS = ("video_a", "video_b")
 LARGEST = 2**53  # no larger whole number is one as a float, which columns with empty cells are
+LONGEST = 60  # letters of a cell in an error
 YES, NO = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0", "")
 
 
@@ -35,7 +36,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        table = read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except FileNotFoundError:
         raise RoboprefError(f"{path}: there is no such pairs file.") from None
     except UnicodeDecodeError as error:
@@ -44,8 +45,10 @@ def read_pairs(path: Path) -> pd.DataFrame:
         raise RoboprefError(
             f"{path}: a row has more cells than there are columns; write names with a comma in quotes."
         ) from error
-    except (OSError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:
-        raise RoboprefError(f"{path}: neither CSV nor Parquet ({str(error).splitlines()[0]}).") from error
+    except RoboprefError:
+        raise
+    except Exception as error:  # what pandas and Arrow raise for damaged bytes is of every kind
+        raise RoboprefError(f"{path}: neither CSV nor Parquet ({one_line(error)}).") from error
     if table.empty:
         raise RoboprefError(f"{path}: holds no pair; list at least one.")
     of_videos = set(VIDEO_COLUMNS) <= set(table.columns) and table[list(VIDEO_COLUMNS)].notna().to_numpy().any()
@@ -59,14 +62,20 @@ def read_pairs(path: Path) -> pd.DataFrame:
         wrong = ~table[name].map(lambda name: isinstance(name, str)).to_numpy(bool) if of_videos else ~whole(values)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            found = str(table[name].iloc[row])
-            raise RoboprefError(f"{path}: {name} in row {row + 1} is {found!r}; it needs {', '.join(wanted)}.")
+            raise RoboprefError(
+                f"{path}: {name} in row {row + 1} is {quoted(table[name].iloc[row])}; it needs {', '.join(wanted)}."
+            )
         if not of_videos:
             table[name] = values.astype(np.int64)
     for row, (a, b) in enumerate(zip(clips_of(table, "a"), clips_of(table, "b"), strict=True), 1):
         if a == b:
             raise RoboprefError(f"{path}: row {row} pairs a clip with itself; leave it out.")
     return table
+
+
+def quoted(cell: object) -> str:
+    """A cell in quotes, in an error; of a long one its beginning."""
+    return one_line(ValueError(repr(str(cell)[:LONGEST])))
 
 
 def as_numbers(column: pd.Series) -> np.ndarray:
@@ -86,7 +95,7 @@ def as_flags(column: pd.Series, where: Path) -> np.ndarray:
     wrong = ~words.isin([*YES, *NO])
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise RoboprefError(f"{where}: {column.name} in row {row + 1} is {str(column.iloc[row])!r}; write true or false.")
+        raise RoboprefError(f"{where}: {column.name} in row {row + 1} is {quoted(column.iloc[row])}; write true or false.")
     return words.isin(YES).to_numpy(bool)
 
 
@@ -96,11 +105,6 @@ def clips_of(table: pd.DataFrame, side: str) -> list[object]:
         return [place_of(Path(name)) for name in table[f"video_{side}"]]
     columns = (table[f"{name}_{side}"].astype("int64") for name in ("episode", "start", "stop"))
     return [tuple(int(value) for value in row) for row in zip(*columns, strict=True)]
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    with path.open("rb") as file:  # Arrow itself takes no name that is not UTF-8
-        return pd.read_parquet(file, page_checksum_verification=True)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

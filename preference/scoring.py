@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from robopref.configs.arrays import read_array, sign
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
 from robopref.configs.progress import tracked
@@ -89,7 +90,19 @@ def score_in_chunks(
                 found = scorer.score(clips, [instruction] * len(clips))
                 with atomic_file(path) as aside:
                     np.save(aside, np.asarray(found, np.float64))
-    return np.concatenate([np.load(path) for path in chunks])
+                    sign(aside)
+    return np.concatenate([_scores(path, len(numbers)) for path, numbers in chunks.items()])
+
+
+def _scores(path: Path, count: int) -> np.ndarray:
+    """What `score_in_chunks` has kept of `count` clips, (N,) or (N, M)."""
+    try:
+        scores = read_array(path)
+        if scores.dtype != np.float64 or scores.ndim not in (1, 2) or len(scores) != count:
+            raise ValueError(f"{scores.dtype} {scores.shape} in it, scores of {count} clips wanted")
+        return scores
+    except (OSError, ValueError) as error:
+        raise RoboprefError(f"{path}: these scores are damaged ({error}); delete this file and run again") from error
 
 
 def true_returns(store: EpisodeStore, segments: list[Segment]) -> np.ndarray:

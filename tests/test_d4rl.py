@@ -293,7 +293,7 @@ def test_damage_is_named(tmp_path: Path, keys: dict[str, Any], said: str) -> Non
 
 def test_a_file_without_rows_or_keys_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.hdf5").write_bytes(b"")
-    with pytest.raises(RoboprefError, match=r"empty.hdf5: truncated or not HDF5"):
+    with pytest.raises(RoboprefError, match=r"empty.hdf5: truncated, damaged or not HDF5"):
         read_d4rl(tmp_path / "empty.hdf5")
     h5py.File(tmp_path / "bare.hdf5", "w").close()
     with pytest.raises(RoboprefError, match=r"bare.hdf5: no observations, actions, rewards, terminals in it; it holds nothing"):
@@ -314,7 +314,7 @@ def test_numbers_of_all_types_are_the_same_numbers(tmp_path: Path, kind: Any) ->
 def test_what_is_no_hdf5_or_cut_or_not_there_is_named(tmp_path: Path) -> None:
     cut = tmp_path / "cut.hdf5"
     cut.write_bytes(DOOR.read_bytes()[:700_000])
-    with pytest.raises(RoboprefError, match=r"cut.hdf5: truncated or not HDF5"):
+    with pytest.raises(RoboprefError, match=r"cut.hdf5: truncated, damaged or not HDF5"):
         read_d4rl(cut)
     with pytest.raises(RoboprefError, match=r"none.hdf5 is not there"):
         read_d4rl(tmp_path / "none.hdf5")

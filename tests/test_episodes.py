@@ -173,11 +173,11 @@ def test_metadata_that_does_not_say_what_is_there_is_named(said, store):
 def test_parts_of_an_episode_that_are_missing_are_named(store):
     with h5py.File(store.path / "main_data.hdf5", "a") as file:
         del file["episode_0/infos/success"]
-    with pytest.raises(RoboprefError, match=r"main_data.hdf5: a part of an episode is missing or damaged .*success"):
+    with pytest.raises(RoboprefError, match=r"main_data.hdf5: episode_0 has no numbers called infos/success"):
         store.episode(0)
     with h5py.File(store.path / "main_data.hdf5", "a") as file:
         del file["episode_0"].attrs["level"]
-    with pytest.raises(RoboprefError, match=r"main_data.hdf5: a part of an episode is missing or damaged .*level"):
+    with pytest.raises(RoboprefError, match=r"main_data.hdf5: truncated, damaged or not HDF5 .*level"):
         EpisodeStore(store.path)
 
 
