@@ -307,6 +307,27 @@ def restore_rng(
                     torch.cuda.set_rng_state(tensors[f"rng.cuda.{device}"], device)
 
 
+def resume(
+    path: Path,
+    kind: str,
+    identity: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+) -> int:
+    """Put back the checkpoint of one model (tensors `model.*`), its optimiser (`optimizer`) and random state; its step.
+
+    RoboprefError naming `path` when it is damaged, or of a run of another `identity` or architecture.
+    """
+    tensors, meta = load_tensors(path, kind)
+    with resuming(path):
+        check_identity(path, meta["identity"], identity)
+        load_strict(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, path)
+        unpack_optimizer(optimizer, tensors, meta, "optimizer")
+        restore_rng(tensors, meta, rng)
+        return count_of(meta, "step")
+
+
 def count_of(meta: Mapping[str, Any], name: str) -> int:
     """A whole number from 0 on of a checkpoint's meta; TypeError for anything else, which `resuming` words."""
     value = meta[name]

@@ -268,7 +268,13 @@ def differences(there: Any, asked: Any, key: str = "") -> Iterator[str]:
         for name in dict.fromkeys([*asked, *there]):
             yield from differences(there.get(name), asked.get(name), f"{key}.{name}" if key else str(name))
     elif not _alike(there, asked):
-        yield f"{key}={there} there, {asked} asked for"
+        yield f"{key}={_told(there)} there, {_told(asked)} asked for"
+
+
+def _told(value: Any) -> str:
+    """A plain value in one line, cut where it is long."""
+    text = " ".join(str(value).splitlines())
+    return text if len(text) <= 2 * LONG else f"{text[: 2 * LONG]}..."
 
 
 def _alike(there: Any, asked: Any) -> bool:

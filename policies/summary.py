@@ -20,7 +20,7 @@ from PIL import Image
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, atomic_file, read_json, read_record
+from robopref.configs.files import MANIFEST, as_written, atomic_file, read_json, read_record
 from robopref.configs.flags import from_flags
 from robopref.configs.rows import read_named
 from robopref.datasets.preferences import AGREEMENT, side_folder
@@ -60,20 +60,26 @@ def tables(runs: tuple[Path, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
         if not (run / MANIFEST).exists():
             raise RoboprefError(f"{run} is not a finished run of `robopref pipeline`: run it, or name another folder")
         manifest = read_record(run / MANIFEST)
-        which = {"task": manifest["config"]["task"], "seed": manifest["config"]["seed"]}
-        orders = read_json(run / "vlp" / "generalisation.json")
-        ordered = {"vlp": orders["wordings"]["train"], **orders.get("without_pixels", {})}
+        with as_written(run / MANIFEST, "run `robopref pipeline` again"):
+            which = {"task": manifest["config"]["task"], "seed": manifest["config"]["seed"]}
+        orders = read_json(path := run / "vlp" / "generalisation.json")
+        with as_written(path, "train VLP again"):
+            ordered = {"vlp": dict(orders["wordings"]["train"]), **orders.get("without_pixels", {})}
         for labeller in LABELLERS:
             measured = side_folder(run / "labels" / f"{labeller}.parquet") / AGREEMENT
             if not measured.exists() and labeller != "vlp":
                 continue  # a run of the first edition
             agreement = read_json(measured)
-            agreement.pop("left_out", None)
-            shown = ("itp_accuracy", "ivp_accuracy", "ilp_loss") if labeller == "vlp" else ("itp_accuracy",)
-            whole = {f"episodes_{name}": ordered[labeller][name] for name in shown if labeller in ordered}
-            labels.append(which | {"labeller": labeller} | agreement | whole)
-        summary = read_json(run / "evaluation" / "summary.json")
-        success += [which | {"policy": name} | row for name, row in summary.items()]
+            with as_written(measured, "label again"):
+                agreement.pop("left_out", None)
+                row = which | {"labeller": labeller} | agreement
+            with as_written(path, "train VLP again"):
+                shown = ("itp_accuracy", "ivp_accuracy", "ilp_loss") if labeller == "vlp" else ("itp_accuracy",)
+                whole = {f"episodes_{name}": ordered[labeller][name] for name in shown if labeller in ordered}
+            labels.append(row | whole)
+        summary = read_json(path := run / "evaluation" / "summary.json")
+        with as_written(path, "run `robopref evaluate` again"):
+            success += [which | {"policy": name} | row for name, row in summary.items()]
     return pd.DataFrame(labels), pd.DataFrame(success)
 
 
@@ -82,9 +88,11 @@ def outcomes(runs: tuple[Path, ...]) -> pd.DataFrame:
     parts = []
     for run in runs:
         settings = read_record(run / MANIFEST)["config"]
-        episodes = read_named(run / "evaluation" / "success.csv").drop(columns="success_step")
-        episodes.insert(0, "seed", settings["seed"])
-        episodes.insert(0, "task", settings["task"])
+        with as_written(path := run / "evaluation" / "success.csv", "run `robopref evaluate` again"):
+            episodes = read_named(path).drop(columns="success_step")
+        with as_written(run / MANIFEST, "run `robopref pipeline` again"):
+            episodes.insert(0, "seed", settings["seed"])
+            episodes.insert(0, "task", settings["task"])
         parts.append(episodes)
     return pd.concat(parts, ignore_index=True)
 

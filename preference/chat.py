@@ -104,7 +104,7 @@ class Chat:
             texts = [part for part in parts if isinstance(part, str)]
             facts = asdict(said)
             write_json(path, {"model": self.config.model, "question": texts, "answer": facts.pop("text")} | facts)
-        kept = read_json(path)
+        kept = read_json(path, any_text=True)  # models write anything
         if not isinstance(kept, dict) or not isinstance(kept.get("answer"), str):
             raise RoboprefError(f"{path} holds no answer: delete it, and the question is asked again")
         counts = (_tokens(kept.get(name)) for name in ("tokens_in", "tokens_out"))

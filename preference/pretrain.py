@@ -17,17 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robopref.configs.checkpoint import (
-    check_identity,
-    count_of,
     digests,
-    load_strict,
-    load_tensors,
     pack_optimizer,
-    restore_rng,
-    resuming,
+    resume,
     rng_state,
     save_tensors,
-    unpack_optimizer,
 )
 from robopref.configs.files import NO_MATTER, plain, without
 from robopref.configs.finite import check_losses
@@ -89,13 +83,7 @@ def learn(config: PretrainConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
     identity = _resumable(config) | digests(inputs)
     first = 0
     if checkpoint.exists():
-        tensors, meta = load_tensors(checkpoint, CHECKPOINT)
-        with resuming(checkpoint):
-            check_identity(checkpoint, meta["identity"], identity)
-            load_strict(encoder, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
-            unpack_optimizer(optimizer, tensors, meta, "optimizer")
-            restore_rng(tensors, meta, rng)
-            first = count_of(meta, "step")
+        first = resume(checkpoint, CHECKPOINT, identity, encoder, optimizer, rng)
     logger = MetricsLogger(config.out, first if first else -1, config.steps)
 
     clock = time.time()

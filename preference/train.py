@@ -17,18 +17,12 @@ import torch
 from torch import Tensor
 
 from robopref.configs.checkpoint import (
-    check_identity,
-    count_of,
     digests,
-    load_strict,
-    load_tensors,
     pack_optimizer,
-    restore_rng,
-    resuming,
+    resume,
     rng_state,
     save_model,
     save_tensors,
-    unpack_optimizer,
 )
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import NO_MATTER, plain, without
@@ -125,13 +119,7 @@ def learn(config: TrainVLPConfig, tasks: Sequence[str], inputs: Mapping[str, Pat
     identity = without(plain(config), PLACES) | digests(inputs)
     first = 0
     if checkpoint.exists():
-        tensors, meta = load_tensors(checkpoint, CHECKPOINT)
-        with resuming(checkpoint):
-            check_identity(checkpoint, meta["identity"], identity)
-            load_strict(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, checkpoint)
-            unpack_optimizer(optimizer, tensors, meta, "optimizer")
-            restore_rng(tensors, meta, rng)
-            first = count_of(meta, "step")
+        first = resume(checkpoint, CHECKPOINT, identity, model, optimizer, rng)
     ranks.wait()  # nobody writes a checkpoint before all have read the last one
     logger = MetricsLogger(config.out, first if first else -1, config.steps) if ranks.first else None
 

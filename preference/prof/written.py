@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import is_words, read_json
+from robopref.configs.files import as_written, is_words, read_json
 from robopref.configs.prof import SandboxConfig
 from robopref.embodied.fields import mistaken
 from robopref.preference.prof.code import Fields
@@ -71,7 +71,8 @@ def read_columns(path: Path) -> Fields:
         raise RoboprefError(
             f'{columns}: it must name the columns of observations and actions, {{"obs": ["height", ...], "act": ["torque", ...]}}'
         )
-    return Fields(tuple(names["obs"]), tuple(names["act"]))
+    with as_written(columns, "correct it"):
+        return Fields(tuple(names["obs"]), tuple(names["act"]))
 
 
 def check_columns(path: Path, env_id: str | None) -> None:

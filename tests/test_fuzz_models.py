@@ -1,0 +1,20 @@
+"""Damaged models, run folders, transcripts and settings are refused in one line or read as they were (fuzz_models.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fuzz_models import READERS
+from fuzzing import campaign
+
+COUNT = 200
+SLOW = {"report": 8, "tables": 60, "push vlp": 60, "push policy": 60, "experiment": 40, "words": 60}
+"""Readers of which a copy takes longer than milliseconds, and their copies."""
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_files_are_refused_in_one_line_or_read_as_they_were(name: str, tmp_path: Path) -> None:
+    tally = campaign(name, READERS[name], SLOW.get(name, COUNT), 0, tmp_path)
+    assert not tally.faults, "\n".join(tally.faults[:3])
+    assert tally.counts["refused"]
