@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -175,6 +175,8 @@ class VLPScorer:
                 raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train VLP again.")
             told = ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])})
             check(told)
+            if told.architecture not in get_args(get_type_hints(ModelConfig)["architecture"]) or told.dim % told.heads:
+                raise ValueError(f"architecture {told.architecture!r}, {told.heads} heads of width {told.dim} together")
             check_weights(state, folder)
             if max(told.layers, told.members, shape["frames"]) > sum(tensor.numel() for tensor in state.values()):
                 raise ValueError(f"{told.layers} layers, {told.members} members, {shape['frames']} frames")

@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import atomic_file, atomic_folder, digest, plain, read_json, remove_abandoned, write_json
+from robopref.configs.files import (
+    atomic_file,
+    atomic_folder,
+    digest,
+    plain,
+    read_json,
+    read_record,
+    read_yaml,
+    remove_abandoned,
+    write_json,
+)
 
 KILLED_IN_FILE = """
 import sys, time
@@ -218,3 +228,88 @@ def test_what_killed_processes_were_writing_goes_and_what_living_ones_write_stay
     (tmp_path / f".set.{2**30}-0a.partial").mkdir()
     remove_abandoned(tmp_path / "set")
     assert names(tmp_path) == sorted(other)
+
+
+NO_JSON = {
+    "9" * 5000: "an integer of 5000 digits",
+    str(2**200): "an integer of 61 digits",
+    "NaN": "a number that is nan",
+    "[1, Infinity]": "a number that is inf",
+    '{"a": 1e999}': "a number that is inf",
+    "[" * 3000 + "]" * 3000: "values more than 64 deep",
+    "[" * 70 + "]" * 70: "values more than 64 deep",
+    '{"a": 1, "a": 2}': "the name 'a' twice",
+    '{"\\ud800": 1}': "text with a character that none is",
+    '["a\\u0000b"]': "text with a character that none is",
+    '{"a": ': "Expecting value",
+    "": "Expecting value",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), NO_JSON.items(), ids=range(len(NO_JSON)))
+def test_json_that_is_not_as_ours_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(RoboprefError) as caught:
+        read_json(tmp_path / "x.json")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.json'} is not valid JSON ({said}") and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("): delete it and run its stage again")
+
+
+def test_json_of_ours_is_read_as_it_was(tmp_path: Path) -> None:
+    state = np.random.default_rng(0).bit_generator.state  # integers of 128 bits
+    kept = {"rng": state, "path": os.fsdecode(b"a\xff"), "deep": eval("[" * 60 + "]" * 60), "small": 1e-300}
+    write_json(tmp_path / "x.json", kept)
+    assert read_json(tmp_path / "x.json") == kept
+    write_json(tmp_path / "y.json", {"said": "\ud800\0"})
+    assert read_json(tmp_path / "y.json", any_text=True) == {"said": "\ud800\0"}, "models write anything"
+    with pytest.raises(RoboprefError, match="cannot be read \\(Is a directory\\): look at the path"):
+        read_json(tmp_path)
+
+
+WRONG_RECORDS = {
+    "stage": [None, 3, [], True],
+    "config": [None, 3, []],
+    "inputs": [None, 3, [], {"data": None}, {"data": {"sha256": 3}}, {"data": {"sha256": "x", "path": 3}}],
+    "outputs": [None, 3, ["x"], {"x": "y"}, {"x": None}],
+    "seeds": [None, 3, ["x"], [None], [True]],
+    "command": [3, ["robopref"]],
+    "created": [3],
+    "wall_s": ["x", True],
+    "before": ["x", [3]],
+    "packages": [3, {"torch": 2}],
+    "machine": [3],
+    "code": [3, {"commit": 3, "dirty": True}, {"commit": "x", "dirty": "y"}],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG_RECORDS.items() for value in values])
+def test_a_manifest_with_values_of_another_kind_is_one_line(tmp_path: Path, key: str, value: object) -> None:
+    record = {"stage": "train", "config": {}, "inputs": {}, "outputs": {}, "seeds": [0], "command": "robopref train"}
+    write_json(tmp_path / "manifest.json", record)
+    assert read_record(tmp_path / "manifest.json") == record
+    write_json(tmp_path / "manifest.json", record | {key: value})
+    with pytest.raises(RoboprefError, match=rf"manifest\.json is JSON, but says of no run .* \((no|another) '{key}' in it\)"):
+        read_record(tmp_path / "manifest.json")
+
+
+NO_YAML = {
+    "a: &a [x, x]\nb: *a\n": "line 2: *a: write out what it is",
+    "a: &a [*a]\n": "line 1: *a: write out what it is",
+    "a: " + "9" * 5000: "a number with too many digits",
+    "a: " + "[" * 3000 + "]" * 3000: "values more than 64 deep",
+    "a: !!python/object/apply:os.system [ls]": "line 1: could not determine a constructor for the tag",
+    "a: [": "line 1: expected the node content",
+    "a: 1\nb: 2\na: 3": "line 1: a name that comes twice",
+    "? [a]\n: 1": "line 1: found unhashable key",
+    "a: 2026-13-45": "month must be in 1..12",
+    'a: "\\ud800"': "text with a character that none is",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), NO_YAML.items(), ids=range(len(NO_YAML)))
+def test_yaml_that_people_write_is_one_line_where_it_is_none(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(RoboprefError) as caught:
+        read_yaml(tmp_path / "x.yaml", "write NAME: VALUE")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.yaml'} cannot be read ({said}") and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("): write NAME: VALUE")

@@ -91,3 +91,11 @@ def test_a_test_task_chooses_nothing(tmp_path: Path):
     variants.write_text("quick: vlp.steps=3\n")
     with pytest.raises(RoboprefError, match=r"variants.yaml: write NAME"):
         leave_out.main([str(variants), "--out", str(tmp_path / "x.csv"), "--tasks", "reach"])
+
+
+@pytest.mark.parametrize("text", ["a: &a [x]\nb: *a", "a: [" + "9" * 5000 + "]", "a: 3", "a: [3]", "3: [x=1]", "[a]", ""])
+def test_a_variants_file_of_another_kind_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "variants.yaml").write_text(text)
+    with pytest.raises(RoboprefError) as caught:
+        leave_out.read_variants(tmp_path / "variants.yaml")
+    assert str(caught.value).startswith(str(tmp_path / "variants.yaml")) and "\n" not in str(caught.value)

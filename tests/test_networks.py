@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import fuzz_models
 import numpy as np
 import pytest
 import torch
@@ -206,3 +208,28 @@ def test_nan_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RoboprefError, match="member 0: its weights hold NaN"):
         load_policy(tmp_path, 0)
     load_policy(tmp_path, 1)
+
+
+WRONG = {
+    "seeds": [None, 3, [], [3], ["a", "b"], [3, -8]],
+    "obs_dim": ["3", 4, 2**40, None],
+    "action_dim": [2**40, 0, 1.5],
+    "policy": [None, {}, {"hidden": [8, 2**40], "actor": "deterministic"}, {"hidden": 8, "actor": "deterministic"}],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_policys_settings_of_another_kind_are_one_line(tmp_path: Path, key: str, value: object) -> None:
+    fuzz_models.policy(tmp_path)
+    state, config = load_model(tmp_path, "policy")
+    save_model(tmp_path, "policy", state, config | {key: value})
+    with pytest.raises(RoboprefError) as caught:
+        load_policy(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"ending": "other"}, {"activation": 3}, {"ending": "bins", "bins": 3}, {"ending": "bins"}])
+def test_a_policys_ending_of_another_kind_is_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    fuzz_models.policy(tmp_path, **change)
+    with pytest.raises(RoboprefError, match="holds other values than robopref writes"):
+        load_policy(tmp_path)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import fuzz_models
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,8 @@ from offline_toys import walker
 from test_prof_writers import ANSWER
 
 from robopref.configs import cli
+from robopref.configs.errors import RoboprefError
+from robopref.configs.files import write_json
 from robopref.datasets.d4rl import load_offline, write_d4rl
 from robopref.preference.prof import command
 from robopref.preference.prof.written import WrittenReward
@@ -260,3 +263,42 @@ def test_code_is_never_executed_in_this_process(files, capsys):
     Path("evil.py").write_text("open('mark', 'w').write('x')\ndef reward(obs, act, next_obs):\n    return obs[:, speed]\n")
     assert prof("out=safe", "candidates=0", "rounds=0", "files=[evil.py]") == 1
     assert "nothing but one function" in capsys.readouterr().err and not Path("mark").exists()
+
+
+HOSTILE = ("<script>alert(1)</script>", "[/b][red]x", "\x1b[2Jx", "![x](http://evil)", "a|b", "`x`")
+
+
+def test_what_is_shown_of_a_run_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fuzz_models.written(tmp_path)
+    table = pd.read_csv(tmp_path / "ranking.csv", keep_default_na=False)
+    table.loc[1, "problem"] = " ".join(HOSTILE)
+    table.loc[1, "candidate"] = "[red]\x1b[31mb"
+    table.to_csv(tmp_path / "ranking.csv", index=False)
+    write_json(tmp_path / "summary.json", {"env": "[/b]\x1b[2J", "writer": "[red]w", "layers": ["\x07"]})
+    (tmp_path / "reward.py").write_text("# \x1b[2J[/b]\n")
+    command.show(tmp_path)
+    said = capsys.readouterr().out
+    assert not {"\x1b", "\x07"} & set(said)
+    for part in ("[/b]\\x1b[2J", "[red]w", "\\x07", "# \\x1b[2J[/b]"):
+        assert part in said, part
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("summary.json", "[]"),
+        ("summary.json", '{"env": "x", "writer": "w", "layers": 3}'),
+        ("summary.json", "9" * 5000),
+        ("ranking.csv", ""),
+        ("ranking.csv", "candidate,chosen\na,True\n"),
+        ("ranking.csv", "candidate,chosen,dominance,margin,order,gap,constant,problem\na,True,x,1,1,1,1,\n"),
+        ("ranking.csv", "candidate,chosen,dominance,margin,order,gap,constant,problem\n../a,True,1,1,1,1,1,\n"),
+        ("reward.py", "\udcff"),
+    ],
+)
+def test_files_of_a_finished_run_that_are_damaged_are_named(tmp_path: Path, name: str, text: str) -> None:
+    fuzz_models.written(tmp_path)
+    (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RoboprefError) as caught:
+        command.show(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)

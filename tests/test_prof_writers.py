@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,3 +254,35 @@ def test_what_the_grammar_writes_is_allowed_and_the_same_for_a_seed(seed, number
 
 def test_the_grammar_has_no_opinion():
     assert Grammar(FIELDS, walker(), 0).answer(Request("criticise", 1, 0, "")).text == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("key", 3, "key is no text"),
+        ("writer", None, "writer is no text"),
+        ("text", ["x"], "text is no text"),
+        ("whole", 1, "whole is no true or false"),
+        ("tokens_in", "3", "tokens_in is no whole number"),
+        ("tokens_out", -1, "tokens_out is no whole number"),
+        ("tokens_out", 1.5, "tokens_out is no whole number"),
+        ("tokens_out", True, "tokens_out is no whole number"),
+    ],
+)
+def test_a_line_with_values_of_another_kind_is_named(tmp_path: Path, name: str, value: object, said: str) -> None:
+    path = tmp_path / "transcript.jsonl"
+    line = {"key": "k", "writer": "w", "text": "\ud800\0", "whole": True, "tokens_in": 1, "tokens_out": 2}
+    path.write_text(json.dumps(line) + "\n" + json.dumps(line | {"key": "l"}) + "\n")
+    assert [one["text"] for one in read_transcript(path)] == ["\ud800\0"] * 2, "models write anything"
+    path.write_text(json.dumps(line) + "\n" + json.dumps(line | {name: value}) + "\n")
+    with pytest.raises(RoboprefError, match=rf"transcript\.jsonl, line 2: {said}.*; mend or delete this line"):
+        read_transcript(path)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 3000 + "]" * 3000, "{'a'}", "NaN", "[]", "3"])
+def test_a_line_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "transcript.jsonl"
+    path.write_text(text + "\n")
+    with pytest.raises(RoboprefError, match=r"transcript\.jsonl, line 1: .*; mend or delete this line") as caught:
+        read_transcript(path)
+    assert "\n" not in str(caught.value)

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
+import fuzz_models
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError
 from robopref.preference.members import adam, descend, member_rngs
 from robopref.preference.reward import BradleyTerryReward, LearnedReward, preference_loss, save_reward
@@ -112,3 +115,24 @@ def test_a_choice_is_right_by_the_sign_of_the_scores_however_small() -> None:
     a, b = torch.tensor([0.0, 0.4, 0.0, 0.0]), torch.tensor([0.4, 0.0, 0.4, 9.0])
     _, metrics = preference_loss(a, b, torch.tensor([0.7, 0.2, 0.1, 0.5]))
     assert metrics["accuracy"].item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": 3},
+        {"seeds": ["a", "b"]},
+        {"hidden": [2**40]},
+        {"hidden": "8"},
+        {"action_dim": 2**40},
+        {"action_dim": None},
+        {"env": 3},
+    ],
+)
+def test_settings_of_another_kind_are_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    fuzz_models.reward(tmp_path)
+    state, config = load_model(tmp_path, "reward")
+    save_model(tmp_path, "reward", state, config | change)
+    with pytest.raises(RoboprefError) as caught:
+        LearnedReward(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)

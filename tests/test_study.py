@@ -97,3 +97,14 @@ def test_what_is_mistyped_is_named(variants: Path, tmp_path: Path):
         study.main([str(variants), "--out", str(tmp_path / "study.csv")])
     with pytest.raises(RoboprefError, match=r"nothing.yaml does not exist"):
         study.main([str(tmp_path / "nothing.yaml"), "--out", str(tmp_path / "study.csv")])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: &a [x]\nb: *a", "a: " + "9" * 5000, "a: 3", "a: {policy: [bc]}", "a: {policy: bc, set: 3}", "3: {policy: bc}", "[a]"],
+)
+def test_a_variants_file_of_another_kind_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "variants.yaml").write_text(text)
+    with pytest.raises(RoboprefError) as caught:
+        study.read_variants(tmp_path / "variants.yaml")
+    assert str(caught.value).startswith(str(tmp_path / "variants.yaml")) and "\n" not in str(caught.value)

@@ -53,3 +53,24 @@ def test_a_run_of_the_first_edition_has_its_vlp_alone_and_an_unfinished_one_is_r
     (run / "manifest.json").unlink()
     with pytest.raises(RoboprefError, match="not a finished run"):
         summary.tables((run,))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("vlp/generalisation.json", "[]"),
+        ("vlp/generalisation.json", '{"wordings": {"train": 3}}'),
+        ("vlp/generalisation.json", '{"wordings": {"train": {}}}'),
+        ("labels/vlp.run/agreement.json", "3"),
+        ("evaluation/summary.json", "[]"),
+        ("evaluation/summary.json", '{"bc": 3}'),
+        ("evaluation/success.csv", "a,b\n1,2\n"),
+        ("evaluation/success.csv", ""),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line(run, tmp_path, name, text):
+    (run / name).write_text(text)
+    with pytest.raises(RoboprefError) as caught:
+        summary.main([str(run), "--out", str(tmp_path / "out")])
+    assert str(caught.value).startswith(str(run / name)) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists() or name == "evaluation/success.csv"

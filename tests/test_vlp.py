@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
+import fuzz_models
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,14 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robopref.configs.checkpoint import load_model, save_model
 from robopref.configs.errors import RoboprefError, UsageError
+from robopref.configs.files import write_json
 from robopref.configs.vlp import ModelConfig, OrdersConfig
 from robopref.embodied.tasks import instructions
 from robopref.preference.backbone import load_backbone, parse_small
 from robopref.preference.features import some_frames
 from robopref.preference.orders import LEVELS, OrderSampler
 from robopref.preference.small import soft_argmax
-from robopref.preference.vlp import VLP, build, order_loss, vlp_loss
+from robopref.preference.vlp import VLP, VLPScorer, build, order_loss, vlp_loss
 from robopref.preference.words import MAX_WORDS, HashedWords, load_words, split, unread
 
 TASKS = ("drawer-open", "door-open", "window-close")
@@ -372,3 +377,76 @@ def test_an_order_is_right_by_its_sign_however_small():
     _, metrics = vlp_loss({name: torch.zeros(1) for name in scores}, torch.ones(1), OrdersConfig(progress_weight=1.0))
     right = {name: value.item() for name, value in metrics.items() if name.endswith("accuracy")}
     assert set(right.values()) == {0.0} and len(right) == 3, "who cannot tell them apart did not find the better one"
+
+
+@pytest.mark.parametrize("lies", ["../outside", "{outside}", "inside/../../outside", "linked"])
+def test_a_shared_model_looks_through_no_backbone_out_of_its_folder(tmp_path: Path, lies: str) -> None:
+    model, outside = tmp_path / "model", tmp_path / "outside"
+    fuzz_models.vlp(model)
+    VLPScorer.load(model)
+    (model / "backbone").rename(outside)
+    (model / "linked").symlink_to(outside)
+    (model / "inside").mkdir()
+    state, config = load_model(model, "vlp")
+    save_model(model, "vlp", state, config | {"backbone": "small:" + lies.format(outside=outside)})
+    with pytest.raises(
+        RoboprefError, match=r"a shared model names a backbone out of its folder|leads out of the folder of a shared"
+    ):
+        VLPScorer.load(model)
+    write_json(model / "run.json", {"stage": "train-vlp", "config": {}})
+    assert VLPScorer.load(model).frames == fuzz_models.FRAMES, "a run of one's own may look anywhere"
+    (model / "README.md").write_text("---\nlibrary_name: robopref\n---\n")  # what a push leaves
+    with pytest.raises(RoboprefError, match="shared model"):
+        VLPScorer.load(model)
+
+
+def test_a_shared_model_names_no_weights_of_this_machine(tmp_path: Path) -> None:
+    fuzz_models.vlp(tmp_path / "model")
+    (tmp_path / "weights.pt").write_bytes(b"")
+    state, config = load_model(tmp_path / "model", "vlp")
+    for backbone in (f"open_clip:ViT-B-16:{tmp_path / 'weights.pt'}", f"open_clip:local-dir:{tmp_path}"):
+        save_model(tmp_path / "model", "vlp", state, config | {"backbone": backbone})
+        with pytest.raises(RoboprefError, match=r"model: a shared model names weights of this machine, 'open_clip:"):
+            VLPScorer.load(tmp_path / "model")
+
+
+WRONG = {
+    "dim": ["8", 0, -8, 1.5, 2**40, None, [8]],
+    "layers": [2**30, "1"],
+    "heads": [0, 3, 2**40],
+    "hidden": [3, [], [8], [8, 2**40], ["8", 4]],
+    "architecture": ["other", 3, None],
+    "frames": [2**40, "2", 3],
+    "dropout": ["x", 2.0],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_settings_that_are_not_of_these_weights_are_one_line_and_take_no_memory(tmp_path: Path, key: str, value: object) -> None:
+    fuzz_models.vlp(tmp_path)
+    state, config = load_model(tmp_path, "vlp")
+    save_model(tmp_path, "vlp", state, config | {"model": config["model"] | {key: value}})
+    with pytest.raises(RoboprefError) as caught:
+        VLPScorer.load(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": None},
+        {"shape": {}},
+        {"camera": 3},
+        {"camera": "a b"},
+        {"frame_size": 2**40},
+        {"frame_size": "x"},
+        {"backbone": 3},
+    ],
+)
+def test_other_settings_of_another_kind_are_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    fuzz_models.vlp(tmp_path)
+    state, config = load_model(tmp_path, "vlp")
+    save_model(tmp_path, "vlp", state, config | changes)
+    with pytest.raises(RoboprefError) as caught:
+        VLPScorer.load(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
