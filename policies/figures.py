@@ -15,6 +15,8 @@ from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from robopref.configs.errors import visible
+
 ORDER = ("random", "bc", "piql-vlp", "piql-scripted", "cpl-vlp", "cpl-scripted", "expert")
 COLOURS = {  # Okabe and Ito's, told apart by most colour-blind readers and visible on white and on black
     "random": "#8b949e",
@@ -98,8 +100,8 @@ _STYLE: dict[Any, Any] = {  # Any: matplotlib types every key of its own
 
 
 def _plain(text: str) -> str:
-    """`text` without matplotlib's formula mark-up."""
-    return text.replace("$", r"\$")
+    """`text` without matplotlib's formula mark-up, and without characters that no font has."""
+    return visible(text).replace("$", r"\$")
 
 
 def _svg(figure: Figure, alternative: str) -> Markup:

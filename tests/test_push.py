@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import fuzz_models
 import numpy as np
 import open_clip
 import pandas as pd
@@ -33,6 +34,7 @@ from robopref.embodied.video import write_video
 from robopref.policies import push
 from robopref.preference import pretrain, train
 from robopref.preference.backbone import load_backbone
+from robopref.preference.card import markdown
 from robopref.preference.hub import FILES, PICTURES, find_model, parse_reference
 from robopref.preference.vlp import KIND, VLP, VLPScorer
 
@@ -506,3 +508,75 @@ def test_the_command_ends_with_one_line_and_a_status(run, hub, tmp_path):
     (line,) = python(hub, tmp_path / "home", ROBOPREF, *refused, status=1, HF_TOKEN=TOKEN)
     assert line.startswith("error: hf-hub:me/answers-403 cannot be written: the hub answers 403 Forbidden")
     assert hub.commits == {}
+
+
+EVIL = "<script>x</script> ![x](http://evil) [y]: http://evil a|b `c` \x1b[2J [/b]\n---\n# head\n```\n\u202e"
+
+
+def shown(card: Path) -> tuple[ModelCard, str]:
+    """The card as the hub reads it, and its text outside of code."""
+    loaded = ModelCard.load(card)
+    text = re.sub(r"```.*?```", "", loaded.text, flags=re.DOTALL)
+    for part in ("<script", "\x1b", "\u202e", "\n---\n# head", "\n# head", "\n```\n\n"):
+        assert part not in text, part
+    assert not re.search(r"(?<!\\)\](?=[(\[:])", text), "a link or a picture"
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if "note |" in line} == {3}
+    return loaded, text
+
+
+def test_what_others_wrote_is_text_in_the_card_of_a_vlp(tmp_path):
+    fuzz_models.shared_vlp(tmp_path)
+    run = tmp_path / "run" / "vlp"
+    manifest = read_json(run / "manifest.json")
+    write_json(run / "manifest.json", manifest | {"config": manifest["config"] | {"note": EVIL, EVIL: 3}, "robopref": EVIL})
+    measured = read_json(run / "generalisation.json")
+    write_json(run / "generalisation.json", measured | {"task": EVIL, "wordings": {EVIL: measured["wordings"]["train"]}})
+    push.run(PushConfig(run, str(tmp_path / "shared")))
+    card, text = shown(tmp_path / "shared" / "README.md")
+    assert (card.data.library_name, card.data.license) == ("robopref", "apache-2.0")
+    assert card.data.eval_results[0].dataset_name.startswith("Meta-World <script>"), "in YAML it is a word like others"
+    rows = [line for line in text.splitlines() if line.startswith("| note |")]
+    assert len(rows) == 1 and "&lt;script>" in rows[0] and "a\\|b 'c' \\x1b[2J" in rows[0]
+
+
+def test_what_others_wrote_is_text_in_the_card_of_a_policy(tmp_path):
+    fuzz_models.shared_policy(tmp_path)
+    state, config = load_model(tmp_path / "bc", "policy")
+    save_model(tmp_path / "bc", "policy", state, config | {"env": f"metaworld/{EVIL}", "set": EVIL})
+    manifest = read_json(tmp_path / "bc" / "manifest.json")
+    write_json(tmp_path / "bc" / "manifest.json", manifest | {"config": manifest["config"] | {"note": EVIL}})
+    told = {"env": f"metaworld/{EVIL}", "protocol": "return"}
+    write_manifest(tmp_path / "evaluation", "evaluate", told, {"bc": tmp_path / "bc" / "model.safetensors"}, [0], 0.0)
+    push.run(PushConfig(tmp_path / "bc", str(tmp_path / "shared")))
+    card, text = shown(tmp_path / "shared" / "README.md")
+    assert card.data.library_name == "robopref" and len(card.data.eval_results) == 1
+    assert "Episodes of `&lt;script>x" in text and "for `metaworld/&lt;script>x" in text
+
+
+def test_good_names_stand_in_a_card_as_they_are():
+    for name in ("door-close_v2", "policy.hidden", "[256, 256]", "{'a': 1}", "3 * 4", "a/b.c", 0.5, None, "it's (so)", "50 %"):
+        assert markdown(name) == str(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("generalisation.json", "[]"),
+        ("generalisation.json", "9" * 5000),
+        ("manifest.json", "{}"),
+        ("manifest.json", None),
+        ("backbone/manifest.json", "3"),
+        ("../labels/vlp.run/agreement.json", "{}"),
+        ("../labels/vlp.run/agreement.json", '{"n": 3, "near_ties": 1, "accuracy": "x"}'),
+        ("../labels/vlp.run/manifest.json", "{"),
+    ],
+)
+def test_a_run_with_values_of_another_kind_is_not_pushed(tmp_path, file, text):
+    fuzz_models.shared_vlp(tmp_path)
+    run = tmp_path / "run" / "vlp"
+    wrong = json.dumps(read_json(run / file) | {"config": {"tasks": 3}}) if text is None else text
+    (run / file).write_text(wrong)
+    with pytest.raises(RoboprefError) as caught:
+        push.run(PushConfig(run, str(tmp_path / "shared")))
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "shared").exists() and not [*tmp_path.glob(".shared*")]

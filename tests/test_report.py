@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_run import SUCCESS, make_run
 
@@ -273,3 +274,26 @@ def test_figures_are_deterministic_text_that_follows_the_page() -> None:
     summary = {name: {"iqm": s, "low": s, "high": s} for name, s in SUCCESS.items()}
     chart = success_chart(json.loads(json.dumps(summary)))
     assert all(name in chart for name in SUCCESS)
+
+
+EVIL = "<script>x</script><img src=http://evil> \x1b[2J \x07 \u202e $x^2$ a|b `c` ---"
+
+
+def test_whatever_a_run_names_is_text(folder: Path, tmp_path: Path) -> None:
+    run_folder = copied(folder, tmp_path)
+    summary = json.loads((run_folder / "evaluation" / "summary.json").read_text())
+    write_json(run_folder / "evaluation" / "summary.json", summary | {EVIL: summary["bc"]})
+    films = json.loads((run_folder / "videos" / "films.json").read_text())
+    write_json(run_folder / "videos" / "films.json", films | {"instruction": EVIL, "env": EVIL})
+    orders = json.loads((run_folder / "vlp" / "generalisation.json").read_text())
+    write_json(run_folder / "vlp" / "generalisation.json", {"task": EVIL, "wordings": {EVIL: orders["wordings"]["train"]}})
+    for path in run_folder.rglob("manifest.json"):
+        manifest = json.loads(path.read_text())
+        told = {"command": EVIL, "created": EVIL, "robopref": EVIL, "packages": {EVIL: EVIL}, "machine": {"cpu": EVIL}}
+        write_json(path, manifest | told | {"config": {EVIL: EVIL}, "code": {"commit": EVIL, "dirty": True}})
+    table = pd.read_csv(run_folder / "vlp" / "metrics.csv").rename(columns={"losses/loss": f"losses/{EVIL}"})
+    table.to_csv(run_folder / "vlp" / "metrics.csv", index=False)
+    html = run(ReportConfig(run_folder)).read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.open and not {"script", "img"} & {tag for tag, _ in page.tags} and page.text.count("<script>x</script>") > 20
+    assert not {"\x1b", "\x07", "\u202e"} & set(html) and r"\x1b[2J \x07 \u202e" in html
