@@ -390,7 +390,8 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
         raise RoboprefError(absent(path)) from None
     except OSError as error:
         raise RoboprefError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # TypeError: of a list as a name
+    # TypeError: of a list as a name; AttributeError: of a word that is tagged as a time
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
         raise RoboprefError(f"{path} cannot be read ({yaml_problem(error)}): {remedy}") from error
 
 
@@ -462,6 +463,10 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
 
 
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
 def _each(fits: Callable[[Any], bool], kind: Any = list) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind) and all(fits(item) for item in (value.values() if kind is dict else value))
 
@@ -471,9 +476,9 @@ def _read_once(item: Any) -> bool:
 
 
 NEEDED: dict[str, dict[str, Callable[[Any], bool]]] = {
-    BEGUN: {"stage": _is(str), "config": _is(dict)},
+    BEGUN: {"stage": _is_line, "config": _is(dict)},
     MANIFEST: {
-        "stage": _is(str),
+        "stage": _is_line,
         "config": _is(dict),
         "inputs": _each(_read_once, dict),
         "outputs": _each(_is(int), dict),

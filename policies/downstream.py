@@ -24,7 +24,7 @@ from robopref.configs.baselines import BaselineConfig
 from robopref.configs.chat import ChatConfig
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.configs.files import digest, read_json
+from robopref.configs.files import as_written, digest, read_json
 from robopref.configs.flags import from_flags
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
@@ -199,7 +199,11 @@ def tasks_seen(labeller: Labeller) -> tuple[str, ...]:
     """The tasks that a labeller of ours has learnt from; none of weights that others made."""
     kind, _, folder = labeller.where.partition(":")
     where = labeller.where if labeller.kind == "vlp" else folder if kind == "contrastive" else ""
-    return expand_tasks(read_json(Path(where) / SETTINGS)["config"].get("tasks", ())) if where else ()
+    if not where:
+        return ()
+    path = Path(where) / SETTINGS
+    with as_written(path, "train it again"):
+        return expand_tasks(read_json(path)["config"].get("tasks", ()))
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -270,8 +274,9 @@ def run_cell(config: DownstreamConfig, cell: Cell, made_with: str) -> list[dict[
     labels, measured = None, dict.fromkeys(MEASURES)  # of labels that nobody reads
     if cell.labeller != NONE:
         labels = labels_file(config, cell)
-        agreement = read_json(side_folder(labels) / AGREEMENT)
-        measured = {key: agreement.get(key) for key in MEASURES}  # cluster_accuracy: only where pairs are across clusters
+        agreement = read_json(path := side_folder(labels) / AGREEMENT)
+        with as_written(path, "label again, with --overwrite"):
+            measured = {key: agreement.get(key) for key in MEASURES}  # cluster_accuracy: only where pairs are across clusters
     out = config.work / f"policies-{cell.seed}" / cell.task / label_kind(config, cell) / cell.labeller / cell.policy
     train_policy(settings, policy, data_folder(config, cell.seed) / cell.task, labels, out, config.device)
     success = evaluate_policy(settings, cell.task, out, config.first_goal).groupby("member")["success"].mean()

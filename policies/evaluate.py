@@ -18,7 +18,7 @@ import pandas as pd
 
 from robopref.configs.checkpoint import load_model
 from robopref.configs.errors import RoboprefError, nearest
-from robopref.configs.files import MANIFEST, atomic_file, read_json, write_json
+from robopref.configs.files import MANIFEST, as_written, atomic_file, read_record, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig
 from robopref.configs.progress import tell_end
@@ -41,10 +41,12 @@ def main(config: EvaluateConfig) -> None:
     """`robopref evaluate`."""
     began = time.time()
     out = run(config)
-    config = replace(config, env=read_json(out / MANIFEST)["config"]["env"])  # which `auto` was
-    protocol, outcomes = protocol_asked(config), read_named(out / "success.csv")
-    reached = outcomes.groupby("policy")["success"].mean()
-    for name, row in summarise(outcomes, measure=MEASURES[protocol]).items():
+    with as_written(out, "evaluate again, with --overwrite"):
+        config = replace(config, env=read_record(out / MANIFEST)["config"]["env"])  # which `auto` was
+        protocol, outcomes = protocol_asked(config), read_named(out / "success.csv")
+        reached = outcomes.groupby("policy")["success"].mean()
+        summary = summarise(outcomes, measure=MEASURES[protocol])
+    for name, row in summary.items():
         digits = 2 if protocol == "success" else 1
         low, high = (f"{row[end]:.{digits}f}" for end in ("low", "high"))
         told = f"{name}: {protocol} {row['iqm']:.{digits}f} [{low}, {high}], {over_what(int(row['members']), int(row['goals']))}"

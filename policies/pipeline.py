@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import read_json, write_json
+from robopref.configs.files import as_written, read_json, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.pipeline import PipelineConfig
 from robopref.configs.policy import EvaluateConfig, PolicyConfig, TrainConfig
@@ -164,7 +164,8 @@ class Job:
         for cheap in CHEAP:
             annotate.run(replace(settings, labeller=cheap, out=self.labels(cheap), abstain=0.0))
         agreements: dict[str, dict[str, float]] = {name: read_json(side_folder(self.labels(name)) / AGREEMENT) for name in CHEAP}
-        return f"{annotate.summary(self.labels('vlp'))}\n{format_table(agreements)}"
+        with as_written(self.out / "labels", "delete it and run the same command again"):
+            return f"{annotate.summary(self.labels('vlp'))}\n{format_table(agreements)}"
 
     def labels(self, labeller: str) -> Path:
         """Where the labels of a labeller are."""
@@ -202,8 +203,9 @@ class Job:
             processes=self.config.processes,
         )
         evaluate.run(config)
-        summary = read_json(config.out / "summary.json")
-        return ", ".join(f"{name} {row['iqm']:.2f}" for name, row in summary.items())
+        summary = read_json(path := config.out / "summary.json")
+        with as_written(path, "delete its folder and run the same command again"):
+            return ", ".join(f"{name} {row['iqm']:.2f}" for name, row in summary.items())
 
     def video(self) -> str:
         """Films of the policies that learnt from VLP's labels."""

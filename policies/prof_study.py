@@ -22,7 +22,7 @@ import pandas as pd
 
 from robopref.configs.cli import guarded
 from robopref.configs.errors import RoboprefError
-from robopref.configs.files import MANIFEST, digest, read_record
+from robopref.configs.files import MANIFEST, as_written, digest, read_record
 from robopref.configs.flags import from_flags
 from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
@@ -117,7 +117,8 @@ def read_run(folder: Path) -> PROFConfig:
     """The settings of a finished run; RoboprefError when it is none."""
     if not (folder / "ranking.csv").exists():
         raise RoboprefError(f"{folder} holds no ranking.csv: give the folder of a finished run of `robopref prof`")
-    return to_dataclass(PROFConfig, read_record(folder / MANIFEST)["config"])
+    with as_written(folder / MANIFEST, "run `robopref prof` again"):
+        return to_dataclass(PROFConfig, read_record(folder / MANIFEST)["config"])
 
 
 def candidates_of(folder: Path) -> dict[str, Path]:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from robopref.configs.annotate import AnnotateConfig
 from robopref.configs.errors import RoboprefError, UsageError
-from robopref.configs.files import BEGUN, MANIFEST, digest, plain, read_json, remove_abandoned, write_json
+from robopref.configs.files import BEGUN, MANIFEST, as_written, digest, plain, read_json, remove_abandoned, write_json
 from robopref.configs.progress import counted, tell_end
 from robopref.configs.run import choose_device, write_manifest
 from robopref.configs.run_folder import FLAGS, recorded, refuse_inside, run_folder
@@ -453,16 +453,18 @@ def summary(out: Path) -> str:
             f"How unusual the pictures are: {told[0]} in the median, {told[1]} at most, where 1 is the strangest of the "
             f"training's own tasks; {counted(far, 'pair')} above {UNUSUAL:.0f}, the limit."
         ]
-    if (side_folder(out) / AGREEMENT).exists():
-        row = read_json(side_folder(out) / AGREEMENT)
-        rows = {table["labeller"].iloc[0]: row} | ({"left out": row["left_out"]} if "left_out" in row else {})
-        lines += [format_table(rows)]
-        if "cluster_accuracy" in row:
-            lines += [f"Cluster bit, knowing only which cluster is the better one: accuracy {row['cluster_accuracy']:.3f}."]
-        lines += [f"{row['near_ties']} of {len(kept)} are near-ties: below {NEAR_TIE:.0%} of the largest true difference."]
-    if (side_folder(out) / SKIPPED).exists():
-        skipped = read_json(side_folder(out) / SKIPPED)
-        pairs = f", and with them {skipped['pairs']} listed pairs" if skipped["pairs"] else ""
-        count = f"{len(skipped['reasons'])} of {skipped['videos']} videos"
-        lines += [f"{count} were skipped{pairs}; {side_folder(out) / SKIPPED} says why."]
+    if (measured := side_folder(out) / AGREEMENT).exists():
+        row = read_json(measured)
+        with as_written(measured, "label again, with --overwrite"):
+            rows = {table["labeller"].iloc[0]: row} | ({"left out": row["left_out"]} if "left_out" in row else {})
+            lines += [format_table(rows)]
+            if "cluster_accuracy" in row:
+                lines += [f"Cluster bit, knowing only which cluster is the better one: accuracy {row['cluster_accuracy']:.3f}."]
+            lines += [f"{row['near_ties']} of {len(kept)} are near-ties: below {NEAR_TIE:.0%} of the largest true difference."]
+    if (path := side_folder(out) / SKIPPED).exists():
+        skipped = read_json(path)
+        with as_written(path, "label again, with --overwrite"):
+            pairs = f", and with them {skipped['pairs']} listed pairs" if skipped["pairs"] else ""
+            count = f"{len(skipped['reasons'])} of {skipped['videos']} videos"
+            lines += [f"{count} were skipped{pairs}; {path} says why."]
     return "\n".join(lines)

@@ -267,7 +267,7 @@ def test_json_of_ours_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 WRONG_RECORDS = {
-    "stage": [None, 3, [], True],
+    "stage": [None, 3, [], True, "a\nb", "\x1b[2J"],
     "config": [None, 3, []],
     "inputs": [None, 3, [], {"data": None}, {"data": {"sha256": 3}}, {"data": {"sha256": "x", "path": 3}}],
     "outputs": [None, 3, ["x"], {"x": "y"}, {"x": None}],
