@@ -44,8 +44,10 @@ _VERSION = "1.3"
 COMMAND = {"train_online": "train", "train_onpolicy": "train", "d4rl_protocol": "collect protocol=d4rl"}
 """Where it is not the settings' own name."""
 _HYDRA_ERRORS = (ConfigCompositionException, MissingConfigException, OverrideParseException, OmegaConfBaseException)
-_READING = (*_HYDRA_ERRORS, HydraException, yaml.YAMLError, RecursionError)
-_READING += (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+_READING: tuple[type[Exception], ...] = (
+    *(*_HYDRA_ERRORS, HydraException, yaml.YAMLError, RecursionError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
+)
 """Whatever it trips over in words and files that hold no settings."""
 SHORT = 40  # letters of a word that an error quotes
 MOST_JOBS = 10_000  # of a sweep: all are composed, and held in memory, before the first one works
