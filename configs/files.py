@@ -430,9 +430,10 @@ def as_written(where: str | Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except RoboprefError as error:
-        if str(where) in str(error):
+        said = " ".join(str(error).splitlines())
+        if said == str(error) and str(where) in said:
             raise
-        raise RoboprefError(f"{where}: {error}") from error
+        raise RoboprefError(said if str(where) in said else f"{where}: {said}") from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         if "allocate" in str(error):  # torch says by a RuntimeError that there is no memory
             raise

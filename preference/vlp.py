@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,6 +164,10 @@ class VLPScorer:
     def load(cls, folder: Path, device: str = "cpu") -> VLPScorer:
         """Read a folder written by `robopref train-vlp`; anything missing, damaged or foreign raises `RoboprefError`."""
         folder = Path(folder)
+        from robopref.configs.hydra import (
+            to_dataclass,  # slow to import, and training needs none of it
+        )
+
         state, config = load_model(folder, KIND)
         with as_written(folder, "run `robopref train-vlp` again"):
             shape, view = config["shape"], View(config["camera"], config["frame_size"])
@@ -173,10 +177,9 @@ class VLPScorer:
                 raise RoboprefError(f"{folder}: trained on another backbone than {config['backbone']!r}; train VLP again.")
             if backbone.digest != config["backbone_digest"]:
                 raise RoboprefError(f"{folder}: the weights of {config['backbone']!r} have changed since; train VLP again.")
-            told = ModelConfig(**config["model"] | {"hidden": tuple(config["model"]["hidden"])})
-            check(told)
-            if told.architecture not in get_args(get_type_hints(ModelConfig)["architecture"]) or told.dim % told.heads:
-                raise ValueError(f"architecture {told.architecture!r}, {told.heads} heads of width {told.dim} together")
+            told = to_dataclass(ModelConfig, config["model"])
+            if told.dim % told.heads:
+                raise ValueError(f"{told.heads} heads of width {told.dim} together")
             check_weights(state, folder)
             if max(told.layers, told.members, shape["frames"]) > sum(tensor.numel() for tensor in state.values()):
                 raise ValueError(f"{told.layers} layers, {told.members} members, {shape['frames']} frames")

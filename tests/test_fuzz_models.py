@@ -9,7 +9,12 @@ from fuzz_models import READERS
 from fuzzing import campaign
 
 COUNT = 200
-SLOW = {"report": 8, "tables": 60, "push vlp": 60, "push policy": 60, "experiment": 40, "words": 60}
+SLOW = {
+    **dict.fromkeys(("vlp", "factored", "vlp without digests", "factored without digests"), 50),
+    **dict.fromkeys(("contrastive", "contrastive without digests", "prof", "run folder"), 100),
+    **dict.fromkeys(("tables", "push vlp", "push policy", "words"), 30),
+    **{"experiment": 20, "report": 5},
+}
 """Readers of which a copy takes longer than milliseconds, and their copies."""
 
 
@@ -17,4 +22,4 @@ SLOW = {"report": 8, "tables": 60, "push vlp": 60, "push policy": 60, "experimen
 def test_damaged_files_are_refused_in_one_line_or_read_as_they_were(name: str, tmp_path: Path) -> None:
     tally = campaign(name, READERS[name], SLOW.get(name, COUNT), 0, tmp_path)
     assert not tally.faults, "\n".join(tally.faults[:3])
-    assert tally.counts["refused"]
+    assert tally.counts["refused"] or name == "report", "what is damaged is said on the page"

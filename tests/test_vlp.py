@@ -418,6 +418,9 @@ WRONG = {
     "architecture": ["other", 3, None],
     "frames": [2**40, "2", 3],
     "dropout": ["x", 2.0],
+    "gate": [[], [1.0], "x", [None, 0.0, 0.0]],
+    "scale": ["x", None, 0.0],
+    "strange": [1],
 }
 
 
