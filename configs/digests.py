@@ -16,7 +16,7 @@ from typing import Any
 from .errors import RoboprefError
 from .files import MANIFEST, read_json, skips_digests
 
-DIGESTS, SEAL = "digests", "sha256"
+DIGESTS, SEAL = "digests", "seal"
 """Of a manifest: the sha256 of the files that its stage wrote, by their names, and that of the manifest without this one."""
 ANYWAY = "read it all the same with `robopref --skip-digests COMMAND`"
 CHUNK = 2**20  # bytes read at a time

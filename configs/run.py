@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .digests import DIGESTS, SEAL, file_digest, name_in, seal
-from .errors import RoboprefError
+from .errors import RoboprefError, one_line
 from .files import BEGUN, MANIFEST, append, atomic_file, differences, digest, plain, read_record, without, write_json
 from .progress import Progress
 
@@ -88,17 +88,19 @@ def write_manifest(
     seed: int | Iterable[int],
     started: float,
     outputs: Iterable[str | Path] = (),
+    may_go: Iterable[str | Path] = (),
 ) -> Path:
     """Write `folder/manifest.json`; the last thing that a stage does.
 
     config: dataclass or mapping.  inputs: name -> file or folder that was read.  seed: one, or one a member.
     started: `time.time()` when the stage began.  outputs: files or folders inside `folder` that must stay there for the
-    stage to count as complete; of files the manifest holds the sha256, which their readers compare (digests.py).  Raises
-    RoboprefError when an input or output is missing.
+    stage to count as complete; may_go: others, which are large and may be deleted.  Of files the manifest holds the sha256,
+    which their readers compare (digests.py).  Raises RoboprefError when an input or output is missing.
     """
     folder = Path(folder)
     path = folder / MANIFEST
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    large = [folder / _inside(folder, item) for item in may_go]
     written = {_inside(folder, item): folder / _inside(folder, item) for item in outputs}
     kilobytes = 1024 if sys.platform == "darwin" else 1  # ru_maxrss is in bytes there, in kilobytes on Linux
     manifest = {
@@ -112,7 +114,7 @@ def write_manifest(
         "seeds": [seed] if isinstance(seed, int) else list(seed),
         "inputs": {name: {"path": str(item), "sha256": digest(item)} for name, item in inputs.items()},
         "outputs": {name: _size(path) for name, path in written.items()},
-        DIGESTS: {name_in(folder, path): file_digest(path) for path in written.values() if path.is_file()},
+        DIGESTS: {name_in(folder, path): file_digest(path) for path in (*written.values(), *large) if path.is_file()},
         "robopref": _version("robopref"),
         "code": code_version(),
         "python": platform.python_version(),
@@ -274,12 +276,18 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise RoboprefError(f"{path} is not UTF-8 text ({error}); {remedy}") from error
     reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-    rows = []
-    for row in reader:
-        if None in row or not (row.get("step") or "").isdecimal():
+    rows: list[dict[str, str]] = []
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:  # a quote that is not closed, or a cell as long as a book
+            raise RoboprefError(f"{path}, line {reader.line_num}: no row of metrics ({one_line(error)}); {remedy}") from error
+        if row is None:
+            return rows
+        step = row.get("step") or ""
+        if None in row or not step.isdecimal() or len(step) > 18:  # digits of 64 bits
             raise RoboprefError(f"{path}, line {reader.line_num}: no row of metrics with a whole number in column step; {remedy}")
         rows.append({name: value for name, value in row.items() if value})
-    return rows
 
 
 def _inside(folder: Path, item: str | Path) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from robopref.configs.bench import BenchConfig
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import atomic_file
+from robopref.configs.rows import read_csv
 from robopref.configs.run import code_version, processor
 
 COLUMNS = ["benchmark", "measure", "value", "machine", "code"]
@@ -56,7 +57,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """The table at `path`, empty when there is none; RoboprefError when it is another kind of table."""
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    try:
-        return pd.read_csv(path, usecols=COLUMNS, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise RoboprefError(f"{path}: no table of `robopref bench` ({error}); name another file") from error
+    table = read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise RoboprefError(f"{path}: no table of `robopref bench` (no column {missing[0]}); name another file")
+    return table[COLUMNS]

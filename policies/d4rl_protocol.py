@@ -37,14 +37,17 @@ import torch
 from robopref.configs.arrays import read_array
 from robopref.configs.checkpoint import load_strict, load_tensors, save_tensors
 from robopref.configs.d4rl_protocol import SETS, D4RLProtocolConfig
+from robopref.configs.digests import check_digests
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, atomic_file, plain, read_json, write_json
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnlineConfig
 from robopref.configs.progress import tell_end
+from robopref.configs.rows import read_csv
 from robopref.configs.run import is_complete, write_manifest
 from robopref.configs.run_folder import run_folder
 from robopref.datasets.d4rl import read_d4rl, reference_score, write_d4rl, write_minari
+from robopref.datasets.episodes import FILES
 from robopref.datasets.offline import OfflineData, ReferenceScore
 from robopref.embodied.control import ControlEnv, full_name, make_control
 from robopref.policies import online
@@ -98,7 +101,7 @@ def report(out: Path) -> None:
         print(f"{name}: policy after {level['frame']} steps, return {level['return']:.1f} in {level['episodes']} episodes")
     if levels["medium"]["frame"] == levels["expert"]["frame"]:
         print("medium and expert are one policy: it learnt too fast, or not enough, for eval_every to tell them apart")
-    print(pd.read_csv(out / SUMMARY).to_string(index=False, float_format="%.1f"))
+    print(read_csv(out / SUMMARY).to_string(index=False, float_format="%.1f"))
 
 
 def run(config: D4RLProtocolConfig) -> Path:
@@ -195,7 +198,7 @@ def learn(config: D4RLProtocolConfig) -> None:
     learning = training(config)
     if config.overwrite and not is_complete(learning.out, learning, online.inputs(learning)):  # hours, kept if they can be
         learning = replace(learning, overwrite=True)
-    curve = pd.read_csv(online.run(learning, SnapshotRun) / online.EVALUATION)
+    curve = read_csv(online.run(learning, SnapshotRun) / online.EVALUATION)
     frames, returns = curve["frame"].tolist(), curve["return"].tolist()
     # Measured again, from other starts: the best of many noisy means is too high.
     lowest, highest = in_processes(measure, [(config, 0), (config, best(frames, returns))], config.processes)
@@ -275,6 +278,7 @@ def replayed(config: D4RLProtocolConfig, frame: int) -> list[Episode]:
     if not path.is_file():
         raise RoboprefError(f"{path} is gone, which medium-replay is made of: delete {path.parent} and learn again")
     env = make_control(config.env)
+    check_digests(path.parent, path, remedy=f"Delete {path.parent} and learn again.")
     try:
         rows = read_array(path, "r")
     except ValueError as error:
@@ -322,7 +326,7 @@ def write_set(config: D4RLProtocolConfig, name: str) -> None:
     data = join(found, config, name, levels)
     write_d4rl(file, data)
     write_minari(folder, data)
-    write_manifest(folder, "collect", asked, files, config.seed, started, outputs=[f"../../{file.name}"])
+    write_manifest(folder, "collect", asked, files, config.seed, started, outputs=[f"../../{file.name}", *FILES])
 
 
 def apart(data: OfflineData) -> Iterator[Episode]:

@@ -11,6 +11,7 @@ Axes: C capacity, B batch, do and da numbers in an observation and an action.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from robopref.configs.arrays import read_array
+from robopref.configs.digests import ANYWAY
 from robopref.configs.errors import RoboprefError, one_line
-from robopref.configs.files import atomic_file, is_full, new_array_file, read_json, reserve, write_json
+from robopref.configs.files import atomic_file, is_full, new_array_file, read_json, reserve, skips_digests, write_json
 from robopref.policies.replay import MIN_STD, Normaliser
 from robopref.preference.reward import RewardFunction
 
@@ -156,6 +158,15 @@ class ExperienceMemory:
         rows = self.rows[self.witnesses()]
         return np.concatenate([rows[:, : obs_dim + action_dim], rows[:, -obs_dim:]], 1)
 
+    def digest(self) -> Tensor:
+        """The sha256 of what is remembered, but for the reward that is not in use, (32,) uint8."""
+        obs_dim, _ = self.dims
+        return digest_rows(self.rows, self.numbers(), self.rows.shape[1] - obs_dim - 2 - self.in_use)
+
+    def numbers(self) -> np.ndarray:
+        """Numbers of the rows of the file that are remembered, oldest first."""
+        return np.arange(self.added - len(self), self.added) % len(self.rows)
+
     def flush(self) -> None:
         """Everything that was added to the disk."""
         self.rows.flush()
@@ -177,6 +188,26 @@ def opened(path: Path, used: int) -> np.memmap:
     with room(path, rows.shape, rows.dtype, used):
         reserve(path, rows, used)
     return rows
+
+
+def digest_rows(rows: np.ndarray, numbers: np.ndarray, without: int | None = None) -> Tensor:
+    """The sha256 of the rows `numbers` (N,) of an array, but for one column, (32,) uint8."""
+    total = hashlib.sha256()
+    for start in range(0, len(numbers), RELABEL_CHUNK):
+        some = rows[numbers[start : start + RELABEL_CHUNK]]
+        if without is not None:
+            some[:, without] = 0
+        total.update(some.tobytes())
+    return torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8)
+
+
+def check_digest(found: Tensor, kept: Tensor | None, path: Path) -> None:
+    """RoboprefError naming the file at `path` where its digest is not the one that the checkpoint kept; older ones kept none."""
+    if kept is not None and not skips_digests() and not torch.equal(found, kept):
+        raise RoboprefError(
+            f"{path}: its bytes have changed since the checkpoint of this run: restore it, or begin anew with overwrite=true, or "
+            f"{ANYWAY}"
+        )
 
 
 def check_witnesses(found: np.ndarray, kept: Tensor | None, path: Path) -> None:

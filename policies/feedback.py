@@ -32,7 +32,7 @@ from robopref.embodied.control import ControlEnv
 from robopref.embodied.envs import make_env
 from robopref.embodied.render import Renderer
 from robopref.embodied.tasks import canonical
-from robopref.policies.experience import ExperienceMemory, check_witnesses, created, opened
+from robopref.policies.experience import ExperienceMemory, check_digest, check_witnesses, created, digest_rows, opened
 from robopref.preference.annotate import check_instruction
 from robopref.preference.ensemble import Ensemble, by_view, load_members
 from robopref.preference.hub import WEIGHTS, find_model
@@ -264,11 +264,13 @@ class Feedback:
         tensors = {f"feedback/{name}": torch.from_numpy(value) for name, value in self.answers.items()}
         tensors |= {f"feedback/{name}": torch.from_numpy(np.array(self.episodes[name])) for name in ("static", "opening")}
         tensors["feedback/states"] = torch.from_numpy(self.states[self.memory.witnesses()])
+        tensors["feedback/states/sha256"] = digest_rows(self.states, self.memory.numbers())
         return tensors, {"feedback": {"rng": self.rng.bit_generator.state, "first": self.episodes["first"]}}
 
     def unpack(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """What `pack` gave; what the memory holds has been put back before."""
         check_witnesses(self.states[self.memory.witnesses()], tensors.get("feedback/states"), self.path)
+        check_digest(digest_rows(self.states, self.memory.numbers()), tensors.get("feedback/states/sha256"), self.path)
         self.answers = {name: tensors[f"feedback/{name}"].numpy() for name in self.answers}
         self.rng.bit_generator.state = meta["feedback"]["rng"]
         self.episodes = {name: list(tensors[f"feedback/{name}"].numpy()) for name in ("static", "opening")}

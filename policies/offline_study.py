@@ -28,7 +28,7 @@ from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import EvaluateConfig, TrainConfig
 from robopref.configs.ranges import Count, FirstGoal, Names, Seeds, Workers
-from robopref.configs.rows import fingerprint, read_named
+from robopref.configs.rows import fingerprint, read_csv, read_named
 from robopref.datasets.d4rl import load_offline
 from robopref.embodied.evaluate import EvaluationProtocol
 from robopref.embodied.statistics import difference, grid, hangs_on, iqm, iqm_along, over_seeds, verdict
@@ -165,7 +165,7 @@ def run_one(place: str, name: str, settings: TrainConfig, config: OfflineStudyCo
         max_steps=LONGEST,
         protocol=PROTOCOL,
     )
-    returns = pd.read_csv(evaluate.run(told) / "success.csv").groupby("member")["ret"].mean()
+    returns = read_csv(evaluate.run(told) / "success.csv").groupby("member")["ret"].mean()
     facts = {
         "steps": settings.policy.steps,
         "seconds": time.process_time() - started,

@@ -43,7 +43,7 @@ from robopref.configs.stopping import Stopping
 from robopref.embodied.control import ControlEnv, full_name, make_control
 from robopref.policies import feedback
 from robopref.policies.cir import CIR
-from robopref.policies.experience import ROWS, Experience, ExperienceMemory, check_witnesses
+from robopref.policies.experience import ROWS, Experience, ExperienceMemory, check_digest, check_witnesses
 from robopref.policies.feedback import Feedback
 from robopref.policies.graphs import Graphed
 from robopref.policies.networks import Actor, save_policy
@@ -188,6 +188,7 @@ class Run:
             tensors |= packed
             meta |= packed_meta
         tensors["experience"] = torch.from_numpy(self.memory.witnessed())
+        tensors["experience/sha256"] = self.memory.digest()
         tensors["actions"] = torch.from_numpy(np.array(self.actions, np.float32).reshape(-1, self.agent.action_dim))
         where = {"decided": decided, "episode": self.episode, "added": self.memory.added, "results": self.results}
         where["in_use"] = self.memory.in_use
@@ -201,6 +202,7 @@ class Run:
             unpack_training(self.modules, self.optimizers, tensors, meta, path)
             self.memory.added, self.memory.in_use = count_of(meta, "added"), count_of(meta, "in_use")
             check_witnesses(self.memory.witnessed(), tensors.get("experience"), self.memory.path)
+            check_digest(self.memory.digest(), tensors.get("experience/sha256"), self.memory.path)
             if self.feedback is not None:
                 self.feedback.unpack(tensors, meta)
             restore_rng(tensors, meta, self.rng, self.agent.noise)
@@ -272,7 +274,8 @@ def finish(config: OnlineConfig, files: Mapping[str, Path], kind: type[Run]) -> 
         torch.set_flush_denormal(False)  # whoever called may count on the smallest numbers
     save(config, agent)
     checkpoint.unlink(missing_ok=True)
-    write_manifest(config.out, "train", config, files, config.seed, started, outputs=["model.safetensors", EVALUATION])
+    written = ["model.safetensors", EVALUATION]
+    write_manifest(config.out, "train", config, files, config.seed, started, outputs=written, may_go=[ROWS])
 
 
 def learn(config: OnlineConfig, checkpoint: Path, kind: type[Run] = Run) -> CIR:

@@ -27,7 +27,7 @@ from robopref.configs.parallel import in_processes
 from robopref.configs.policy import CIRConfig, GTRConfig, OnlineConfig, OnPolicyConfig
 from robopref.configs.ranges import Count, Device, Names, Seeds, Workers
 from robopref.configs.rows import fingerprint as short_name
-from robopref.configs.rows import read_named
+from robopref.configs.rows import read_csv, read_named
 from robopref.embodied.statistics import difference, grid, over_seeds, verdict
 from robopref.policies import online, stable_baselines
 from robopref.policies.study import append_rows
@@ -166,7 +166,7 @@ def run_one(name: str, variant: str, settings: OnlineConfig) -> list[dict[str, A
     if peer:
         table = stable_baselines.evaluations(settings)
     else:
-        table = pd.read_csv(online.run(settings) / online.EVALUATION)
+        table = read_csv(online.run(settings) / online.EVALUATION)
     which = {"env": settings.env, "variant": name, "seed": settings.seed}
     spent = {"seconds": time.process_time() - started, "settings": fingerprint(settings, peer)}
     return [which | row | spent for row in table.to_dict("records")]

@@ -25,7 +25,7 @@ from robopref.configs.hydra import compose, to_dataclass
 from robopref.configs.parallel import in_processes
 from robopref.configs.policy import OnPolicyConfig
 from robopref.configs.ranges import Count, Names, Seeds, Workers
-from robopref.configs.rows import read_named
+from robopref.configs.rows import read_csv, read_named
 from robopref.embodied.statistics import grid, iqm_along, over_seeds, ratio, verdict
 from robopref.policies import onpolicy, stable_baselines
 from robopref.policies.online_study import PEER, draw, fingerprint, named
@@ -126,7 +126,7 @@ def settings_of(config: OnPolicyStudyConfig, world: str, variant: str) -> tuple[
 def run_one(world: str, variant: str, settings: OnPolicyConfig, peer: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the CSV and of the curves."""
     started = time.process_time()
-    episodes = stable_baselines.lives(settings) if peer else pd.read_csv(onpolicy.run(settings) / onpolicy.EPISODES)
+    episodes = stable_baselines.lives(settings) if peer else read_csv(onpolicy.run(settings) / onpolicy.EPISODES)
     policy = settings.policy
     each = policy.steps * policy.envs * settings.action_repeat
     curve = by_iteration(episodes, settings.seeds, each, -(-settings.frames // each))
@@ -175,7 +175,7 @@ def of_phases(returns: np.ndarray, phase: np.ndarray) -> list[dict[str, Any]]:
 
 def of_losses(world: str, variant: str, settings: OnPolicyConfig) -> list[dict[str, Any]]:
     """Of each phase of a run the mean of its losses, of how far its anchors were, and of what the kernel let go."""
-    metrics = pd.read_csv(settings.out / "metrics.csv")
+    metrics = read_csv(settings.out / "metrics.csv")
     each = settings.policy.steps * settings.policy.envs * settings.action_repeat
     phase = phases(settings, len(metrics), each)
     metrics = metrics[[name for name in metrics if name.startswith("losses/")]].rename(columns=lambda name: name.split("/")[1])

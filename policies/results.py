@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from robopref.configs.errors import RoboprefError
 from robopref.configs.files import MANIFEST, as_written, read_json, read_record
-from robopref.configs.rows import read_named
+from robopref.configs.rows import read_csv, read_named
 from robopref.datasets.clips import BANK_STAGE
 from robopref.datasets.preferences import AGREEMENT, labelled, read_preferences, side_folder
 from robopref.policies.figures import ORDER, curves, in_order, success_chart
@@ -174,7 +174,7 @@ def word_or_none(value: object, name: str) -> str | None:
 
 def read_metrics(path: Path) -> pd.DataFrame:
     """metrics.csv of a training run; ValueError without a step column of numbers."""
-    table = pd.read_csv(path)
+    table = read_csv(path)
     if "step" not in table or table.empty or not pd.api.types.is_numeric_dtype(table["step"]):
         raise ValueError("no column called step, or no row yet; let the training finish")
     columns = table.select_dtypes("number")

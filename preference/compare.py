@@ -72,10 +72,7 @@ def run(config: CompareConfig) -> pd.DataFrame:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table that `run` wrote; RoboprefError for any other file."""
-    try:
-        table = read_named(path)
-    except ValueError as error:  # not UTF-8, not CSV, empty
-        raise RoboprefError(f"{path}: not a readable table ({error}); choose another") from error
+    table = read_named(path)
     missing = {*KEY, "kind", MADE_FROM} - set(table)
     if missing:
         raise RoboprefError(f"{path}: no column {', '.join(sorted(missing))}, so it is not from here; choose another table")

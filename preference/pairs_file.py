@@ -55,7 +55,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
     wanted = VIDEO_COLUMNS if of_videos else SEGMENT_COLUMNS
     missing = [name for name in wanted if name not in table.columns]
     if missing:
-        hint = nearest(missing[0], table.columns)
+        hint = nearest(missing[0], map(str, table.columns))
         raise RoboprefError(f"{path}: column {missing[0]!r} is missing; it needs {', '.join(wanted)}.{hint}")
     for name in wanted:
         values = as_numbers(table[name])

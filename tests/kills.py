@@ -56,7 +56,9 @@ GRACE_S = 20.0  # a worker notices once a second that its parent has gone, but n
 LONG_S = 600.0  # after which a command hangs
 SLOW_S = 3.0  # from a signal to the end: worth a line
 CACHE = "torchinductor_"  # of torch, in the folder for temporary files
-TIMES = {"created", "wall_s", "peak_mb", "peak_child_mb", "command", "code", "seconds", "outputs"}  # keys of JSON files
+TIMES = {  # keys of JSON files
+    *("created", "wall_s", "peak_mb", "peak_child_mb", "command", "code", "seconds", "outputs", "digests", "seal"),
+}
 MARK = "ROBOPREF_KILLS"
 COMMANDS = {**PLAIN, **AFTER, **FURTHER, "report": REPORT}
 COUNTED = ("SIGKILL", "SIGTERM", "SIGINT", "resumed", "differences", "leftovers", "tracebacks", "statuses", "orphans")
