@@ -164,9 +164,7 @@ class VLPScorer:
     def load(cls, folder: Path, device: str = "cpu") -> VLPScorer:
         """Read a folder written by `robopref train-vlp`; anything missing, damaged or foreign raises `RoboprefError`."""
         folder = Path(folder)
-        from robopref.configs.hydra import (
-            to_dataclass,  # slow to import, and training needs none of it
-        )
+        from robopref.configs.hydra import to_dataclass  # slow to import, and training needs none of it
 
         state, config = load_model(folder, KIND)
         with as_written(folder, "run `robopref train-vlp` again"):
