@@ -41,10 +41,11 @@ def one_line(error: BaseException) -> str:
 class UsageError(RoboprefError):
     """A mistyped command, key or choice: the command line exits with status 2, as argument parsers do.
 
-    What it quotes may be long: of the words those in the middle are left out.
+    What it quotes may be long, or of several lines: it becomes one line, without what stands in its middle.
     """
 
     def __init__(self, message: str) -> None:
+        message = " ".join(message.splitlines())
         super().__init__(message if len(message) <= 2 * SHOWN else f"{message[:SHOWN]} ... {message[-SHOWN:]}")
 
 

@@ -525,6 +525,7 @@ DEEP = "[" * 3000 + "]" * 3000
         ("out=\ud800", "out holds a character that none is"),
         ("out=\0", "out holds a character that none is"),
         ("seed=" + "-" * 5000, "must be int"),
+        ("seed='a\nb'", "seed=a b must be int"),
         ("seed=range(0,10000000000) -m", "a sweep of 10000000000 jobs; at most 10000 are taken at once"),
         ("--config-dir=/nowhere", "Additional config directory '/nowhere' not found"),
     ],
