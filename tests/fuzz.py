@@ -31,7 +31,7 @@ from robopref.configs.files import atomic_file
 READERS = fuzz_data.READERS | {f"{name} (models)" if name in fuzz_data.READERS else name: reader
                                for name, reader in fuzz_models.READERS.items()}  # fmt: skip
 SLOW = test_fuzz_data.SLOW | test_fuzz_models.SLOW
-"""Readers that take longer than milliseconds a copy, and how many they get of test_fuzz_data.COUNT: so many of `--copies`, too."""
+"""Readers that take longer than milliseconds a copy, and their share of test_fuzz_data.COUNT, and so of `--copies`."""
 
 
 def main() -> int:
