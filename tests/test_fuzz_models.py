@@ -10,10 +10,10 @@ from fuzzing import campaign
 
 COUNT = 200
 SLOW = {
-    **dict.fromkeys(("vlp", "factored", "vlp without digests", "factored without digests"), 50),
-    **dict.fromkeys(("contrastive", "contrastive without digests", "prof", "run folder"), 100),
-    **dict.fromkeys(("tables", "push vlp", "push policy", "words"), 30),
-    **{"experiment": 20, "report": 5},
+    **dict.fromkeys(("vlp", "factored", "vlp without digests", "factored without digests"), 25),
+    **dict.fromkeys(("contrastive", "contrastive without digests", "prof", "run folder"), 50),
+    **dict.fromkeys(("tables", "push vlp", "push policy", "words"), 15),
+    **{"experiment": 10, "report": 3},
 }
 """Readers of which a copy takes longer than milliseconds, and their copies."""
 
