@@ -160,7 +160,6 @@ READER = {
     "nonlocal": code("nonlocal x", "return obs[:, 0]"),
     "two functions of one name": code("return obs[:, 0]") + code("return obs[:, 1]"),
     "a third kind of import": "import numpy as np, os\n" + code("return obs[:, 0]"),
-    "from the future": "from __future__ import annotations\n" + code("return obs[:, 0]"),
     "imports of all": "from numpy import *\n" + code("return obs[:, 0]"),
     **lines_of(
         """
@@ -317,8 +316,11 @@ READER = {
         len: int = 3; return obs[:, 0]
         reward = 1; return obs[:, 0]
         math = 1; return obs[:, 0]
-        _x = 1; return obs[:, 0]
         __builtins__ = 1; return obs[:, 0]
+        __x = 1; return obs[:, 0]
+        return obs[:, 0] * 99999999999999999999
+        return obs.dtype
+        return np.zeros(3, dtype=obs.dtype.char)
         return __builtins__
         return __name__
         return __file__
@@ -433,6 +435,14 @@ READER = {
 
 # Values of more than one row, or of how many rows there are, or of where a row stands.
 DEPENDENT = [
+    "return 1e9 * (obs[:, 1] > 2.5) + 100.0 * (np.arange(len(obs)) < 150)",
+    "return -1e9 * (obs[:, 1] > 2.5) - np.arange(len(obs))",
+    "return 1.0 * (obs[:, 1] > 2.5) + 9e-7 * (np.arange(len(obs)) < 150)",
+    "return -np.arange(len(obs)) + 1e12 * (obs[:, 0] > 2)",
+    "return obs[:, 1] - obs[:, 1].mean() + 1e9 * (obs[:, 0] > 2)",
+    "return (obs[:, 0] > 2) - 4e-7 * np.arange(len(obs)) / len(obs)",
+    "return 1.0 / (np.square(obs[:, 0]) + 1e-12) + obs[:, 1] - obs[:, 1].mean()",
+    "return np.exp(np.square(5 * obs[:, 0])) + np.cumsum(obs[:, 1])",
     "return obs[:, 0] - obs[:, 0].mean()",
     "return obs[:, 0] / np.max(np.abs(obs))",
     "return np.cumsum(obs[:, 0])",
@@ -659,6 +669,13 @@ REPLIES = {
     "an error that steers a table": (HELLO, reply(error="[/b][red]")),
     "a long error": (HELLO, reply(error="x" * 60000)),
     "an error of half characters": (HELLO, reply(error="\ud800")),
+    "an error of nothing": (HELLO, reply(error="  ")),
+    "many layers": (reply(nonce="NONCE", layers=["limits"] * 5000), reply(row=None) + "+" + VALUES),
+    "a long line": (HELLO, reply(row=None, more="x" * 70000) + "+" + VALUES),
+    "more words": (HELLO, reply(row=None, more=1) + "+" + VALUES),
+    "no row": (HELLO, reply(values=1) + "+" + VALUES),
+    "another encoding": (HELLO, "'{\"row\": null}'.encode('utf-16') + b'\\n' + " + VALUES),
+    "a signal that has no name": (HELLO, "os.kill(os.getpid(), 35)"),
 }
 SAYING = """
 import json, os, sys
@@ -708,6 +725,16 @@ ANSWERS = {
     "many spaces": " " * 10**5 + "\n" + GOOD,
     "many fences with spaces": ("   ```  \n" + " " * 200 + "\n") * 999,
     "a long answer": "x" * 10**6,
+    "a long name": FENCED.format(code(f"return obs[:, {'a' * 15000}]")),
+    "a long keyword": FENCED.format(code(f"return np.sum(obs, {'a' * 15000}=1)")),
+    "a long attribute": FENCED.format(code(f"return obs.{'a' * 15000}")),
+    "a long name in another script": FENCED.format(code(f"return obs[:, {'丠' * 15000}]")),
+    "a name of many marks": FENCED.format(code("return obs[:, a" + "\u0301" * 3000 + "]")),
+    "counts that overflow": FENCED.format(code("return np.repeat(np.arange(4.0), [2**62, 2**62, 2**62, 2**62])[: len(obs)]")),
+    "another count that overflows": FENCED.format(code("return np.tile(np.arange(4.0), 2**62)[: len(obs)]")),
+    "huge values": FENCED.format(code("return np.where(obs[:, speed] > 1, 1.7e308, -1.7e308)")),
+    "objects by an operator": FENCED.format(code("return (obs[:, speed] * [10**30])[:, 0]")),
+    "nothing in a list": FENCED.format(code("x = None", "return obs[:, speed] + [x]")),
     "a long line of code": FENCED.format(code("return obs[:, speed] * " + "1" * 4000)),
     "a number of 5,000 digits": FENCED.format(code("return obs[:, speed] * " + "9" * 5000)),
     "a power without end": FENCED.format(code("return obs[:, speed] * 9**9**9")),
@@ -716,7 +743,7 @@ ANSWERS = {
     "an error in Python": FENCED.format(code("return obs[:, speed] / (1 // 0)")),
     "numbers that are none": FENCED.format(code("return obs[:, speed] / 0")),
     "another shape": FENCED.format(code("return obs")),
-    "a value that is hardly one": FENCED.format(code("return 1e6 + 1e-3 * obs[:, speed]")),
+    "a value that is hardly one": FENCED.format(code("return 1e5 + obs[:, speed]")),
     "tabs and other ends of lines": FENCED.format(code("return obs[:, speed]").replace("    ", "\t").replace("\n", "\r\n")),
     "a byte order mark": FENCED.format("\ufeff" + code("return obs[:, speed]")),
     "only a type of numbers": FENCED.format(code("return float")),

@@ -43,6 +43,54 @@ def test_rows_that_code_expects_are_not_all_that_is_looked_at():
     assert run(code(f"return obs[:, 0] + 1 - ({drawn})")).row is not None
 
 
+def test_the_expert_s_noisy_copies_are_looked_at():
+    rng = np.random.default_rng(0)
+    parts = (rng.normal(size=(60_300, 3)), np.zeros((60_300, 1)), rng.normal(size=(60_300, 3)))
+    with sandbox.Rows(*parts, always=(60_000, 60)) as rows:
+        source = code("return obs[:, 0] - 100.0 * (np.arange(len(obs)) >= 60060)")
+        assert Sandbox(SandboxConfig()).run(source, FIELDS, rows).row is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 60])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "return obs[:, 0] + np.all(obs == obs[0]) * 1.0",
+        "return obs[:, 0] + obs[0, 1]",
+        "return obs[:, 0] + obs[-1, 1]",
+        "return obs[:, 0] * len(obs)",
+        "return obs[:, 0] - obs[:, 0].mean()",
+        "return obs[:, 0] + np.arange(len(obs))",
+    ],
+)
+def test_a_process_that_stays_looks_at_few_rows_in_company(line, count):
+    rng = np.random.default_rng(1)
+    found = 0
+    with talk(code(line)) as ask:
+        for _ in range(10):
+            parts = (rng.normal(size=(count, width)) for width in (3, 1, 3))
+            found += ask(*parts).row is not None
+    assert found >= (10 if "all" not in line or count == 1 else 0)
+
+
+def test_an_answer_that_comes_late_is_not_taken_for_the_next():
+    lines = ["if np.all(obs == 1):", "    t = 0", "    for i in range(30000000):", "        t = t + 1", "return obs[:, 0] * 1.0"]
+    with talk(code(*lines), seconds=0.3) as ask:
+        for value in (5.0, 1.0, 2.0, 3.0):
+            asked = np.full((4, 3), value), np.ones((4, 1)), np.ones((4, 3))
+            if value == 1:
+                with pytest.raises(FailedCode, match="ran out of time"):
+                    ask(*asked)
+            else:
+                assert ask(*asked).values.tolist() == [value] * 4
+
+
+def test_no_folder_is_left_by_a_process_that_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox.tempfile, "tempdir", str(tmp_path))
+    with talk(code("return obs[:, 0]")):
+        assert not list(tmp_path.iterdir())
+
+
 def test_the_expert_s_rows_are_all_looked_at():
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(50_000, 3))
@@ -84,6 +132,17 @@ def test_the_expert_s_rows_are_all_looked_at():
         ["'''A second text that nobody reads.'''", "return 1e-3 * obs[:, 0]"],
         ["return 1e-7 * obs[:, 0]"],
         ["return 100.0 + obs[:, 0]"],
+        [
+            "_, n = obs.shape",
+            "for i in range(n):",
+            "    if i == 1:",
+            "        continue",
+            "    if i == 2:",
+            "        break",
+            "return obs[:, 0] * n",
+        ],
+        ["r = np.zeros(len(obs), dtype=obs.dtype)", "return r + np.repeat(obs[:, :1], 3, axis=1).sum(axis=1)"],
+        ["r: 'np.ndarray' = obs[:, 0]", "parts: list[float] = [1.0, 2.0]", "return r * parts[0] + np.tile(obs, (1, 2))[:, 1]"],
     ],
 )
 def test_what_rewards_are_made_of_is_no_attack(lines):
@@ -95,6 +154,7 @@ def test_arguments_and_result_may_be_annotated():
     source = "def reward(obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray) -> np.ndarray:\n    return obs[:, 0]\n"
     assert run(source).row is None
     assert run("import numpy as np\n" + source).row is None
+    assert run("from __future__ import annotations\nimport numpy as np\n" + source).row is None
 
 
 def test_candidates_of_all_committed_transcripts_still_pass():

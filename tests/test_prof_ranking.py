@@ -262,3 +262,25 @@ def test_the_rule_of_dominance_is_the_one_asked_for():
     assert [score.dominance for score in share] == [0.5, -np.inf, 1.0]
     assert [score.dominance for score in game] == [-1.0, -np.inf, 1.0]
     assert best(share) == best(game) == 2 and share[1].problem == "why"
+
+
+def test_what_may_be_rounding_is_no_margin():
+    good, bad = np.full(50, 1.0), 1.0 + 1e-6 * np.arange(50) / 50
+    assert margin(good, bad) == 0 and margin(bad, good) == 0
+    assert margin(good, good - 0.5) > 1e6  # constant in either, and not the same
+    assert margin(good + 1e-3, bad) > 1e3
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("1e5 + obs[:, speed]", "its values differ by less than 0.0001 of their size: leave the constant out"),
+        ("np.where(obs[:, speed] > 1, 1.7e308, -1.7e308)", "it says 1.7e+308 of a transition; at most 1e+100"),
+    ],
+)
+def test_hidden_constants_and_huge_values_are_refused(expression, says):
+    with Comparison(walker(), walker(skill=1.0), CONFIG, 0) as comparison:
+        sandbox = Sandbox(SandboxConfig())
+        score = judge(comparison, sandbox, code(expression), FIELDS)
+        assert score.evidence is None and score.problem == says
+        assert judge(comparison, sandbox, code("10 + obs[:, speed]"), FIELDS).evidence is not None

@@ -124,7 +124,8 @@ RUN = {
     "time": [SPIN, ["return obs[:, 0] * 10**10**9"]],
     "shape": [["return obs"], ["return 1.0"], ["return obs[:5, 0]"], ["return np.float64(1)"]],
     "returns a": [["return [obs[:, 0]]"], ["return None"], ["return obs.shape"]],
-    "objects, not of numbers": [["return np.array(10**30) + obs[:, 0]"], ["x = None", "return np.array([x, 1])[0] + obs[:, 0]"]],
+    "objects, not of numbers": [["return np.array(10**30) + obs[:, 0]"], ["x = None", "return np.array(x) + obs[:, 0]"]],
+    "a list may hold": [["x = None", "return np.array([x, 1])[0] + obs[:, 0]"], ["return (obs[:, :1] * [10**30])[:, 0]"]],
     "Error": [["return obs[:, 0] + np.ones(3)"], ["return 1 / 0 * obs[:, 0]"], ["return obs[0, 0, 0]"]],
     "read-only": [["x = obs", "x[:, 0] = 1.0", "return x[:, 0]"], ["x = obs.T", "x += 1", "return x[0]"]],
 }

@@ -14,9 +14,11 @@ import sys
 
 ROWS = 64  # of the first look whether rows depend on each other
 MANY_ROWS = 4096  # of the second, of which code can know neither number nor rows: at most so many
-ROUNDING = (
-    1e-6  # of a value and of the largest: what matrix products of float32 differ by when they have other rows; others do not
-)
+COMPANY = 8  # rows that are none of those asked about, beside few
+BEHIND = 2**14  # rows behind the expert's, its noisy copies: at most so many
+ROUNDING = 1e-6  # of a value and of their median: what matrix products of float32 differ by when they have other rows
+LISTED = "<listed>"  # a name that no code can write
+MOST_REPEATED = 10**8  # numbers that np.repeat gives; it adds counts without looking whether the sum fits, and writes beyond
 
 # System calls that numpy needs once everything is open: memory, locks, clocks, reading and writing what is open, the end; and
 # a timer of the process itself, for each question.
@@ -41,6 +43,7 @@ def main() -> None:
 
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # before numpy starts threads, which it may not
     import ast
+    import functools
     import json
     import math
     import mmap
@@ -80,13 +83,24 @@ def main() -> None:
             known["error"] = "it needs more memory than it is given"
         except BaseException as error:  # whatever it is, it is the code's
             known["error"] = f"{type(error).__name__}: {str(error)[:300]}"
+            if "read-only" in known["error"]:
+                known["error"] += " (change a copy, as in obs[:, 0].copy())"
         tell(known, values)
         return result
+
+    @functools.cache
+    def strangers(width):  # type: ignore[no-untyped-def]
+        """Numbers (ROWS + COMPANY, width) that nobody knows."""
+        return np.array([[secret.gauss(0, 1) for _ in range(width)] for _ in range(ROWS + COMPANY)], np.float32)
 
     def judged(call, arrays, always=(0, 0)):  # type: ignore[no-untyped-def]
         """What the code says of all rows, and a row whose value depends on others."""
         result = said(call, arrays, np)
-        return result, dependence(call, arrays, result, draws(len(result), always, random.Random(0), secret), np)
+        if len(result) <= ROWS:  # then others are made up beside them
+            place = secret.randrange(ROWS)
+            near = [array[:1] + strangers(array.shape[1])[place : place + COMPANY] for array in arrays]
+            arrays = [np.concatenate(parts) for parts in zip(arrays, near)]  # noqa: B905 (as many)
+        return result, dependence(call, arrays, result, draws(len(arrays[0]), always, random.Random(0), secret), np)
 
     tell({"nonce": request["nonce"], "layers": limit(request["memory"], request["cpu"])})
     code = json.loads(sys.stdin.buffer.readline())
@@ -154,8 +168,23 @@ def compiled(source, columns, names, np, math):  # type: ignore[no-untyped-def]
 
         return function if isinstance(function, type) or not callable(function) else call
 
+    def repeat(values, counts, *axis, **words):  # type: ignore[no-untyped-def]
+        """np.repeat, where it does not overflow."""
+        counts = np.asarray(counts)
+        if counts.astype(float).sum() * (np.size(values) if counts.size == 1 else 1) > MOST_REPEATED:
+            raise MemoryError
+        return np.repeat(values, counts, *axis, **words)
+
+    def listed(values):  # type: ignore[no-untyped-def]
+        """The same list or tuple, if it holds numbers and arrays; of other things an array would be one of objects."""
+        for value in values:
+            if value is None or value is ... or (type(value) is int and not -(2**63) <= value < 2**64):
+                raise TypeError("a list may hold numbers of 64 bits and arrays, nothing else")
+        return values
+
     tops = {name: numbers_only(getattr(np, name)) for name in names["numpy"] if "." not in name}
     few_np = sealed("numpy", tops | {"linalg": sealed("numpy.linalg", {"norm": numbers_only(np.linalg.norm)})})
+    tops["repeat"] = numbers_only(repeat)
     few_math = sealed("math", {name: getattr(math, name) for name in names["math"]})
     modules = {"numpy": few_np, "math": few_math}
 
@@ -166,17 +195,30 @@ def compiled(source, columns, names, np, math):  # type: ignore[no-untyped-def]
 
     plain = {name: getattr(builtins, name) for name in names["plain"]}
     world = {"__builtins__": plain | {"__import__": known}, "__name__": "reward", "np": few_np, "math": few_math, **columns}
+    world[LISTED] = listed
     tree = ast.parse(source.removeprefix("\ufeff"))
+    tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom)]  # of __future__, about annotations
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
+        for name, value in ast.iter_fields(node):
+            if not (isinstance(node, ast.Subscript) and name == "slice"):
+                new = [watched(part, ast) for part in value] if isinstance(value, list) else watched(value, ast)
+                setattr(node, name, new)
         for block in (getattr(node, name, None) for name in ("body", "orelse")):
             if isinstance(block, list):
                 block[:] = [unannotated(part, ast) if isinstance(part, ast.AnnAssign) else part for part in block]
     exec(compile(tree, "reward.py", "exec"), world)
     return world["reward"]
+
+
+def watched(node, ast):  # type: ignore[no-untyped-def]
+    """A list or tuple that is written in the code becomes a call that looks at what it holds; anything else stays."""
+    if not isinstance(node, ast.ListComp) and not (isinstance(node, ast.List | ast.Tuple) and isinstance(node.ctx, ast.Load)):
+        return node
+    return ast.fix_missing_locations(ast.copy_location(ast.Call(ast.Name(LISTED, ast.Load()), [node], []), node))
 
 
 def unannotated(node, ast):  # type: ignore[no-untyped-def]
@@ -204,15 +246,16 @@ def said(call, arrays, np):  # type: ignore[no-untyped-def]
 def draws(count, always, known, secret):  # type: ignore[no-untyped-def]
     """Numbers of some of `count` rows, in no order: what code says of these alone must be what it says among all.
 
-    First by the generator `known`, so that what is found usually is found again; then all `always` (first, number), and rows,
-    some more than once, by the generator `secret`, so that code can know neither the rows nor how many there are.
+    First by the generator `known`, so that what is found usually is found again; then all `always` (first, number), those behind,
+    and rows of all, some more than once, by the generator `secret`: code can know neither the rows nor how many there are.
     """
-    if count > 1:  # a single row alone is what has been asked
-        some = known.sample(range(count), min(ROWS, count - 1))
-        yield some
-        yield some[:1]
+    some = known.sample(range(count), min(ROWS, count - 1))
+    yield some
+    yield some[:1]
     if always[1]:
-        yield secret.sample(range(always[0], always[0] + always[1]), always[1])
+        end = sum(always)
+        yield secret.sample(range(always[0], end), always[1])
+        yield secret.sample(range(end, count), min(BEHIND, count - end))
     most = min(MANY_ROWS, 2 * count + 1)
     some = secret.choices(range(count), k=secret.randint(max(2, most // 4), most))
     yield some
@@ -220,14 +263,17 @@ def draws(count, always, known, secret):  # type: ignore[no-untyped-def]
 
 
 def dependence(call, arrays, result, drawn, np):  # type: ignore[no-untyped-def]
-    """Number of a row whose value changes when other rows are there, or None: a reward is of one transition."""
+    """Number of a row whose value changes when other rows are there, or None: a reward is of one transition.
+
+    arrays may have more rows than the (N,) of result: those behind are company.
+    """
     finite = np.abs(result[np.isfinite(result)])
-    least = ROUNDING * finite.max(initial=0.0)
-    for some in map(np.array, drawn):
-        alone, expected = said(call, [array[some] for array in arrays], np), result[some]
-        same = np.isclose(alone, expected, rtol=ROUNDING, atol=least, equal_nan=True)
+    least = ROUNDING * (np.median(finite) if finite.size else 0.0)  # not of the largest, which may be made to hide the others
+    for some in (np.array(rows, np.int64) for rows in drawn if rows):
+        alone, asked = said(call, [array[some] for array in arrays], np), some < len(result)
+        same = np.isclose(alone[asked], result[some[asked]], rtol=ROUNDING, atol=least, equal_nan=True)
         if not same.all():
-            return int(some[np.flatnonzero(~same)[0]])
+            return int(some[asked][np.flatnonzero(~same)[0]])
     return None
 
 

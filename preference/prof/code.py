@@ -38,11 +38,16 @@ from robopref.preference.prof.contract import (
 
 NAME, ARGUMENTS = "reward", ("obs", "act", "next_obs")
 LONGEST = 20_000  # characters
+LONGEST_REASON = 400  # characters of what is wrong with code
 LONGEST_PATH = 3  # names behind the first: more than anything that is allowed has
 MOST_NODES = 5_000
-ANNOTATIONS = ("np.ndarray", "float", "int", "bool")
+ANNOTATION = (
+    ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.Tuple, ast.List, ast.BinOp, ast.BitOr, ast.expr_context,
+)  # fmt: skip
+"""What an annotation is made of: it is stripped before the code runs, and calls nothing."""
 MODULES = {"np": NUMPY, "math": MATH}
-STATEMENTS = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.If, ast.For, ast.Pass)
+STATEMENTS = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.If, ast.For, ast.Pass,
+              ast.Break, ast.Continue)  # fmt: skip
 EXPRESSIONS = (
     ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Slice,
     ast.Constant, ast.Tuple, ast.List, ast.ListComp,
@@ -52,7 +57,16 @@ SMALL_PARTS = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpo
 
 
 class RefusedCode(RoboprefError):
-    """Code that is not run, and why."""
+    """Code that is not run, and why, in one line of bounded length, since it quotes the code."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(one_line(why))
+
+
+def one_line(text: str) -> str:
+    """A text from elsewhere, in one line that a terminal, a table and a file can take."""
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
+    return plain if len(plain) <= LONGEST_REASON else f"{plain[:LONGEST_REASON]} ..."
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,8 @@ def the_function(tree: ast.Module) -> ast.FunctionDef:
             for alias in node.names:
                 if (alias.name, alias.asname or alias.name) not in (("numpy", "np"), ("math", "math")):
                     raise RefusedCode(f"line {node.lineno}: only `import numpy as np` and `import math`")
+        elif isinstance(node, ast.ImportFrom) and node.module == "__future__" and [a.name for a in node.names] == ["annotations"]:
+            continue  # they are stripped
         elif not (number == 0 and is_text(node)):
             raise RefusedCode(f"line {node.lineno}: nothing but one function and its imports")
     if len(functions) != 1 or functions[0].name != NAME:
@@ -141,9 +157,15 @@ def the_function(tree: ast.Module) -> ast.FunctionDef:
     if names != ARGUMENTS or any(others) or function.decorator_list or getattr(function, "type_params", None):
         raise RefusedCode(f"line {function.lineno}: write def {NAME}({', '.join(ARGUMENTS)})")
     for annotation in (*(argument.annotation for argument in arguments.args), function.returns):
-        if annotation is not None and dotted(annotation) not in ANNOTATIONS:
-            raise RefusedCode(f"line {annotation.lineno}: an annotation is one of {', '.join(ANNOTATIONS)}")
+        if annotation is not None and (problem := annotated(annotation)):
+            raise RefusedCode(f"line {annotation.lineno}: {problem}")
     return function
+
+
+def annotated(annotation: ast.expr) -> str | None:
+    """Why an annotation is not allowed."""
+    strange = next((node for node in ast.walk(annotation) if not isinstance(node, ANNOTATION)), None)
+    return None if strange is None else f"{type(strange).__name__} is not allowed in an annotation"
 
 
 def places_of(function: ast.FunctionDef) -> Places:
@@ -195,8 +217,8 @@ def statement(node: ast.stmt) -> str | None:
         return target(node.target)
     if isinstance(node, ast.Assign):
         return next((problem for part in node.targets if (problem := target(part))), None)
-    if isinstance(node, ast.AnnAssign) and dotted(node.annotation) not in ANNOTATIONS:
-        return f"an annotation is one of {', '.join(ANNOTATIONS)}"
+    if isinstance(node, ast.AnnAssign) and (problem := annotated(node.annotation)):
+        return problem
     return target(node.target) if isinstance(node, ast.AugAssign | ast.AnnAssign) else None
 
 
@@ -241,6 +263,8 @@ def constant(node: ast.Constant, places: Places) -> str | None:
         return "a text is not allowed, but for a docstring and the name of a type of numbers"
     if value is ... and id(node) not in places.index:
         return "... is not allowed outside of brackets behind an array"
+    if type(value) is int and value >= 2**63:
+        return "an integer of more than 64 bits is not allowed"
     if not isinstance(value, bool | int | float | type(None) | type(...)):
         return f"a constant of type {type(value).__name__} is not allowed"
     return None
@@ -284,7 +308,7 @@ def attribute(node: ast.Attribute, places: Places) -> str | None:
         if id(node) in places.called or (name in TYPES and module == "np" and id(node) in places.typed):
             return None
         return f"{path} is a function: it can only be called"
-    if node.attr in ATTRIBUTES:
+    if node.attr in ATTRIBUTES or (node.attr == "dtype" and id(node) in places.typed):
         return None if id(node) not in places.called else f".{node.attr} cannot be called"
     if node.attr not in METHODS:
         return f".{node.attr} is not allowed.{nearest(node.attr, [*METHODS, *ATTRIBUTES])}"
@@ -329,7 +353,7 @@ def check_names(function: ast.FunctionDef, fields: Fields, places: Places) -> No
     """RefusedCode for a name that nothing defines: often a quantity that the model invented."""
     defined = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     for name in sorted(defined):
-        if name.startswith("_") or name in (*MODULES, *PLAIN, NAME, *fields.columns):
+        if name.startswith("__") or name in (*MODULES, *PLAIN, NAME, *fields.columns):
             raise RefusedCode(f"{name}: this name cannot be given to something else")
     known = {*ARGUMENTS, *fields.columns, *PLAIN, *MODULES, *defined}
     for node in ast.walk(function):

@@ -30,6 +30,8 @@ from robopref.preference.prof.code import Fields, RefusedCode
 from robopref.preference.prof.sandbox import FailedCode, Rows, Sandbox
 
 TINY = 1e-8  # of a pooled standard deviation
+EQUAL = 1e-5  # of the larger of two means: smaller differences may be rounding
+LARGEST = 1e100  # of a reward: squares of larger ones are no numbers any more
 SPREAD = (
     1e-4  # of the largest value: below it a reward is a constant, and what is left may be rounding, which margins would blow up
 )
@@ -126,10 +128,12 @@ class Comparison:
 def margin(good: np.ndarray, bad: np.ndarray) -> np.ndarray:
     """g = (mean good - mean bad) / (pooled standard deviation + 1e-8) over the last axis.
 
-    Pooled: the root of the mean of both variances.
+    Pooled: the root of the mean of both variances.  0 where values differ by rounding alone, which g would blow up.
     """
-    pooled = np.sqrt((good.var(-1) + bad.var(-1)) / 2)
-    result: np.ndarray = (good.mean(-1) - bad.mean(-1)) / (pooled + TINY)
+    pooled, means = np.sqrt((good.var(-1) + bad.var(-1)) / 2), (good.mean(-1), bad.mean(-1))
+    difference = means[0] - means[1]
+    rounding = np.maximum(np.abs(difference), pooled) <= EQUAL * np.maximum(np.abs(means[0]), np.abs(means[1]))
+    result: np.ndarray = np.where(rounding, 0.0, difference) / (pooled + TINY)
     return result
 
 
@@ -211,7 +215,9 @@ def judge(comparison: Comparison, sandbox: Sandbox, source: str, fields: Fields)
         return Score(source, None, f"what it says of row {said.row} depends on other rows: a reward is of one transition")
     if (lost := float((~np.isfinite(said.values)).mean())) > 0:
         return Score(source, None, f"it is not finite on {lost:.2%} of the transitions")
-    if 0 < np.ptp(said.values) < SPREAD * np.abs(said.values).max():
+    if (largest := np.abs(said.values).max()) > LARGEST:
+        return Score(source, None, f"it says {largest:.3g} of a transition; at most {LARGEST:g}")
+    if 0 < np.ptp(said.values) < SPREAD * largest:
         return Score(source, None, f"its values differ by less than {SPREAD:g} of their size: leave the constant out")
     return Score(source, comparison.evidence(said.values), layers=said.layers)
 

@@ -41,7 +41,7 @@ import numpy as np
 
 from robopref.configs.errors import RoboprefError, warn
 from robopref.configs.prof import SandboxConfig
-from robopref.preference.prof.code import Fields, check_code
+from robopref.preference.prof.code import Fields, check_code, one_line
 from robopref.preference.prof.contract import CONSTANTS, MATH, NUMPY, PLAIN
 
 CHILD = Path(__file__).resolve().with_name("child.py")
@@ -49,7 +49,6 @@ STARTING = 20.0  # seconds that a busy machine may take to start Python and nump
 GLANCE = 1.0  # seconds after which we look at the clock, to notice that we were stopped ourselves
 LASTING = 600.0  # seconds of processor time, at least, after which a process that stays gives way to a new one
 HEADER = 2**16  # bytes that a line of an answer may have
-LONGEST = 400  # characters of what went wrong
 Start = Callable[[], subprocess.Popen[bytes]]
 CHILDS = ("limits", "landlock", "system calls")
 """Layers that the child's own process sees to, as far as its kernel has them."""
@@ -133,7 +132,7 @@ class Sandbox:
     @contextlib.contextmanager
     def started(self, fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
         """The child, in an empty folder; in the end it is killed with all that it started."""
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             lifeline, held = os.pipe()
             stack.callback(os.close, held)  # nobody else has it: when we are killed the kernel closes it, and ends the child
             try:
@@ -141,19 +140,22 @@ class Sandbox:
                 command = [sys.executable, "-I", "-B", "-W", "ignore", str(CHILD), str(lifeline)]
                 if self.bubblewrap is not None:
                     command = [self.bubblewrap, *namespaces(), *command]
-                process = from_lasting_thread(
-                    lambda: subprocess.Popen(
-                        command,
-                        bufsize=0,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL,
-                        cwd=folder,
-                        env={},
-                        pass_fds=(*fds, lifeline),
-                        start_new_session=True,
+                with (
+                    tempfile.TemporaryDirectory() as folder
+                ):  # gone when it has begun: nothing can be put there, or be left there
+                    process = from_lasting_thread(
+                        lambda: subprocess.Popen(
+                            command,
+                            bufsize=0,
+                            stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL,
+                            cwd=folder,
+                            env={},
+                            pass_fds=(*fds, lifeline),
+                            start_new_session=True,
+                        )
                     )
-                )
             finally:
                 os.close(lifeline)
             self.running.add(process)
@@ -195,7 +197,8 @@ class Child:
         request = {"nonce": nonce, "names": NAMES, "memory": sandbox.config.memory_mb * 2**20, **limits}
         answer, _ = self.ask(line_of(request), 0, STARTING)
         told = answer.get("layers")
-        if answer.get("nonce") != nonce or not isinstance(told, list) or not all(layer in CHILDS for layer in told):
+        known = isinstance(told, list) and all(layer in CHILDS for layer in told) and len(told) <= len(CHILDS)
+        if answer.get("nonce") != nonce or not isinstance(told, list) or not known:
             raise FailedCode("its process did not say which layers of the sandbox hold")
         self.layers = ("syntax", "process", *told, *(["bubblewrap"] if sandbox.bubblewrap else []))
         if sandbox.strict and not set(ALL_LAYERS) <= set(self.layers):
@@ -207,7 +210,7 @@ class Child:
         """A row that depends on others, or None, and what code says of `count` rows, (count,) float64."""
         answer, numbers = self.ask(question, 8 * count, seconds)
         row = answer.get("row")
-        if row is not None and (type(row) is not int or not 0 <= row < count):
+        if set(answer) != {"row"} or (row is not None and (type(row) is not int or not 0 <= row < count)):
             raise FailedCode("its answer is none")
         return row, np.frombuffer(numbers, np.float64)
 
@@ -231,7 +234,7 @@ class Child:
                         continue
                     part = os.read(self.outlet, 2**20)
                     out += part
-                    if answer is None and ((end := out.find(b"\n")) >= 0 or not part):
+                    if answer is None and ((end := out.find(b"\n", 0, HEADER)) >= 0 or not part):
                         answer = self.understood(bytes(out[: max(end, 0)]))
                         del out[: end + 1]
                     if answer is not None and len(out) == size:
@@ -242,19 +245,19 @@ class Child:
     def understood(self, line: bytes) -> dict[str, Any]:
         """A line of an answer; FailedCode when it is none, or says what went wrong."""
         try:
-            answer = json.loads(line)
+            answer = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(1.0)
             code = self.process.poll()
-            why = "it runs on" if code is None else f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+            why = "it runs on" if code is None else f"signal {-code}" if code < 0 else f"status {code}"
             raise FailedCode(
                 f"its process ended without an answer ({why}): too much memory, time or nesting, or a forbidden call"
             )
         if (error := answer.get("error")) is not None:
-            raise FailedCode(one_line(error if isinstance(error, str) else "it failed"))
+            raise FailedCode(one_line(error if isinstance(error, str) and error.strip() else "it failed"))
         return answer
 
 
@@ -291,7 +294,12 @@ class Conversation:
             self.start()
         question = len(obs).to_bytes(8, "little") + b"".join(part.tobytes() for part in parts)
         began = time.monotonic()
-        row, values = self.child.values(question, len(obs), self.sandbox.config.seconds)
+        try:
+            row, values = self.child.values(question, len(obs), self.sandbox.config.seconds)
+        except FailedCode:
+            self.close()  # or what it still says of these rows would be taken for what it says of the next
+            self.waited = self.cpu
+            raise
         self.waited += time.monotonic() - began  # its processor time is no more than that
         return Said(values, row, self.layers)
 
@@ -416,9 +424,3 @@ def warn_once(message: str) -> None:
 def line_of(tree: dict[str, Any]) -> bytes:
     """JSON, and the end of a line."""
     return json.dumps(tree).encode() + b"\n"
-
-
-def one_line(text: str) -> str:
-    """A text from elsewhere, in one line that a terminal, a table and a file can take."""
-    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
-    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."
