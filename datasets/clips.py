@@ -41,7 +41,7 @@ BANK = {*FILES, *PARTS, MANIFEST}
 """The files of a frame bank."""
 BANK_STAGE = "frames"
 """The stage in a bank's manifest: a part of `robopref collect`."""
-REMEDY = "Run `robopref collect` again."
+CHANGED = "Draw it anew (`robopref collect --overwrite`)."
 TOLD = 12  # names of frame banks in an error
 STRIDE = 7  # 8 frames, 7 steps apart, span the 50 steps of a segment
 COLUMNS = ("task", "level", "episode", "step", "length", "success_step", "camera")  # of a bank's index
@@ -270,7 +270,7 @@ class FrameBank:
         pictures: list[np.ndarray] = []
         tables, states = [], []
         for bank, folder in enumerate(self.folders):
-            check_digests(folder, *(folder / name for name in FILES), remedy=REMEDY)
+            check_digests(folder, *(folder / name for name in FILES), remedy=CHANGED)
             try:
                 pixels = read_array(folder / "frames.npy", "r")
                 table = read_index(folder)
@@ -310,7 +310,7 @@ class FrameBank:
         for folder in self.folders:
             if not (folder / "parts.json").exists():
                 raise RoboprefError(f"{folder} does not say what its pixels show: run `robopref collect` again, with --parts.")
-            check_digests(folder, *(folder / name for name in PARTS), remedy=REMEDY)
+            check_digests(folder, *(folder / name for name in PARTS), remedy=CHANGED)
             try:
                 masks = read_array(folder / "parts.npy")
             except (OSError, ValueError) as error:

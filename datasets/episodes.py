@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 DATA = "main_data.hdf5"
 FILES = (DATA, METADATA_FILE_NAME)
 """Of a dataset, beside its manifest."""
+CHANGED = "Collect it anew (`robopref collect --overwrite`), or point to another dataset."
 REMEDY = "Collect it again (`robopref collect`), or point to another dataset."
 
 
@@ -115,7 +116,7 @@ class EpisodeStore:
         if not (self.path / METADATA_FILE_NAME).exists():
             refuse_parent(self.path)
         self._file = self.path / DATA
-        check_digests(self.path, self._file, self.path / METADATA_FILE_NAME, remedy=REMEDY)
+        check_digests(self.path, self._file, self.path / METADATA_FILE_NAME, remedy=CHANGED)
         try:
             self.metadata = parse_json((self.path / METADATA_FILE_NAME).read_text(encoding="utf-8"), any_number=True)
         except (ValueError, OSError) as error:
