@@ -96,11 +96,13 @@ def main() -> None:
     def judged(call, arrays, always=(0, 0)):  # type: ignore[no-untyped-def]
         """What the code says of all rows, and a row whose value depends on others."""
         result = said(call, arrays, np)
-        if len(result) <= ROWS:  # then others are made up beside them
+        drawn = draws(len(result), always, random.Random(0), secret)
+        if len(result) <= ROWS:  # then others are made up beside them, which is quicker than to look often
             place = secret.randrange(ROWS)
             near = [array[:1] + strangers(array.shape[1])[place : place + COMPANY] for array in arrays]
             arrays = [np.concatenate(parts) for parts in zip(arrays, near)]  # noqa: B905 (as many)
-        return result, dependence(call, arrays, result, draws(len(arrays[0]), always, random.Random(0), secret), np)
+            drawn = in_company(len(result), secret)
+        return result, dependence(call, arrays, result, drawn, np)
 
     tell({"nonce": request["nonce"], "layers": limit(request["memory"], request["cpu"])})
     code = json.loads(sys.stdin.buffer.readline())
@@ -260,6 +262,13 @@ def draws(count, always, known, secret):  # type: ignore[no-untyped-def]
     some = secret.choices(range(count), k=secret.randint(max(2, most // 4), most))
     yield some
     yield some[: secret.randrange(1, len(some))]
+
+
+def in_company(count, secret):  # type: ignore[no-untyped-def]
+    """Likewise of `count` rows and the COMPANY behind them: all behind others, and one before others."""
+    others = range(count, count + COMPANY)
+    yield secret.sample(others, secret.randint(1, COMPANY)) + secret.sample(range(count), count)
+    yield [secret.randrange(count), *secret.sample(others, secret.randint(1, COMPANY))]
 
 
 def dependence(call, arrays, result, drawn, np):  # type: ignore[no-untyped-def]
