@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import RoboprefError, closest
+from .errors import LONG, RoboprefError, UsageError, closest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,6 @@ os.umask(UMASK)
 CHUNK = 2**20  # bytes written at a time
 DEPTH = 64  # of values in JSON or YAML: no setting is nested deeper, and Python's own limit is near 1,000
 DIGITS = 40  # of an integer: a state of a random generator has 128 bits, 39 digits and perhaps a sign
-LONG = 200  # letters of another library's words that an error quotes
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 """Error numbers of the system for a file or folder that may not be written."""
@@ -431,6 +430,8 @@ def as_written(where: str | Path, remedy: str) -> Iterator[None]:
         yield
     except RoboprefError as error:
         said = " ".join(str(error).splitlines())
+        if isinstance(error, UsageError):  # of settings that the file holds, and nobody has typed
+            raise RoboprefError(f"{where}: of another version of robopref, or changed ({said[:LONG]}); {remedy}") from error
         if said == str(error) and str(where) in said:
             raise
         raise RoboprefError(said if str(where) in said else f"{where}: {said}") from error

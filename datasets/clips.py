@@ -24,7 +24,7 @@ import pandas as pd
 
 from robopref.configs.arrays import read_array
 from robopref.configs.digests import check_digests
-from robopref.configs.errors import RoboprefError
+from robopref.configs.errors import LONG, RoboprefError
 from robopref.configs.files import MANIFEST, as_written, atomic_folder, new_array_file, read_json, write_json
 from robopref.configs.rows import read_parquet
 from robopref.configs.run import write_manifest
@@ -218,7 +218,7 @@ def _wrong(pixels: np.ndarray, table: pd.DataFrame, states: np.ndarray, task: st
     if (table[["episode", "step", "length"]] < 0).any(axis=None) or (table["step"] > table["length"]).any():
         return "index.parquet has a step that is not in its episode"
     if task and (others := sorted(set(table["task"].astype(str)) - {task})):
-        return f"index.parquet says that it is the bank of {legible(Path(others[0]))}"
+        return f"index.parquet says that it is the bank of {legible(Path(others[0][:LONG]))}"
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         return f"frames.npy holds {pixels.dtype} {pixels.shape}, not pictures of uint8 (M, H, W, 3)"
     if states.shape[1:] != (OBSERVATION_SIZE,) or states.dtype.kind != "f":

@@ -46,13 +46,14 @@ def ask(source):
     with Conversation(sandbox, source, Fields(("a",), ("b",))) as conversation:
         conversation(one, one, one)
         print("asked", flush=True)
-        conversation(2 * one, one, one)
+        conversation(100 * one, one, one)
         threading.Event().wait()
 
 for source in sys.argv[2:]:
     threading.Thread(target=ask, args=(source,)).start()
 """
-BUSY = code("x = 0", "for i in range(10**15 if obs.max() > 1 else 1):", "    x = x + i", "return obs[:, 0] * x")
+# Busy from the second question on: the rows that are made up beside the first ones are near them.
+BUSY = code("x = 0", "for i in range(10**15 if obs.max() > 50 else 1):", "    x = x + i", "return obs[:, 0] * x")
 
 
 def below(pid: int) -> list[int]:
@@ -97,15 +98,14 @@ def test_code_that_stays_ends_with_a_parent_that_is_killed(sources, bubblewrap):
 @pytest.mark.parametrize("bubblewrap", [False, pytest.param(True, marks=NEEDS_BUBBLEWRAP)])
 def test_code_that_cut_the_lifeline_ends_with_robopref_all_the_same(bubblewrap):
     """The reader is switched off: the code closes the pipe that it is to end with, and waits."""
-    cut = [*WALK, "if obs.max() > 1:", "    os.close(builtins.int(sys.argv[1]))", "    sys.modules['time'].sleep(1000)"]
+    cut = [*WALK, "if obs.max() > 50:", "    os.close(builtins.int(sys.argv[1]))", "    sys.modules['time'].sleep(1000)"]
     program = OWNER.replace(
         "sandbox = Sandbox(", "import robopref.preference.prof.sandbox as s\ns.check_code = print\nsandbox = Sandbox("
     )
     source = code(*cut, "return obs[:, 0]")
     with subprocess.Popen([sys.executable, "-c", program, str(bubblewrap), source], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
-        while owner.stdout.readline() != b"asked\n":
-            pass  # what stands in the place of the reader prints the code
+        assert b"asked\n" in iter(owner.stdout.readline, b"")  # what stands in the place of the reader prints the code first
         wait_until(lambda: below(owner.pid))
         children = below(owner.pid)
         time.sleep(0.5)  # it sleeps by now
@@ -127,7 +127,7 @@ def test_code_that_stays_outlives_the_thread_that_began_it():
 def test_being_stopped_for_a_while_takes_no_time():
     """All of it is stopped for longer than the code is given, as a machine that sleeps is: the answer is there after."""
     program = OWNER.replace("seconds=60", "seconds=4").replace("threading.Event().wait()", "print('again', flush=True)")
-    slow = code("x = 0", "for i in range(3 * 10**6 if obs.max() > 1 else 1):", "    x = x + i", "return obs[:, 0] + 0 * x")
+    slow = code("x = 0", "for i in range(3 * 10**6 if obs.max() > 50 else 1):", "    x = x + i", "return obs[:, 0] + 0 * x")
     with subprocess.Popen([sys.executable, "-c", program, "False", slow], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None and owner.stdout.readline() == b"asked\n"
         all_of_it = [*below(owner.pid), owner.pid]

@@ -72,7 +72,7 @@ def test_hydras_own_quotes_choices_and_references_work_as_before(read: Callable[
     [
         ("out=", "out= is empty: give a value, or leave it out"),
         ("reward=", "reward= is empty: give a value, or leave it out"),
-        ("out=${nope}", rf"cannot read the settings: Interpolation key 'nope' not found; {DOLLAR}"),
+        ("out=${nope}", rf"cannot read the settings: out: Interpolation key 'nope' not found; {DOLLAR}"),
         ("out=a${", rf"train settings: Error merging override out='a${{'; {DOLLAR}"),
     ],
 )  # fmt: skip

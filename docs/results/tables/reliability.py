@@ -58,6 +58,25 @@ def tried(what: str) -> float:
     return float(read(READERS)["copies"].sum()) if what == "files" else float(len(read(SERVERS)))
 
 
+def behind(bubblewrap: str, column: str) -> float:
+    """`tried` or `held` of the attacks behind the reader, with bubblewrap (yes) or without (no)."""
+    table = read(ATTACKS)
+    rows = table["kind"].str.startswith("behind") & (table["bubblewrap"] == bubblewrap)
+    return float(table.loc[rows, column].sum())
+
+
+def seed() -> float:
+    """Of the damaged files."""
+    (found,) = set(read(READERS)["seed"])
+    return float(found)
+
+
+def each() -> float:
+    """Damaged copies a reader."""
+    (found,) = set(read(READERS)["copies"])
+    return float(found)
+
+
 def wrong(what: str) -> float:
     """How many of them ended in any other way than they should."""
     if what == "attacks":
