@@ -470,7 +470,7 @@ def _ours(file: h5py.File, path: Path) -> dict[str, Any]:
     if said is None:
         return {}
     try:
-        words = parse_json(said.asstr()[()])
+        words = parse_json(said.asstr()[()], any_text=True)
         ours = {"name": words["name"], "env_id": words["env_id"], "facts": dict(words["facts"])}
         ours |= {"joined": list(words.get("joined", ())), "last_rewards": words.get("last_rewards")}
         check_words(ours)

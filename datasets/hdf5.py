@@ -35,8 +35,12 @@ def reading(path: str | Path, remedy: str) -> Iterator[None]:
 def found(group: h5py.Group, name: str) -> Any:
     """The data set or group that is called `name`; None where there is none, also where a link leads to nothing.
 
-    RoboprefError for a data set that claims more than its file can hold, before memory is asked for.
+    RoboprefError for what lies in another file, which whoever wrote this one may have chosen, and for a data set that claims more
+    than its file can hold, before memory is asked for.
     """
+    if leads_elsewhere(group, name):
+        there = Path(group.file.filename)
+        raise RoboprefError(f"{there}: {name} leads to another file, which is not read; copy it into this one")
     item = group.get(name)
     if not isinstance(item, h5py.Dataset) or item.nbytes <= SMALL:
         return item
@@ -53,3 +57,17 @@ def found(group: h5py.Group, name: str) -> Any:
             f"{size} bytes cannot hold them; get it again, or point to another"
         )
     return item
+
+
+def leads_elsewhere(group: h5py.Group, name: str) -> bool:
+    """Whether an external link, or a data set whose numbers are in other files, stands at `name` or above it."""
+    item: Any = group
+    for part in name.split("/"):
+        if not isinstance(item, h5py.Group):
+            return False
+        if isinstance(item.get(part, getlink=True), h5py.ExternalLink):
+            return True
+        item = item.get(part)
+    if isinstance(item, h5py.Group | h5py.Dataset) and item.file.filename != group.file.filename:  # by a link to such a link
+        return True
+    return isinstance(item, h5py.Dataset) and bool(item.external or item.is_virtual)

@@ -94,7 +94,7 @@ def test_a_dataset_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 LINKS = {
     "nowhere": (h5py.SoftLink("/nowhere"), "no rewards in it"),
     "itself": (h5py.SoftLink("/rewards"), "damaged or not HDF5"),
-    "outside": (h5py.ExternalLink("nowhere.hdf5", "/x"), "no rewards in it"),
+    "outside": (h5py.ExternalLink("nowhere.hdf5", "/x"), "rewards leads to another file, which is not read"),
 }
 
 
@@ -109,6 +109,29 @@ def test_links_of_hdf5_that_lead_nowhere(kind: str, tmp_path: Path) -> None:
     with pytest.raises(RoboprefError, match=told) as error:
         load_offline(str(path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["link", "link to a link", "raw file", "virtual"])
+def test_numbers_in_another_file_are_not_read(kind: str, tmp_path: Path) -> None:
+    fuzz_data.make_flat(tmp_path)
+    path, other = tmp_path / "hopper-medium-v2.hdf5", tmp_path / "other.hdf5"
+    with h5py.File(path, "r+") as file, h5py.File(other, "w") as elsewhere:
+        rewards = file["rewards"][()]
+        elsewhere["rewards"] = rewards
+        del file["rewards"]
+        if kind == "raw file":
+            (tmp_path / "secret").write_bytes(rewards.tobytes())
+            file.create_dataset("rewards", rewards.shape, rewards.dtype, external=[(str(tmp_path / "secret"), 0, rewards.nbytes)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(rewards.shape, rewards.dtype)
+            layout[:] = h5py.VirtualSource(str(other), "rewards", rewards.shape)
+            file.create_virtual_dataset("rewards", layout)
+        else:
+            file["rewards" if kind == "link" else "between"] = h5py.ExternalLink(str(other), "/rewards")
+            if kind == "link to a link":
+                file["rewards"] = h5py.SoftLink("/between")
+    with pytest.raises(RoboprefError, match="rewards leads to another file, which is not read; copy it into this one"):
+        load_offline(str(path))
 
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
