@@ -115,7 +115,8 @@ def run_folder(
 
     lock = FileLock(folder.with_name(f".{folder.name}{LOCK}") if whole else folder / LOCK)
     beside = Path(lock.lock_file)
-    left = whole and beside.exists() and os.access(beside.parent, os.W_OK)  # perhaps by a killed run, and to be removed
+    kept = beside if whole else folder / BEGUN
+    left = kept.exists() and os.access(kept.parent, os.W_OK)  # perhaps by a killed run, and to be removed
     if is_done() and not left:  # also where nobody may write
         yield True
         return
@@ -135,6 +136,8 @@ def run_folder(
         ) from error
     try:
         if is_done():  # a moment ago, by another process
+            if not whole:
+                (folder / BEGUN).unlink(missing_ok=True)
             yield True
             return
         anew = goes()

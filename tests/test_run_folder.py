@@ -56,6 +56,15 @@ def test_a_finished_run_is_kept(settings: Settings) -> None:
     assert finish(settings) and contents(settings.out) == before
 
 
+def test_a_run_that_was_killed_when_it_had_just_finished_is_rid_of_its_record(settings: Settings) -> None:
+    with run_folder(settings.out, "train", settings, {}):
+        begun = (settings.out / BEGUN).read_bytes()
+    finish(settings)
+    before = contents(settings.out)
+    (settings.out / BEGUN).write_bytes(begun)
+    assert finish(settings) and contents(settings.out) == before
+
+
 def test_what_does_not_matter_to_a_result_may_differ(settings: Settings, tmp_path: Path) -> None:
     finish(settings)
     os.rename(settings.out, tmp_path / "moved")
