@@ -17,7 +17,7 @@ from .errors import RoboprefError
 from .files import MANIFEST, read_json, skips_digests
 
 DIGESTS, SEAL = "digests", "seal"
-"""Of a manifest: the sha256 of the files that its stage wrote, by their names, and that of the manifest without this one."""
+"""Keys of a manifest: the sha256 of each file that its stage wrote, and the sha256 of the manifest without the seal itself."""
 ANYWAY = "read it all the same with `robopref --skip-digests COMMAND`"
 CHUNK = 2**20  # bytes read at a time
 

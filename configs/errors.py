@@ -33,7 +33,7 @@ def closest(word: str, options: Iterable[str]) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """What another library's error says, on one line and not at length; its kind where it says nothing."""
+    """Return the message of another library's error on one line of at most LONG letters, or its type where it has none."""
     said = " ".join(str(error).split())
     return said[:LONG] or type(error).__name__
 

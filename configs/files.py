@@ -409,7 +409,7 @@ def is_words(value: object) -> bool:
 
 
 def yaml_problem(error: Exception) -> str:
-    """What is wrong with a YAML file, in one line, with the number of its line where that is known."""
+    """Return what is wrong with a YAML file in one line of text, with the line number where it is known."""
     if isinstance(error, RecursionError):
         return f"values more than {DEPTH} deep"
     mark = getattr(error, "problem_mark", None)
@@ -487,7 +487,7 @@ NEEDED: dict[str, dict[str, Callable[[Any], bool]]] = {
         "seeds": _each(_is(int)),
     },
 }
-"""What a manifest and a run.json must hold."""
+"""Keys that a manifest and a run.json must have, and a check of each value."""
 TOLD_TOO: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("command", "created", "began", "robopref", "python"), _is(str)),
     **dict.fromkeys(("wall_s", "peak_mb", "peak_child_mb"), _is(int, float)),
@@ -497,7 +497,7 @@ TOLD_TOO: dict[str, Callable[[Any], bool]] = {
     "machine": _is(str, dict),
     "code": lambda value: isinstance(value, dict) and _is(str)(value.get("commit")) and _is(bool)(value.get("dirty")),
 }
-"""What may be in them besides."""
+"""Keys that a manifest or a run.json may have, and a check of each value."""
 
 
 def _beside(path: Path) -> Path:

@@ -170,7 +170,7 @@ def _refuse_endless(overrides: Sequence[str]) -> None:
 
 
 def _in_files(argv: Sequence[str]) -> RoboprefError | None:
-    """What is wrong with a file of settings of the user's, in a folder that `--config-dir` names; None when nothing is."""
+    """Return what is wrong with a settings file in the folder that `--config-dir` names, or None."""
     for path in _own_files(argv):
         try:
             found = read_yaml(path, "mend it, or take it out of --config-dir")

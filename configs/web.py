@@ -43,7 +43,7 @@ class Excess(Exception):
 
 
 class Bounds:
-    """What an answer may take, or the answers that make up one file."""
+    """The limits of one answer, or of all answers that make up one file: bytes, seconds and pace."""
 
     def __init__(self, most: int, seconds: float = math.inf, pace: float = 0.0) -> None:
         """most: bytes of bodies.  seconds: in all.  pace: bytes a second, on average over any WINDOW_S."""

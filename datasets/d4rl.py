@@ -247,7 +247,7 @@ def box_of(data: OfflineData) -> tuple[np.ndarray, np.ndarray] | None:
 
 @dataclass
 class _Recorded:
-    """What a file holds, as it holds it."""
+    """Return the content of a file, unchanged."""
 
     observations: np.ndarray  # (N, do) float32
     actions: np.ndarray  # (N, da) float32

@@ -265,7 +265,7 @@ def draws(count, always, known, secret):  # type: ignore[no-untyped-def]
 
 
 def in_company(count, secret):  # type: ignore[no-untyped-def]
-    """Likewise of `count` rows and the COMPANY behind them: all behind others, and one before others."""
+    """Numbers of rows to ask about together where only `count` are known: all behind some of the COMPANY, and one before some."""
     others = range(count, count + COMPANY)
     yield secret.sample(others, secret.randint(1, COMPANY)) + secret.sample(range(count), count)
     yield [secret.randrange(count), *secret.sample(others, secret.randint(1, COMPANY))]

@@ -22,7 +22,7 @@ import threading
 import unicodedata
 from dataclasses import dataclass, field
 
-from robopref.configs.errors import RoboprefError, nearest
+from robopref.configs.errors import RoboprefError, nearest, visible
 from robopref.preference.prof.contract import (
     ATTRIBUTES,
     CONSTANTS,
@@ -60,12 +60,12 @@ class RefusedCode(RoboprefError):
     """Code that is not run, and why, in one line of bounded length, since it quotes the code."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(one_line(why))
+        super().__init__(short_reason(why))
 
 
-def one_line(text: str) -> str:
-    """A text from elsewhere, in one line that a terminal, a table and a file can take."""
-    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
+def short_reason(text: str) -> str:
+    """Return text from elsewhere as one line of at most LONGEST_REASON letters that a terminal, a table and a file can take."""
+    plain = visible(" ".join(text.split()))
     return plain if len(plain) <= LONGEST_REASON else f"{plain[:LONGEST_REASON]} ..."
 
 

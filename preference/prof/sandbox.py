@@ -41,7 +41,7 @@ import numpy as np
 
 from robopref.configs.errors import RoboprefError, warn
 from robopref.configs.prof import SandboxConfig
-from robopref.preference.prof.code import Fields, check_code, one_line
+from robopref.preference.prof.code import Fields, check_code, short_reason
 from robopref.preference.prof.contract import CONSTANTS, MATH, NUMPY, PLAIN
 
 CHILD = Path(__file__).resolve().with_name("child.py")
@@ -257,7 +257,7 @@ class Child:
                 f"its process ended without an answer ({why}): too much memory, time or nesting, or a forbidden call"
             )
         if (error := answer.get("error")) is not None:
-            raise FailedCode(one_line(error if isinstance(error, str) and error.strip() else "it failed"))
+            raise FailedCode(short_reason(error if isinstance(error, str) and error.strip() else "it failed"))
         return answer
 
 
@@ -411,7 +411,7 @@ def find_bubblewrap() -> tuple[str | None, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, f"bubblewrap does not start ({type(error).__name__})"
     if tried.returncode:
-        return None, f"bubblewrap may not make namespaces here ({one_line(tried.stderr.decode(errors='replace'))})"
+        return None, f"bubblewrap may not make namespaces here ({short_reason(tried.stderr.decode(errors='replace'))})"
     return bubblewrap, ""
 
 
@@ -422,5 +422,5 @@ def warn_once(message: str) -> None:
 
 
 def line_of(tree: dict[str, Any]) -> bytes:
-    """JSON, and the end of a line."""
+    """Return a tree as one line of JSON, with its newline."""
     return json.dumps(tree).encode() + b"\n"
